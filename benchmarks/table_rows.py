@@ -1,0 +1,274 @@
+"""Shows that a training step costs what its batch costs, whatever the number of rows a table has.
+
+    python benchmarks/table_rows.py                         # 4 tables of 10k and of 10M rows, batch 2048
+    python benchmarks/table_rows.py --rows 100000 100000000 --tables 1
+    python benchmarks/table_rows.py --subject keras         # the control: keras.layers.Embedding, which fails
+
+Both sizes are trained on the same ids, all of them in the first 10,000 rows, in turn, each round in a
+process of its own. Printed for each: step time; bytes the step's ops allocate (large allocations, from the
+profiler's trace), the largest one and who made it; peak of the CPU allocator above its level between steps;
+growth of resident memory over all steps; the ops that take longer with more rows. Exit code 1 if an op
+allocated as much as one float a row of a 10M-row table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+from machine import this_machine
+from measurement import RESULT_PREFIX, ChunkTimer, add_timing_arguments
+from setup_peers import BENCHMARKS_DIR
+from workload import LEARNING_RATE, NUM_DENSE, Workload
+
+HOT_ROWS = 10_000
+MIB = 2**20
+BYTES_PER_VALUE = 4
+TRACED_STEPS = 10
+GROWN_OPS = 5  # to list
+SUBJECTS = ("tfdlrm", "keras")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsResult:
+    """What one process measured with tables of `rows` rows.
+
+    Args:
+        rows: Rows of every table.
+        step_seconds: Median of chunks.
+        allocated_bytes: Of large allocations, a step.
+        largest_bytes: Of the largest single allocation in any traced step.
+        largest_by: The node that made it, and the tensor's shape.
+        peak_bytes: Peak of TensorFlow's CPU allocator during a step above what it holds between steps.
+        resident_growth_bytes: How much more memory was resident after all timed steps than before them.
+        resident_peak_bytes: Peak resident size up to the last timed step above the size with the model
+            built: the step's graph, its buffers and whatever is made the size of a table.
+        op_seconds: Self time a step, by op type.
+    """
+
+    rows: int
+    step_seconds: float
+    allocated_bytes: float
+    largest_bytes: int
+    largest_by: str
+    peak_bytes: int
+    resident_growth_bytes: int
+    resident_peak_bytes: int
+    op_seconds: dict[str, float]
+
+
+def resident_bytes(field: str) -> int:
+    """`VmRSS` (now) or `VmHWM` (peak) of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/self/status has no {field!r}; this benchmark needs Linux")
+
+
+def build_keras_control(workload: Workload) -> Any:
+    """The same model with `keras.layers.Embedding` and Keras's SGD: what this project exists to avoid."""
+    import keras
+
+    inputs = {"dense": keras.Input((NUM_DENSE,), name="dense_values")}
+    inputs |= {name: keras.Input((), dtype="int64", name=name) for name in workload.feature_names}
+    x = inputs["dense"]
+    for width in workload.bottom_mlp:
+        x = keras.layers.Dense(width, activation="relu")(x)
+    vectors = [
+        keras.layers.Embedding(rows, workload.embedding_dim)(inputs[name])
+        for name, rows in zip(workload.feature_names, workload.vocabulary_sizes, strict=True)
+    ]
+    y = keras.layers.Concatenate()([x, *vectors])
+    for width in workload.top_mlp[:-1]:
+        y = keras.layers.Dense(width, activation="relu")(y)
+    model = keras.Model(inputs, keras.layers.Dense(1)(y))
+    model.compile(
+        keras.optimizers.SGD(LEARNING_RATE),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    return model
+
+
+def measure_rows(arguments: argparse.Namespace) -> RowsResult:
+    """Builds the model with `arguments.rows[0]` rows a table and measures its step, in this process."""
+    import tensorflow as tf
+    from profile_step import step_of, summarize
+    from side_tfdlrm import build_model, tensor_batches
+    from step_trace import trace_steps
+
+    rows = arguments.rows[0]
+    sizes = {"batch_size": arguments.batch_size, "embedding_dim": arguments.embedding_dim}
+    workload = Workload(**sizes, table_rows=(rows,) * arguments.tables)
+    hot = Workload(**sizes, table_rows=(min(HOT_ROWS, *arguments.all_rows),) * arguments.tables)
+    subjects: dict[str, Callable[[], Any]] = {
+        "tfdlrm": lambda: build_model(workload, arguments.optimizer),
+        "keras": lambda: build_keras_control(workload),
+    }
+    model = subjects[arguments.subject]()
+    step = step_of(model, tensor_batches(hot))
+    model.build({"dense": (None, NUM_DENSE)})
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    resident_built = resident_bytes("VmRSS")
+    for index in range(5):
+        step(index)
+    resident_before = resident_bytes("VmRSS")
+    timer = ChunkTimer()
+    timer.start()
+    end = timer.now() + arguments.seconds
+    index = 0
+    while not timer.is_done(end):
+        step(index)
+        index += 1
+        timer.lap()
+    resident_after, resident_peak = resident_bytes("VmRSS"), resident_bytes("VmHWM")
+    held = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    tf.config.experimental.reset_memory_stats("CPU:0")
+    step(0)
+    peak = tf.config.experimental.get_memory_info("CPU:0")["peak"]
+    trace = trace_steps(step, num_steps=TRACED_STEPS, warmup_steps=1)
+    profile = summarize(trace, step_seconds=statistics.median(timer.step_seconds))
+    largest = max(trace.allocations, key=lambda allocation: allocation.num_bytes, default=None)
+    return RowsResult(
+        rows=rows,
+        step_seconds=profile.step_seconds,
+        allocated_bytes=sum(allocation.num_bytes for allocation in trace.allocations) / trace.num_steps,
+        largest_bytes=largest.num_bytes if largest else 0,
+        largest_by=f"{largest.op_name} {largest.shape}" if largest else "no large allocation",
+        peak_bytes=peak - held,
+        resident_growth_bytes=resident_after - resident_before,
+        resident_peak_bytes=resident_peak - resident_built,
+        op_seconds={row.label: row.self_seconds for row in profile.by_type},
+    )
+
+
+def run_child(rows: int, arguments: argparse.Namespace) -> RowsResult:
+    """`measure_rows` in a process of its own.
+
+    Raises:
+        RuntimeError: The process failed; the error carries the end of what it said.
+    """
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", "--rows", str(rows)]
+    command += ["--all-rows", *map(str, arguments.rows), "--tables", str(arguments.tables)]
+    command += ["--batch-size", str(arguments.batch_size), "--embedding-dim", str(arguments.embedding_dim)]
+    command += [
+        "--optimizer",
+        arguments.optimizer,
+        "--subject",
+        arguments.subject,
+        "--seconds",
+        str(arguments.seconds),
+    ]
+    path = os.pathsep.join([str(BENCHMARKS_DIR), str(BENCHMARKS_DIR.parent)])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT_PREFIX)]
+    if done.returncode or not lines:
+        raise RuntimeError(f"tables of {rows:,} rows: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    return RowsResult(**json.loads(lines[-1][len(RESULT_PREFIX) :]))
+
+
+def grown_ops(small: RowsResult, large: RowsResult) -> list[tuple[str, float]]:
+    """Op types by how many seconds a step more they take with the larger tables, most first."""
+    names = small.op_seconds.keys() | large.op_seconds.keys()
+    grown = [(name, large.op_seconds.get(name, 0.0) - small.op_seconds.get(name, 0.0)) for name in names]
+    return sorted(grown, key=lambda pair: -pair[1])[:GROWN_OPS]
+
+
+def touches_all_rows(result: RowsResult) -> bool:
+    """Whether some op allocated a float a row; says nothing where a batch's tensors are as large as that."""
+    return result.largest_bytes >= result.rows * BYTES_PER_VALUE
+
+
+def report(rounds: Sequence[Sequence[RowsResult]]) -> str:
+    """A table of both sizes (medians over rounds), the ratio, and what grew.
+
+    Args:
+        rounds: One entry a round, each with the results of the sizes, small to large.
+    """
+    lines = [
+        "| rows a table | ms/step | allocated a step, MiB | largest allocation, MiB "
+        "| allocator's peak in a step, MiB | resident growth over steps, MiB "
+        "| resident peak above the built model, MiB |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    seconds = []
+    for position in range(len(rounds[0])):
+        results = [one_round[position] for one_round in rounds]
+        first = results[0]
+        seconds.append(statistics.median(result.step_seconds for result in results))
+        lines.append(
+            f"| {first.rows:,} | {seconds[-1] * 1e3:.2f} | {first.allocated_bytes / MIB:.1f} | "
+            f"{max(result.largest_bytes for result in results) / MIB:.2f} | "
+            f"{max(result.peak_bytes for result in results) / MIB:.1f} | "
+            f"{max(result.resident_growth_bytes for result in results) / MIB:.1f} | "
+            f"{max(result.resident_peak_bytes for result in results) / MIB:.1f} |"
+        )
+    small, large = rounds[0][0], rounds[0][-1]
+    lines += [
+        "",
+        f"Step time with {large.rows:,} rows over that with {small.rows:,}: {seconds[-1] / seconds[0]:.3f}.  ",
+        f"Largest allocation with {large.rows:,} rows: {large.largest_by}; one float a row would be "
+        f"{large.rows * BYTES_PER_VALUE / MIB:.1f} MiB.  ",
+        "Ops that took longer, ms a step: "
+        + ", ".join(f"{name} {difference * 1e3:+.3f}" for name, difference in grown_ops(small, large))
+        + ".",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 10_000_000], help="rows a table, small to large"
+    )
+    parser.add_argument("--tables", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--embedding-dim", type=int, default=16)
+    parser.add_argument("--optimizer", default="rowwise_adagrad", help="row optimizer")
+    parser.add_argument("--subject", choices=SUBJECTS, default="tfdlrm")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--record", nargs="?", type=Path, const=BENCHMARKS_DIR / "RESULTS.md", help="append the report")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--all-rows", type=int, nargs="+", help=argparse.SUPPRESS)
+    add_timing_arguments(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.child:
+        print(RESULT_PREFIX + json.dumps(asdict(measure_rows(arguments))), flush=True)
+        return 0
+    machine = this_machine()
+    title = (
+        f"Step against rows a table: {arguments.subject}, "
+        f"{'sgd' if arguments.subject == 'keras' else arguments.optimizer}, {arguments.tables} tables, "
+        f"D = {arguments.embedding_dim}, batch {arguments.batch_size}, ids from the first "
+        f"{min(HOT_ROWS, *arguments.rows):,} rows"
+    )
+    rounds = []
+    for number in range(arguments.rounds):
+        rounds.append([run_child(rows, arguments) for rows in arguments.rows])
+        times = ", ".join(f"{result.rows:,} rows {result.step_seconds * 1e3:.2f} ms" for result in rounds[-1])
+        print(f"  round {number + 1}: {times}", flush=True)
+    method = f"Machine: {machine}.  \n{arguments.rounds} rounds in turn, medians."
+    text = f"## {title}\n\n{method}\n\n{report(rounds)}\n"
+    print("\n" + text)
+    if arguments.record:
+        with arguments.record.open("a") as file:
+            file.write("\n" + text)
+    if any(touches_all_rows(one_round[-1]) for one_round in rounds):
+        print("failed: an op allocates memory that grows with the table")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

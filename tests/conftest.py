@@ -1,0 +1,60 @@
+"""What every test runs under: CPU only, two logical devices, fixed seeds, a fresh Keras session."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# TensorFlow reads these once, when it is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import keras
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, settings
+
+# MirroredStrategy needs two devices, and they cannot be added once TensorFlow has run an op.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
+)
+
+# No deadline: the first example of a property often traces a graph. Derandomized: a failure can be repeated.
+settings.register_profile(
+    "tfdlrm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tfdlrm")
+
+SEED = 20190531  # the day of the DLRM paper, arXiv 1906.00091
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras_session() -> Iterator[None]:
+    """Seeds before each test; names, policy and session of one test do not reach the next."""
+    keras.utils.set_random_seed(SEED)
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.backend.clear_session(free_memory=False)  # a garbage collection takes 0.4 s; below, once a module
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_memory() -> Iterator[None]:
+    """Tables and graphs of one module are gone before the next begins."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Folder with what the reference implementation computed; TFDLRM_GOLDEN_DIR names another one."""
+    folder = Path(os.environ.get("TFDLRM_GOLDEN_DIR", Path(__file__).parent / "golden"))
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no golden files there. Set TFDLRM_GOLDEN_DIR to a folder that has them."
+        )
+    return folder

@@ -1,0 +1,209 @@
+"""DotInteraction: the order of the pairs, and the compiled gradient wherever training runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import reference as oracle
+from tfdlrm.layers import MLP, DotInteraction
+from tfdlrm.layers.pair_products import num_pairs, pair_indices
+
+
+def _inputs(batch: int, features: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x, e = rng.normal(size=(batch, width)), rng.normal(size=(batch, features, width))
+    return x.astype(np.float32), e.astype(np.float32)
+
+
+def test_order_of_the_pairs() -> None:
+    # vectors of powers of ten on one axis: each product tells who made it
+    x, e = np.float32([[1, 0]]), np.float32([[[10, 0], [100, 0], [1000, 0]]])
+    assert DotInteraction()([x, e]).numpy().tolist() == [[1, 0, 10, 100, 1000, 1000, 10000, 100000]]
+    assert DotInteraction(interact_itself=True)([x, e]).numpy().tolist() == [
+        [1, 0, 1, 10, 100, 100, 1000, 10000, 1000, 10000, 100000, 1000000]
+    ]
+    assert DotInteraction(concat_dense=False, padding=4)([x, e]).numpy().tolist() == [
+        [10, 100, 1000, 1000, 10000, 100000, 0, 0]
+    ]
+
+
+@pytest.mark.parametrize("itself", [False, True])
+def test_pairs_are_row_major_below_the_diagonal(itself: bool) -> None:
+    assert list(zip(*pair_indices(5, itself), strict=True)) == oracle.pairs_of(5, itself)
+    assert num_pairs(5, itself) == len(oracle.pairs_of(5, itself))
+
+
+@settings(max_examples=8)
+@given(
+    batch=st.integers(1, 5),
+    features=st.integers(1, 6),
+    width=st.integers(1, 5),
+    itself=st.booleans(),
+    padding=st.sampled_from([1, 3, 8]),
+    seed=st.integers(0, 99),
+)
+def test_any_shape_is_the_oracles(
+    batch: int, features: int, width: int, itself: bool, padding: int, seed: int
+) -> None:
+    x, e = _inputs(batch, features, width, seed)
+    expected = oracle.dot_interaction(x, e, itself, padding)
+    layer = DotInteraction(itself, padding, compiled=True)
+    assert layer.compute_output_shape([x.shape, e.shape]) == expected.shape
+    upstream = np.random.default_rng(seed).normal(size=expected.shape).astype(np.float32)
+    gradients = oracle.dot_interaction_backward(upstream, x, e, itself)
+    for training in (False, True):  # op by op, compiled
+        tensors = [tf.constant(x), tf.constant(e)]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = layer(tensors, training=training)
+        np.testing.assert_allclose(output.numpy(), expected, rtol=1e-5, atol=1e-5)
+        found = tape.gradient(output, tensors, output_gradients=tf.constant(upstream))
+        for gradient, right in zip(found, gradients, strict=True):
+            np.testing.assert_allclose(gradient.numpy(), right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x, e: [x, e], lambda x, e: [x, tf.unstack(e, axis=1)], lambda x, e: [x, *tf.unstack(e, axis=1)]]
+)
+def test_the_forms_of_the_input_agree_to_the_bit(form: Any) -> None:
+    x, e = map(tf.constant, _inputs(4, 3, 5))
+    np.testing.assert_array_equal(DotInteraction()(form(x, e)).numpy(), DotInteraction()([x, e]).numpy())
+
+
+def test_training_gives_the_same_output_to_the_bit() -> None:
+    inputs = _inputs(33, 26, 16)
+    layer = DotInteraction(compiled=True)
+    np.testing.assert_array_equal(layer(inputs, training=True).numpy(), layer(inputs, training=False).numpy())
+
+
+def test_no_feature_gives_the_dense_vector() -> None:
+    x = np.float32([[1, 2]])
+    for training in (False, True):
+        assert DotInteraction(compiled=True)([x], training=training).numpy().tolist() == [[1, 2]]
+
+
+def _uses_xla(function: Any) -> bool:
+    library = function.get_concrete_function().graph.as_graph_def().library
+    return any(inner.attr["_XlaMustCompile"].b for inner in library.function)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "training", "in_graph"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("auto", None, False),
+        (True, True, True),
+        (True, False, False),
+        (False, True, False),
+    ],
+)
+def test_only_training_has_compiled_parts(compiled: Any, training: bool | None, in_graph: bool) -> None:
+    layer = DotInteraction(compiled=compiled)
+    inputs = [tf.ones([2, 3]), tf.ones([2, 2, 3])]
+    assert _uses_xla(tf.function(lambda: layer(inputs, training=training), autograph=False)) is in_graph
+
+
+def test_auto_is_plain_when_eager() -> None:
+    layer = DotInteraction(compiled="auto")
+    assert not layer._compiles(training=True)
+    assert DotInteraction(compiled=True)._compiles(training=True)
+
+
+def _model(compiled: bool | str, seed: int = 1) -> keras.Model:
+    dense, e = keras.Input((3,), name="dense"), keras.Input((5, 8), name="e")
+    x = MLP([8, 8], final_activation="relu", seed=seed)(dense)
+    z = DotInteraction(compiled=compiled)([x, e])
+    return keras.Model({"dense": dense, "e": e}, MLP([8, 1], seed=seed + 1, dtype="float32")(z))
+
+
+def _fitted(compiled: bool | str, **compile_arguments: Any) -> np.ndarray:
+    """Weights after two epochs, whose last batches are smaller than the others."""
+    model = _model(compiled)
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.BinaryCrossentropy(from_logits=True), **compile_arguments
+    )
+    rng = np.random.default_rng(0)
+    data = {
+        "dense": rng.normal(size=(40, 3)).astype(np.float32),
+        "e": rng.normal(size=(40, 5, 8)).astype(np.float32),
+    }
+    labels = (rng.random((40, 1)) < 0.5).astype(np.float32)
+    model.fit(data, labels, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    return np.concatenate([weight.numpy().ravel() for weight in model.trainable_weights])
+
+
+@pytest.fixture(scope="module")
+def plain_weights() -> np.ndarray:
+    return _fitted(compiled=False, jit_compile=False)
+
+
+@pytest.mark.parametrize(
+    "compile_arguments",
+    [{"jit_compile": False}, {"run_eagerly": True}, {"steps_per_execution": 3}],
+    ids=lambda arguments: ",".join(arguments),
+)
+def test_fit_is_the_same_compiled_or_not(
+    compile_arguments: dict[str, Any], plain_weights: np.ndarray
+) -> None:
+    np.testing.assert_allclose(_fitted(True, **compile_arguments), plain_weights, rtol=1e-5, atol=1e-7)
+
+
+def test_fit_under_two_replicas_is_the_same(plain_weights: np.ndarray) -> None:
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        weights = _fitted(True, jit_compile=False)
+    np.testing.assert_allclose(weights, plain_weights, rtol=1e-5, atol=1e-7)
+
+
+def test_fit_with_loss_scaling_is_near(plain_weights: np.ndarray) -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    # half precision keeps 11 bits
+    np.testing.assert_allclose(_fitted(True, jit_compile=False), plain_weights, atol=1e-3)
+
+
+def test_inside_a_function_that_is_compiled_itself() -> None:
+    layer, inputs = DotInteraction(compiled=True), [tf.constant(array) for array in _inputs(6, 3, 4)]
+
+    def gradients() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_sum(tf.sin(layer(inputs, training=True)))
+        return tape.gradient(loss, inputs)
+
+    for inside, outside in zip(
+        tf.function(gradients, autograph=False, jit_compile=True)(), gradients(), strict=True
+    ):
+        np.testing.assert_allclose(inside.numpy(), outside.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([(2, 4), (2, 3, 5)], r"dense vector has width 4, the features \[5\].*embedding_dim equal"),
+        ([(2, 4), (2, 4), (2, 3)], "dense vector has width 4"),
+        ([(2, 4), (2, 3, 4, 1)], "cannot be combined"),
+        ([(2, 4), (2, None, 4)], "only B may be unknown"),
+        ([(2, 3, 4)], "cannot be combined"),
+    ],
+)
+def test_inputs_that_do_not_fit(inputs: list[tuple], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DotInteraction(name="interaction").build(inputs)
+    with pytest.raises(ValueError, match="layer 'interaction'"):
+        DotInteraction(name="interaction").compute_output_shape(inputs)
+
+
+def test_arguments_that_are_not_valid() -> None:
+    with pytest.raises(ValueError, match=r"layer 'i': padding=0 .* Give 1"):
+        DotInteraction(padding=0, name="i")
+    with pytest.raises(ValueError, match=r"layer 'i': compiled='yes' .* True, False or 'auto'"):
+        DotInteraction(compiled="yes", name="i")
+    with pytest.raises(ValueError, match="layer 'i': one vector has no pairs"):
+        DotInteraction(concat_dense=False, name="i").build([(2, 4)])

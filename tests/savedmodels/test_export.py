@@ -1,0 +1,144 @@
+"""An export gives the live model's numbers, takes only its inputs, and holds nothing but stock ops and what they read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from savedmodels.export import export, exported_ops, input_name, input_specs, serving_function
+from tests.savedmodels.small_model import SPEC, features
+from tfdlrm.config import DLRMConfig, FeatureConfig, TableConfig
+from tfdlrm.models.dlrm import DLRM
+
+# What an export may hold. An op that is missing here is not wrong; look at why it came, and then add it.
+ALLOWED_OPS = frozenset(
+    # functions, variables, files
+    """Assert AssignVariableOp Const DisableCopyOnRead Identity If MergeV2Checkpoints NoOp Placeholder ReadVariableOp
+    RestoreV2 SaveV2 Select ShardedFilename StatefulPartitionedCall StaticRegexFullMatch StringJoin VarHandleOp"""
+    # ids and rows
+    """ All Any AsString Bitcast BitwiseXor Cumsum Equal FloorDiv FloorMod GatherNd GatherV2 GreaterEqual Less LessEqual
+    LogicalOr Max Maximum Prod Range ResourceGather RightShift SelectV2 Size UnsortedSegmentSum Where"""
+    # shapes
+    """ BroadcastTo Cast ConcatV2 ExpandDims Fill Pack Reshape Shape SplitV Squeeze StridedSlice Tile Unpack ZerosLike"""
+    # arithmetic
+    """ AddV2 BatchMatMulV2 BiasAdd DivNoNan MatMul Mean Mul Neg Relu Rsqrt Sigmoid Sqrt SquaredDifference StopGradient
+    Sub Sum""".split()
+)
+
+
+def columnar(batch: dict) -> dict:
+    """A batch of features as the signature takes it."""
+    inputs = {}
+    for name, value in batch.items():
+        ids, weights = value if isinstance(value, tuple) else (value, None)
+        if isinstance(ids, tf.RaggedTensor):
+            inputs[input_name(name) + "_row_lengths"] = ids.row_lengths()
+            ids, weights = ids.flat_values, None if weights is None else weights.flat_values
+        inputs[input_name(name)] = ids
+        if weights is not None:
+            inputs[input_name(name) + "_weights"] = weights
+    return inputs
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_an_export_gives_the_live_models_numbers(model, tmp_path, batch_size):
+    folder = export(model, tmp_path, spec=SPEC)
+    outputs = tf.saved_model.load(str(folder)).signatures["serving_default"](**columnar(features(batch_size, 7)))
+    logit = model(features(batch_size, 7), training=False).numpy()
+    np.testing.assert_allclose(outputs["logit"], logit, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(outputs["probability"], 1 / (1 + np.exp(-logit.astype("f8"))), rtol=0, atol=1e-6)
+    assert outputs["probability"].shape == (batch_size, 1)
+
+
+def test_other_layers_export_as_well(rich_model, tmp_path):
+    folder = export(rich_model, tmp_path, spec=SPEC)
+    outputs = tf.saved_model.load(str(folder)).signatures["serving_default"](**columnar(features(4, 7)))
+    logit = rich_model(features(4, 7), training=False)
+    np.testing.assert_allclose(outputs["logit"], logit, rtol=0, atol=1e-6)
+
+
+def test_the_signature_is_columnar_and_ids_are_int64(model):
+    specs = input_specs(model.config, SPEC)
+    assert {name: (spec.dtype.name, spec.shape.as_list()) for name, spec in specs.items()} == {
+        "dense": ("float32", [None, 2]),
+        "user": ("int64", [None]),
+        "last_items": ("int64", [None, 3]),
+        "genres": ("int64", [None]),
+        "genres_row_lengths": ("int64", [None]),
+        "genres_weights": ("float32", [None]),
+        "query": ("int64", [None]),
+        "tags": ("int64", [None]),
+        "tags_row_lengths": ("int64", [None]),
+    }
+
+
+def test_only_known_stock_ops_are_exported(model, rich_model, tmp_path):
+    for each in (model, rich_model):
+        ops = exported_ops(export(each, tmp_path, spec=SPEC))
+        assert sorted(ops - ALLOWED_OPS) == []
+        assert "ResourceGather" in ops
+
+
+def test_optimizer_state_stays_behind(model, tmp_path):
+    folder = export(model, tmp_path, spec=SPEC)
+    stored = sum(int(np.prod(shape)) for _, shape in tf.train.list_variables(str(folder / "variables" / "variables")))
+    rows = sum(300 * 8 if t == "user" else size * 8 for t, size in SPEC.vocabulary_sizes.items())
+    dense = sum(int(np.prod(w.shape)) for layer in (model.bottom_mlp, *model.top_mlps) for w in layer.weights)
+    # beside rows and dense weights only TensorFlow's own record of the objects, one string
+    assert stored - rows - dense == 1
+
+
+def test_versions_count_up_and_appear_whole(model, tmp_path):
+    assert export(model, tmp_path, spec=SPEC).name == "1"
+    assert export(model, tmp_path, spec=SPEC, version=7).name == "7"
+    assert export(model, tmp_path, spec=SPEC).name == "8"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "7", "8"]
+    with pytest.raises(FileExistsError, match="7 is there already"):
+        export(model, tmp_path, version=7)
+    with pytest.raises(ValueError, match="version=0"):
+        export(model, tmp_path, version=0)
+
+
+def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("savedmodels.export.exported_ops", lambda folder: frozenset({"TfdlrmEmbeddingBag"}))
+    with pytest.raises(ValueError, match="TfdlrmEmbeddingBag"):
+        export(model, tmp_path, spec=SPEC)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_row_lengths_are_refused_by_name(model):
+    function = serving_function(model, SPEC)
+    good = columnar(features(4, 3))
+    for lengths in (good["tags_row_lengths"] + 1, good["tags_row_lengths"][:-1], -good["tags_row_lengths"]):
+        inputs = {name: tf.cast(value, input_specs(model.config, SPEC)[name].dtype) for name, value in good.items()}
+        with pytest.raises(tf.errors.InvalidArgumentError, match="tags_row_lengths"):
+            function({**inputs, "tags_row_lengths": lengths})
+
+
+def test_an_id_out_of_range_is_refused_by_name(model, tmp_path):
+    signature = tf.saved_model.load(str(export(model, tmp_path, spec=SPEC))).signatures["serving_default"]
+    inputs = columnar(features(4, 3))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="user.*id 300 in row 2"):
+        signature(**{**inputs, "user": tf.constant([1, 2, 300, 3], tf.int64)})
+
+
+def test_names_that_collide_are_refused():
+    table = TableConfig(name="t", vocabulary_size=5, embedding_dim=4)
+    features = (FeatureConfig(name="a b", table=table), FeatureConfig(name="a-b", table=table))
+    config = DLRMConfig(num_dense=1, features=features, embedding_dim=4, bottom_mlp=(4,), top_mlp=(1,))
+    with pytest.raises(ValueError, match="feature 'a-b'.*input 'a_b'"):
+        input_specs(config)
+
+
+@pytest.mark.parametrize(
+    ("feature", "name"), [("user", "user"), ("hour of day", "hour_of_day"), ("2nd", "feature_2nd"), ("self", "feature_self")]
+)
+def test_input_names(feature, name):
+    assert input_name(feature) == name
+
+
+def test_a_model_without_weights_is_refused(tmp_path):
+    model = DLRM(DLRMConfig.from_schema(SPEC, embedding_dim=8, bottom_mlp=(8,), top_mlp=(1,)))
+    with pytest.raises(ValueError, match="not built"):
+        export(model, tmp_path)

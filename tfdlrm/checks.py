@@ -1,0 +1,180 @@
+"""Checks of single values: each returns the value, normalised, or raises a `ValueError` with the fix.
+
+What they see was typed by a person into a YAML file, a flag or a constructor, so every message names the
+object, the field, the value found and what to give instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+def nearest(given: object, allowed: Iterable[str]) -> str | None:
+    """The allowed word most like `given`, or None where nothing is near."""
+    words = list(allowed)
+    found = difflib.get_close_matches(str(given).lower(), [word.lower() for word in words], n=1, cutoff=0.5)
+    return next((word for word in words if found and word.lower() == found[0]), None)
+
+
+def reject_unknown_keys(object_name: str, given: Iterable[object], allowed: Iterable[str]) -> None:
+    """Refuse the first key of `given` that is not in `allowed`, naming the nearest valid one.
+
+    Args:
+        object_name: what the keys belong to, as the user knows it (`"TrainConfig"`).
+        given: the keys found.
+        allowed: the valid keys.
+
+    Raises:
+        ValueError: a key is not valid.
+
+    Example:
+        >>> reject_unknown_keys("TrainConfig", ["epoch"], ["epochs", "seed"])
+        Traceback (most recent call last):
+        ValueError: TrainConfig: unknown key 'epoch', did you mean 'epochs'? Valid keys: epochs, seed.
+    """
+    valid = list(allowed)
+    for key in given:
+        if key not in valid:
+            near = nearest(key, valid)
+            hint = f", did you mean {near!r}?" if near else "."
+            raise ValueError(f"{object_name}: unknown key {key!r}{hint} Valid keys: {', '.join(valid)}.")
+
+
+def check_choice(owner: str, field: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not one of the words in `allowed`."""
+    if not isinstance(value, str) or value not in allowed:
+        near = nearest(value, allowed)
+        hint = f", did you mean {near!r}?" if near else "."
+        raise ValueError(
+            f"{owner}: {field}={value!r} is not known{hint} Choose one of: {', '.join(allowed)}."
+        )
+
+
+def check_name(owner: str, field: str, value: object) -> str:
+    """A non-empty string without surrounding blanks."""
+    if not isinstance(value, str) or not value or value != value.strip():
+        raise ValueError(
+            f"{owner}: {field}={value!r} is not a name. Give a non-empty string without blanks around it."
+        )
+    return value
+
+
+def check_text(owner: str, field: str, value: object) -> str:
+    """Any string, the empty one included."""
+    if not isinstance(value, str):
+        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a string.")
+    return value
+
+
+def check_flag(owner: str, field: str, value: object) -> bool:
+    """True or False and nothing that merely looks like it (the string "False" is true in Python)."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give true or false.")
+    return value
+
+
+def check_integer(owner: str, field: str, value: object, *, minimum: int | None = None) -> int:
+    """An integer of at least `minimum`; booleans and floats are refused, NumPy integers accepted."""
+    wanted = "an integer" if minimum is None else f"an integer of {minimum} or more"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give {wanted}.")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{owner}: {field}={value!r} is too small. Give {wanted}.")
+    return int(value)
+
+
+def check_number(
+    owner: str,
+    field: str,
+    value: object,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """A finite number within `[minimum, maximum]` and `(above, below)`, as a float."""
+    bounds = [
+        f"{sign} {bound:g}"
+        for sign, bound in ((">=", minimum), ("<=", maximum), (">", above), ("<", below))
+        if bound is not None
+    ]
+    wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give {wanted}.")
+    number = float(value)
+    inside = (
+        math.isfinite(number)
+        and (minimum is None or number >= minimum)
+        and (maximum is None or number <= maximum)
+        and (above is None or number > above)
+        and (below is None or number < below)
+    )
+    if not inside:
+        raise ValueError(f"{owner}: {field}={value!r} is out of range. Give {wanted}.")
+    return number
+
+
+def check_optional(
+    check: Callable[..., Value], owner: str, field: str, value: object, **bounds: Any
+) -> Value | None:
+    """`check`, with None passed through."""
+    return None if value is None else check(owner, field, value, **bounds)
+
+
+def check_list(owner: str, field: str, value: object) -> tuple[Any, ...]:
+    """A list or tuple, as a tuple. A string is refused: it would come apart into letters."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a list.")
+    return tuple(value)
+
+
+def check_names(owner: str, field: str, value: object) -> tuple[str, ...]:
+    """A list of names, as a tuple."""
+    return tuple(
+        check_name(owner, f"{field}[{i}]", name) for i, name in enumerate(check_list(owner, field, value))
+    )
+
+
+def check_integers(owner: str, field: str, value: object, *, minimum: int | None = None) -> tuple[int, ...]:
+    """A list of integers, as a tuple."""
+    items = check_list(owner, field, value)
+    return tuple(check_integer(owner, f"{field}[{i}]", item, minimum=minimum) for i, item in enumerate(items))
+
+
+def check_mapping(owner: str, field: str, value: object) -> None:
+    """Refuse what is not a mapping."""
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a mapping of names to values."
+        )
+
+
+def check_instances(owner: str, field: str, value: object, kind: type[Value]) -> tuple[Value, ...]:
+    """A list whose every item is a `kind`, as a tuple."""
+    items = check_list(owner, field, value)
+    for index, item in enumerate(items):
+        check_instance(owner, f"{field}[{index}]", item, kind)
+    return items
+
+
+def check_instance(owner: str, field: str, value: object, kind: type[Value]) -> Value:
+    """One object of class `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a {kind.__name__}.")
+    return value
+
+
+def check_unique(owner: str, field: str, names: Iterable[str]) -> None:
+    """Refuse the first name that occurs twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{owner}: {field} has {name!r} twice. Rename one of them.")
+        seen.add(name)

@@ -1,0 +1,5 @@
+"""The command line: flags -> config -> one call. A module a command, and no logic of their own."""
+
+from tfdlrm.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,148 @@
+"""`tfdlrm train`: a config, perhaps changed by flags, to a trained model in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdlrm.cli.config import add_overrides
+
+if TYPE_CHECKING:
+    from tfdlrm.config import ExperimentConfig
+    from tfdlrm.training.seeds import SeedResults
+
+RUNS = "runs"  # where models go that nobody gave a folder, by the name of their preset
+SIGNAL_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}  # 128 + the signal's number, as a shell reports it
+
+
+def add_command(commands: Any) -> None:
+    """Adds `train`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train a model by a config. Ctrl-C and SIGTERM write a checkpoint; --resume goes on from it.",
+    )
+    parser.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file, or a preset (see: tfdlrm config list)")
+    parser.add_argument("--data", metavar="PATH", help="the rows; default: data.path of the config")
+    add_overrides(parser)
+    parser.add_argument("--model-dir", metavar="DIR", help=f"where everything goes; default: {RUNS}/<preset>")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --model-dir")
+    add_bad_rows(parser)
+    parser.add_argument(
+        "--seeds",
+        type=parse_seeds,
+        metavar="0,1,2",
+        help="train once a seed, in folders of their own, and print the test metrics of each and their mean",
+    )
+    parser.add_argument(
+        "--deterministic", action="store_true", help="bit-identical runs and resumption, at some cost in speed"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    parser.set_defaults(run=_run)
+
+
+def add_bad_rows(parser: argparse.ArgumentParser) -> None:
+    """Adds `--bad-rows`."""
+    parser.add_argument(
+        "--bad-rows",
+        choices=("error", "quarantine"),
+        help="stop at the first bad row, or set bad rows aside and count them; default: train.bad_rows of the config",
+    )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from `0,1,2`.
+
+    Raises:
+        argparse.ArgumentTypeError: not a list of numbers.
+    """
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of seeds. Write it as 0,1,2") from error
+
+
+def _run(arguments: argparse.Namespace) -> int | None:
+    from tfdlrm.cli.tables import print_metrics
+    from tfdlrm.training.run import train
+
+    config, model_dir = _config(arguments), _model_dir(arguments)
+    verbose = 0 if arguments.quiet else 1
+    if arguments.seeds is not None:
+        from tfdlrm.training.seeds import train_seeds
+
+        results = train_seeds(config, model_dir, arguments.seeds, resume=arguments.resume, verbose=verbose)
+        _print_seeds(results)
+        return _exit_code(results.interrupted_by, arguments, model_dir)
+    result = train(config, model_dir, resume=arguments.resume, verbose=verbose)
+    print(result.books)
+    if result.best is not None:
+        print(f"best: epoch {result.best['epoch'] + 1}, {result.best['monitor']} {result.best['value']:.6f}")
+    if result.test is not None:
+        print_metrics("test part", result.test)
+    print(f"model: {model_dir}")
+    return _exit_code(result.interrupted_by, arguments, model_dir)
+
+
+def _config(arguments: argparse.Namespace) -> ExperimentConfig:
+    from tfdlrm.config import apply_overrides, load_config
+
+    config = load_config(arguments.config)
+    flags = []
+    if arguments.data is not None:
+        # absolute: the run's own config must find the rows from anywhere
+        flags.append(f"data.path={json.dumps(os.path.abspath(arguments.data))}")
+    elif config.data.format == "movielens" and config.data.path is None:
+        flags.append(f"data.path={json.dumps(str(_movielens()))}")
+    if arguments.bad_rows is not None:
+        flags.append(f"train.bad_rows={arguments.bad_rows}")
+    if arguments.deterministic:
+        flags.append("train.deterministic=true")
+    return apply_overrides(config, [*flags, *arguments.overrides])
+
+
+def _movielens() -> Path:
+    from tfdlrm.data.movielens_download import fetch_movielens
+
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return fetch_movielens(os.environ.get("TFDLRM_MOVIELENS_DIR") or os.path.join(cache, "tfdlrm", "movielens-100k"))
+
+
+def _model_dir(arguments: argparse.Namespace) -> Path:
+    from tfdlrm.config import preset_names
+
+    if arguments.model_dir is not None:
+        return Path(arguments.model_dir)
+    if arguments.config in preset_names():
+        return Path(RUNS, arguments.config)
+    raise ValueError(f"--model-dir is missing, and {arguments.config!r} is a file. Give a folder, such as {RUNS}/first.")
+
+
+def _print_seeds(results: SeedResults) -> None:
+    from tfdlrm.cli.tables import print_table
+
+    if not results.runs:
+        return
+    header = ("seed", "epoch", results.monitor, "test AUC", "test log loss")
+    rows = [
+        (str(run.seed), str(run.best_epoch), *_digits(run.validation, run.test["auc"], run.test["log_loss"]))
+        for run in results.runs
+    ]
+    rows.append(("mean", "", "", *_digits(results.mean("auc"), results.mean("log_loss"))))
+    spread = _digits(results.standard_deviation("auc"), results.standard_deviation("log_loss"))
+    rows.append(("standard deviation", "", "", *spread))
+    print_table(f"{len(results.runs)} seeds", header, rows)
+
+
+def _digits(*values: float) -> list[str]:
+    return [f"{value:.5f}" for value in values]
+
+
+def _exit_code(interrupted_by: str | None, arguments: argparse.Namespace, model_dir: Path) -> int | None:
+    if interrupted_by is None:
+        return None
+    print(f"stopped by {interrupted_by}; go on with: tfdlrm train {arguments.config} --model-dir {model_dir} --resume")
+    return SIGNAL_EXIT_CODES[interrupted_by]

@@ -1,0 +1,146 @@
+"""Cells to numbers and tokens: whole columns at once, with a mask of the rows that do not fit.
+
+Text columns (CSV, TSV) and typed columns (Parquet) go through the same functions, so that the same rows give the
+same tensors whatever the file they came in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.raw_rows import Tokens
+from tfdlrm.schema import CategoricalColumn
+
+# Every integer of smaller magnitude is exact in float64: wider ones in a float column are refused.
+_MAX_EXACT_FLOAT = 2.0**53
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A numeric column.
+
+    Args:
+        values: float64 [N]; anything where empty or wrong.
+        empty: bool [N], the cell is empty.
+        wrong: bool [N], the cell is not a number.
+    """
+
+    values: np.ndarray
+    empty: np.ndarray
+    wrong: np.ndarray
+
+
+def parse_numbers(cells: pl.Series) -> Numbers:
+    """Cells of text, numbers or booleans as float64.
+
+    Raises:
+        ValueError: the column is of another type.
+    """
+    if cells.dtype == pl.String:
+        text = cells.str.strip_chars()
+        empty = (text.is_null() | (text == "").fill_null(True)).to_numpy()
+        parsed = text.cast(pl.Float64, strict=False)
+    elif cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
+        empty = cells.is_null().to_numpy()
+        parsed = cells.cast(pl.Float64)
+    elif cells.dtype == pl.Null:
+        empty, parsed = np.ones(len(cells), bool), cells.cast(pl.Float64)
+    else:
+        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Numbers are expected; convert the column.")
+    wrong = parsed.is_null().to_numpy() & ~empty
+    return Numbers(values=parsed.fill_null(0.0).to_numpy(), empty=empty, wrong=wrong)
+
+
+def parse_integers(cells: pl.Series, base: int = 10) -> tuple[pl.Series, np.ndarray]:
+    """Cells as int64, and a mask of those that are empty or no integer.
+
+    Args:
+        cells: text in this base, or numbers (with floats whole).
+        base: 10, or 16 for hex text.
+
+    Raises:
+        ValueError: the column is of another type.
+    """
+    if cells.dtype == pl.String:
+        text = cells.str.strip_chars()
+        integers = text.str.to_integer(base=base, strict=False)
+    elif cells.dtype.is_integer() or cells.dtype in (pl.Boolean, pl.Null):
+        integers = cells.cast(pl.Int64, strict=False)
+    elif cells.dtype.is_float():
+        whole = (cells == cells.floor()) & (cells.abs() <= _MAX_EXACT_FLOAT)
+        integers = cells.set(~whole.fill_null(False), None).cast(pl.Int64, strict=False)
+    else:
+        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Integers are expected; convert the column.")
+    return integers.fill_null(0), integers.is_null().to_numpy()
+
+
+def parse_hex(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    """Criteo's ids: hex text to integers, an empty cell to 0; and a mask of what is no hex number.
+
+    Returns:
+        uint32 where every value fits (Criteo's do), else int64.
+    """
+    if cells.dtype != pl.String:
+        values, wrong = parse_integers(cells.fill_null(0))
+    else:
+        text = cells.fill_null("").str.strip_chars()
+        values, wrong = parse_integers(text.replace("", "0"), base=16)
+    negative = (values < 0).to_numpy()
+    narrow = values.cast(pl.UInt32, strict=False)
+    return (values if narrow.null_count() else narrow), wrong | negative
+
+
+def parse_text(cells: pl.Series) -> pl.Series:
+    """Cells as text; an empty cell is the empty text, a value like any other."""
+    if cells.dtype.is_nested():
+        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Single values are expected; set hotness.")
+    return cells.cast(pl.String).fill_null("")
+
+
+def split_bags(cells: pl.Series, separator: str) -> tuple[pl.Series, np.ndarray]:
+    """Cells of several values as one flat series, and the number of values of each.
+
+    Args:
+        cells: text with separators (empty pieces are dropped), lists, or single values.
+        separator: for text.
+    """
+    if cells.dtype.is_nested():
+        bags = cells
+    elif cells.dtype == pl.String:
+        bags = cells.fill_null("").str.split(separator)
+        bags = bags.list.eval(pl.element().filter(pl.element().str.strip_chars() != ""))
+    else:
+        bags = cells.to_frame("bag").select(pl.concat_list("bag")).to_series()
+        bags = bags.set(cells.is_null(), None)
+    lengths = bags.list.len().fill_null(0).to_numpy().astype(np.int64)
+    return bags.filter(pl.Series(lengths > 0)).explode(), lengths
+
+
+def parse_tokens(cells: pl.Series, column: CategoricalColumn) -> tuple[Tokens, np.ndarray]:
+    """A categorical column, and a mask of the rows whose cell cannot be one of its ids.
+
+    Args:
+        cells: [N].
+        column: says how many ids a cell holds and what they are.
+    """
+    lengths: np.ndarray | None = None
+    num_rows = len(cells)
+    if column.hotness != 1:
+        cells, lengths = split_bags(cells, column.separator)
+    elif cells.dtype.is_nested():
+        raise ValueError(
+            f"column {column.name!r} holds lists, and its hotness is 1. Set hotness: null (any length) or the length."
+        )
+    if column.encoding == "integer":
+        values, wrong = parse_integers(cells)
+    elif column.encoding == "hex":
+        values, wrong = parse_hex(cells)
+    else:
+        values, wrong = parse_text(cells), np.zeros(len(cells), bool)
+    tokens = Tokens(values=values, lengths=lengths)
+    if lengths is None:
+        return tokens, wrong
+    return tokens, np.bincount(tokens.rows()[wrong], minlength=num_rows) > 0

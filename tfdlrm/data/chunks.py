@@ -1,0 +1,122 @@
+"""Bytes of a text file, plain or gzip, in chunks."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK_BYTES = 16 * 2**20  # rows handled at once: large enough that NumPy and polars work on long arrays
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_READ_BYTES = 2**20
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_WINDOW_BITS = 31  # zlib's number for "a gzip header and a 32 kB window"
+
+
+class DamagedFileError(Exception):
+    """The compressed stream ends early or is corrupt; everything readable was delivered before.
+
+    Attributes:
+        reason: what is wrong.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def check_readable_file(path: str | os.PathLike[str], what: str) -> Path:
+    """The path of an existing, non-empty file.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: named, with what to give instead.
+        ValueError: the file is empty.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: a folder, where {what} is expected. Give the file itself.")
+    if not path.exists():
+        near = path.parent if path.parent.is_dir() else None
+        hint = f" Files there: {_listing(near)}." if near else f" The folder {path.parent} does not exist either."
+        raise FileNotFoundError(f"{path}: there is no such file ({what} is expected).{hint}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty (0 bytes). Give {what} with at least one row.")
+    return path
+
+
+def _listing(directory: Path, limit: int = 8) -> str:
+    names = sorted(entry.name for entry in directory.iterdir())
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") if names else "none"
+
+
+def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """The bytes of a file, decompressed if it begins as gzip does (whatever its name).
+
+    Raises:
+        DamagedFileError: after the last readable byte was yielded.
+    """
+    with path.open("rb") as stream:
+        compressed = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        stream.seek(0)
+        pieces = _gunzip(stream) if compressed else iter(lambda: stream.read(_READ_BYTES), b"")
+        held: list[bytes] = []
+        num_held = 0
+        damage: DamagedFileError | None = None
+        while True:
+            try:
+                piece = next(pieces, None)
+            except DamagedFileError as error:
+                piece, damage = None, error
+            if piece is not None:
+                held.append(piece)
+                num_held += len(piece)
+            if num_held and (piece is None or num_held >= chunk_bytes):
+                yield b"".join(held)
+                held, num_held = [], 0
+            if damage is not None:
+                raise damage
+            if piece is None:
+                return
+
+
+def read_first_line(path: Path) -> bytes:
+    """The first line of a text file, without byte order mark and line end.
+
+    Raises:
+        ValueError: nothing can be decompressed, or there is no text.
+    """
+    line = b""
+    try:
+        for chunk in read_chunks(path, 1):
+            line += chunk
+            if b"\n" in chunk:
+                break
+    except DamagedFileError as error:
+        raise ValueError(f"{path}: {error.reason} before the end of the first line. Get a whole copy.") from error
+    if not line:
+        raise ValueError(f"{path}: the file is empty. Give one with at least one row.")
+    return line.partition(b"\n")[0].removeprefix(BYTE_ORDER_MARK).removesuffix(b"\r")
+
+
+def _gunzip(stream: BinaryIO) -> Iterator[bytes]:
+    """Members one after another. GzipFile is no use here: at an early end it loses what it has decompressed."""
+    member = zlib.decompressobj(_GZIP_WINDOW_BITS)
+    within = False
+    while data := stream.read(_READ_BYTES):
+        while data:
+            if member.eof:
+                data = data.lstrip(b"\0")  # padding that tape and block writers leave between members
+                if not data:
+                    break
+                member = zlib.decompressobj(_GZIP_WINDOW_BITS)
+            try:
+                within = True
+                yield member.decompress(data)
+            except zlib.error as error:
+                raise DamagedFileError(f"the gzip data are corrupt ({error})") from error
+            within = not member.eof
+            data = member.unused_data
+    if within:
+        raise DamagedFileError("the gzip file ends early: it was cut off")

@@ -1,0 +1,203 @@
+"""From a `DataConfig` to datasets: the one function training, evaluation and prediction call for their rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tfdlrm.config.data import DataConfig
+from tfdlrm.data.dataset import Books, Dataset
+from tfdlrm.data.memory import InMemoryDataset
+from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.quarantine import Quarantine
+from tfdlrm.data.splits import Splits, time_split
+from tfdlrm.schema import SCHEMA_FILE, FeatureSpec, criteo_feature_spec
+
+if TYPE_CHECKING:
+    from tfdlrm.data.raw_rows import RawRows
+    from tfdlrm.data.sources import RowSource
+
+BadRowsMode = Literal["error", "quarantine"]
+
+
+def open_dataset(
+    config: DataConfig,
+    *,
+    bad_rows: BadRowsMode = "error",
+    quarantine_dir: str | os.PathLike[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Splits:
+    """The training, validation and test rows a configuration describes.
+
+    Vocabularies and statistics come from the training part only, but for `split: criteo-kaggle` with no `oov`
+    column: the reference's preprocessing builds its vocabularies on all rows.
+
+    Args:
+        config: format, paths, split and schema.
+        bad_rows: `error` raises at the first bad row, `quarantine` sets bad rows aside and counts them.
+        quarantine_dir: where `quarantine.tsv` is written; None only counts.
+        preprocessing: of an earlier run, to encode the same way; None to fit.
+
+    Raises:
+        ValueError: the configuration lacks something, a bad row, or no usable row; file, line and column are named.
+        FileNotFoundError, IsADirectoryError: a path is wrong.
+        ImportError: polars is needed and not installed.
+
+    Example:
+        >>> splits = open_dataset(DataConfig(format="criteo", path="train.txt", split="criteo-kaggle"))
+        >>> print(splits.books)
+        45,840,617 rows read = 45,840,617 used + 0 set aside
+    """
+    if config.format == "synthetic":
+        from tfdlrm.data.synthetic import open_synthetic
+
+        return open_synthetic(config)
+    if config.path is None:
+        raise ValueError(
+            f"DataConfig: path is missing, and format={config.format!r} reads files. Give path (or --data)."
+        )
+    if config.split != "none" and (config.validation_path or config.test_path):
+        raise ValueError(
+            f"DataConfig: split={config.split!r} divides path, and validation_path or test_path is given as well. "
+            "Remove one of them: split: none keeps the files as the parts."
+        )
+    quarantine = Quarantine(bad_rows, quarantine_dir)
+    try:
+        return _FileOpener(config, quarantine, preprocessing).open()
+    finally:
+        quarantine.close()
+
+
+def open_rows(
+    config: DataConfig,
+    path: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    *,
+    bad_rows: BadRowsMode = "error",
+    quarantine_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """All rows of a new file, encoded as the training rows were; for evaluation and prediction.
+
+    The label columns may be missing; labels are then NaN.
+
+    Args:
+        config: the format of the file; its other fields are not used.
+        path: the file (the folder, for MovieLens).
+        preprocessing: of the training run.
+        bad_rows, quarantine_dir: as for `open_dataset`.
+    """
+    quarantine = Quarantine(bad_rows, quarantine_dir)
+    try:
+        opener = _FileOpener(config, quarantine, preprocessing)
+        rows = opener.read(path, allow_unlabelled=True)
+        dataset = opener.encode(rows, preprocessing)
+    finally:
+        quarantine.close()
+    books = Books(read=opener.rows_read, used=dataset.num_rows, set_aside=quarantine.count)
+    return InMemoryDataset(preprocessing.spec, dataset.columns, books)
+
+
+class _FileOpener:
+    def __init__(self, config: DataConfig, quarantine: Quarantine, preprocessing: Preprocessing | None) -> None:
+        self._config = config
+        self._quarantine = quarantine
+        self._preprocessing = preprocessing
+        self._spec = preprocessing.spec if preprocessing else _spec_of(config)
+        self._id_modulo = preprocessing.id_modulo if preprocessing else config.id_modulo
+        self.rows_read = 0
+
+    def open(self) -> Splits:
+        config = self._config
+        rows = self.read(config.path or "")
+        parts = self._parts(rows)
+        preprocessing = self._preprocessing or self._fit(rows, parts["train"])
+        datasets = {name: self.encode(part, preprocessing) for name, part in parts.items() if part.num_rows}
+        if "train" not in datasets:
+            raise ValueError(f"{config.path}: the training part has no row. Give more rows or a larger train_fraction.")
+        used = sum(dataset.num_rows for dataset in datasets.values())
+        return Splits(
+            train=datasets["train"],
+            validation=datasets.get("validation"),
+            test=datasets.get("test"),
+            preprocessing=preprocessing,
+            books=Books(read=self.rows_read, used=used, set_aside=self._quarantine.count),
+            bad_rows=tuple(self._quarantine.examples),
+        )
+
+    def read(self, path: str | os.PathLike[str], *, allow_unlabelled: bool = False) -> RawRows:
+        from tfdlrm.data.parse import RowParser
+        from tfdlrm.data.sources import read_rows
+
+        source, labelled = self._source(path, allow_unlabelled)
+        parser = RowParser(self._spec, self._quarantine, id_modulo=self._id_modulo, with_labels=labelled)
+        rows, rows_read = read_rows(source, parser, self._quarantine, self._config.max_rows)
+        self.rows_read += rows_read
+        return rows
+
+    def encode(self, rows: RawRows, preprocessing: Preprocessing) -> InMemoryDataset:
+        from tfdlrm.data.encode import encode_rows
+
+        return InMemoryDataset(preprocessing.spec, encode_rows(rows, preprocessing, self._quarantine))
+
+    def _source(self, path: str | os.PathLike[str], allow_unlabelled: bool) -> tuple[RowSource, bool]:
+        spec, quarantine = self._spec, self._quarantine
+        if self._config.format == "criteo":
+            from tfdlrm.data.criteo import criteo_source
+
+            return criteo_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled)
+        if self._config.format == "movielens":
+            from tfdlrm.data.movielens import MovieLensSource
+
+            return MovieLensSource(path, quarantine), True
+        from tfdlrm.data.tabular import csv_source, parquet_source
+
+        if self._config.format == "csv":
+            return csv_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled)
+        return parquet_source(path, spec, allow_unlabelled=allow_unlabelled)
+
+    def _parts(self, rows: RawRows) -> dict[str, RawRows]:
+        config = self._config
+        if config.split == "none":
+            parts = {"train": rows}
+            for name, path in (("validation", config.validation_path), ("test", config.test_path)):
+                if path is not None:
+                    parts[name] = self.read(path)
+            return parts
+        if config.split == "criteo-kaggle":
+            from tfdlrm.data.criteo import kaggle_split
+
+            bounds = kaggle_split(rows.num_rows)
+        else:
+            bounds = time_split(rows.num_rows, config.train_fraction, config.validation_fraction)
+        names = ("train", "validation", "test")
+        return {name: rows.slice(part.start, part.stop) for name, part in zip(names, bounds, strict=True)}
+
+    def _fit(self, rows: RawRows, train: RawRows) -> Preprocessing:
+        has_oov = any(column.id_policy == "oov" for column in self._spec.categorical)
+        all_rows = self._config.split == "criteo-kaggle" and not has_oov
+        return Preprocessing.fit(
+            self._spec, train, vocabulary_rows=rows if all_rows else None, id_modulo=self._id_modulo
+        )
+
+
+def _spec_of(config: DataConfig) -> FeatureSpec:
+    if config.schema is not None:
+        return config.schema
+    defaults: dict[str, Callable[[], FeatureSpec]] = {"criteo": criteo_feature_spec, "movielens": _movielens_spec}
+    if config.format in defaults:
+        return defaults[config.format]()
+    beside = Path(config.path or "").parent / SCHEMA_FILE
+    if beside.is_file():
+        return FeatureSpec.load(beside)
+    raise ValueError(
+        f"DataConfig: format={config.format!r} needs a schema. Give data.schema, or put {SCHEMA_FILE} beside "
+        f"{config.path}."
+    )
+
+
+def _movielens_spec() -> FeatureSpec:
+    from tfdlrm.data.movielens_columns import movielens_feature_spec
+
+    return movielens_feature_spec()

@@ -1,0 +1,177 @@
+"""RowParser: the columns of a block as labels, dense numbers and tokens; bad rows go to the quarantine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfdlrm.data.cells import parse_numbers, parse_text, parse_tokens, split_bags
+from tfdlrm.data.columns import ROW_ID
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.problems import Problems
+from tfdlrm.data.quarantine import Quarantine
+from tfdlrm.data.raw_rows import FrameBlock, RawLookup, RawRows, Tokens
+from tfdlrm.data.transforms import transform_dense
+from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+
+
+class RowParser:
+    """Parses blocks of rows by a schema.
+
+    Everything a cell can be wrong in by itself is found here; what needs the whole training part (vocabularies,
+    statistics) comes later, in `Preprocessing`.
+
+    Args:
+        spec: the columns.
+        quarantine: where bad rows go.
+        id_modulo: integer and hex ids are taken modulo this; None for no modulo.
+        with_labels: the label columns are there; otherwise labels are NaN.
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, quarantine: Quarantine, *, id_modulo: int | None = None, with_labels: bool = True
+    ) -> None:
+        self._spec = spec
+        self._quarantine = quarantine
+        self._id_modulo = id_modulo
+        self._with_labels = with_labels
+        if id_modulo is not None and not any(c.encoding in ("integer", "hex") for c in spec.categorical):
+            raise ValueError(
+                f"id_modulo={id_modulo}: no categorical column has encoding 'integer' or 'hex', "
+                "so there is nothing to take it of. Remove id_modulo."
+            )
+
+    def parse(self, block: FrameBlock, *, file: str, lookup: RawLookup) -> RawRows:
+        """The good rows of a block.
+
+        Args:
+            block: the rows with their raw columns.
+            file: for messages.
+            lookup: finds raw rows again later, by line.
+
+        Raises:
+            BadRowError: a bad row, if the quarantine's mode is `error`.
+            ValueError: a whole column has the wrong type.
+        """
+        frame = block.frame
+        problems = Problems(frame.height)
+        labels = self._labels(frame, problems)
+        dense, unscaled = self._dense(frame, problems)
+        tokens = {column.name: self._tokens(frame, column, problems) for column in self._spec.categorical}
+        keys = {name: frame[name] for name in self._spec.keys if name != ROW_ID}
+        keys[ROW_ID] = frame[ROW_ID] if ROW_ID in frame.columns else pl.Series(ROW_ID, block.numbers)
+        rows = RawRows(
+            file=file,
+            lines=block.lines,
+            labels=labels,
+            dense=dense,
+            unscaled=unscaled,
+            tokens=tokens,
+            keys=keys,
+            lookup=lookup,
+        )
+        if problems.bad.any():
+
+            def cell(column: str, row: int) -> str:
+                found = frame[column][row]
+                return "" if found is None else str(found)
+
+            self._quarantine.add_all(problems.bad_rows(file, block.lines, cell, block.raw))
+        return rows.select(~problems.bad)
+
+    def _labels(self, frame: pl.DataFrame, problems: Problems) -> np.ndarray:
+        labels = np.full((frame.height, len(self._spec.labels)), np.nan, np.float32)
+        if self._with_labels:
+            for task, name in enumerate(self._spec.labels):
+                numbers = parse_numbers(frame[name])
+                wrong = numbers.empty | numbers.wrong | ~np.isin(numbers.values, (0.0, 1.0))
+                problems.mark(wrong, name, "the label is not 0 or 1", "Give 0 or 1.")
+                labels[:, task] = numbers.values
+        return labels
+
+    def _dense(self, frame: pl.DataFrame, problems: Problems) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        dense = np.zeros((frame.height, self._spec.num_dense), np.float32)
+        unscaled: dict[str, np.ndarray] = {}
+        for place, column in enumerate(self._spec.dense):
+            values = self._dense_values(frame, column, problems)
+            if column.transform == "standardize":
+                unscaled[column.name] = values
+            else:
+                dense[:, place] = transform_dense(column, values)
+        return dense, unscaled
+
+    def _dense_values(self, frame: pl.DataFrame, column: DenseColumn, problems: Problems) -> np.ndarray:
+        numbers = parse_numbers(frame[column.name])
+        values = numbers.values
+        problems.mark(numbers.wrong, column.name, "not a number", "Give a number, or an empty cell for a missing one.")
+        if column.missing is None:
+            fix = "Fill it, or give the value to use in the schema (missing: 0)."
+            problems.mark(numbers.empty, column.name, "the cell is empty", fix)
+        elif numbers.empty.any():
+            values = np.where(numbers.empty, column.missing, values)
+        with np.errstate(over="ignore"):
+            infinite = ~np.isfinite(values.astype(np.float32))
+        if infinite.any():
+            fix = "Give a finite number of at most 3.4e38, or an empty cell for a missing one."
+            problems.mark(infinite, column.name, "NaN, infinite or too large for float32", fix)
+            values = np.where(infinite, 0.0, values)
+        return values
+
+    def _tokens(self, frame: pl.DataFrame, column: CategoricalColumn, problems: Problems) -> Tokens:
+        tokens, wrong = parse_tokens(frame[column.name], column)
+        kind = {"integer": "an integer", "hex": "a hex number of at most 63 bits"}.get(column.encoding, "text")
+        problems.mark(wrong, column.name, f"not {kind}", f"Give {kind}, or change the column's encoding.")
+        if column.hotness is not None and tokens.lengths is not None:
+            fix = f"Give {column.hotness} ids separated by {column.separator!r}, or set hotness: null."
+            problems.mark(tokens.lengths != column.hotness, column.name, f"not {column.hotness} ids", fix)
+        if self._id_modulo is not None and column.encoding in ("integer", "hex"):
+            values = np.mod(tokens.values.cast(pl.Int64).to_numpy(), self._id_modulo)
+            tokens = Tokens(values=pl.Series(values), lengths=tokens.lengths)
+        if column.encoding == "integer" and column.id_policy == "error":
+            self._check_range(tokens, column, problems)
+        if column.weights:
+            tokens = self._with_weights(frame, column, tokens, problems)
+        return tokens
+
+    def _check_range(self, tokens: Tokens, column: CategoricalColumn, problems: Problems) -> None:
+        size = self._spec.vocabulary_sizes.get(column.table)
+        outside = (tokens.values < 0).to_numpy()
+        if size is not None:
+            outside = outside | (tokens.values >= size).to_numpy()
+        rows = np.bincount(tokens.rows()[outside], minlength=len(problems.bad)) > 0
+        bounds = "is negative" if size is None else f"is not in [0, {size}), the rows of table {column.table!r}"
+        fix = "Correct it, raise vocabulary_sizes, or set id_policy: clip, modulo, oov or hash."
+        problems.mark(rows, column.name, f"the id {bounds}", fix)
+
+    def _with_weights(
+        self, frame: pl.DataFrame, column: CategoricalColumn, tokens: Tokens, problems: Problems
+    ) -> Tokens:
+        cells, lengths = frame[column.weights], np.ones(frame.height, np.int64)
+        if tokens.lengths is not None:
+            cells, lengths = split_bags(cells, column.separator)
+        numbers = parse_numbers(cells)
+        wrong = numbers.wrong | numbers.empty | ~np.isfinite(numbers.values)
+        rows = np.repeat(np.arange(frame.height), lengths)
+        reason = "a weight is not a finite number"
+        problems.mark(np.bincount(rows[wrong], minlength=frame.height) > 0, column.weights, reason, "Give a number.")
+        unequal = lengths != (1 if tokens.lengths is None else tokens.lengths)
+        fix = f"Give one weight for each id of {column.name!r}."
+        problems.mark(unequal, column.weights, "another number of weights than ids", fix)
+        weights = numbers.values.astype(np.float32)
+        if tokens.lengths is not None and unequal.any():
+            # Those rows are bad and leave together with their tokens, so their weights must be as many as these.
+            weights = np.zeros(len(tokens.values), np.float32)
+            weights[np.repeat(~unequal, tokens.lengths)] = numbers.values[np.repeat(~unequal, lengths)]
+        return Tokens(values=tokens.values, lengths=tokens.lengths, weights=weights)
+
+
+def parse_key(cells: pl.Series) -> np.ndarray:
+    """A key column as int64 if every cell is a plain integer (no leading zeros), else as text."""
+    if cells.dtype.is_integer():
+        return cells.cast(pl.Int64).to_numpy()
+    if cells.dtype.is_float():
+        return cells.to_numpy()
+    text = parse_text(cells)
+    integers = text.str.to_integer(strict=False)
+    if not integers.null_count() and (integers.cast(pl.String) == text).all():
+        return integers.to_numpy()
+    return text.to_numpy().astype(object)

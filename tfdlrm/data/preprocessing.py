@@ -1,0 +1,181 @@
+"""Preprocessing: what was learned from the training part, so that any later file is encoded the same way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import numpy as np
+
+from tfdlrm.checks import reject_unknown_keys
+from tfdlrm.data.transforms import fit_standardize
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.yaml_text import dump_yaml, parse_yaml
+
+if TYPE_CHECKING:
+    from tfdlrm.data.polars_extra import pl
+    from tfdlrm.data.raw_rows import RawRows
+    from tfdlrm.data.vocabulary import Vocabulary
+
+PREPROCESSING_FILE = "preprocessing.yaml"
+VOCABULARY_DIRECTORY = "vocabularies"
+
+_WITH_VOCABULARY = ("vocabulary", "hex")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """A schema whose numbers are all known, and the vocabularies of its tables.
+
+    Args:
+        spec: the columns, with fitted mean and std and with the size of every table.
+        vocabularies: by table, for tables of encoding `vocabulary` or `hex`.
+        id_modulo: of integer and hex ids; None for no modulo.
+
+    Example:
+        >>> preprocessing.save("model/preprocessing")
+        >>> Preprocessing.load("model/preprocessing").spec == preprocessing.spec
+        True
+    """
+
+    spec: FeatureSpec
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
+    id_modulo: int | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        spec: FeatureSpec,
+        rows: RawRows,
+        *,
+        vocabulary_rows: RawRows | None = None,
+        id_modulo: int | None = None,
+    ) -> Preprocessing:
+        """Learn statistics, vocabularies and table sizes.
+
+        A vocabulary holds the tokens of `rows` in order of first appearance (by row, then by column where columns
+        share a table), after an out-of-vocabulary row 0 where a column's policy is `oov`. A table of integer ids
+        whose size the schema leaves open gets 1 + the largest id. Numbers the schema gives are kept.
+
+        Args:
+            spec: the columns.
+            rows: the training part.
+            vocabulary_rows: rows to take vocabularies and table sizes from, if not the training part (the
+                reference's Criteo preprocessing takes all rows).
+            id_modulo: kept for later files.
+
+        Raises:
+            ValueError: no rows, a size the data cannot give, or one that is too small.
+        """
+        if not rows.num_rows:
+            raise ValueError(f"{rows.file}: the training part has no rows. Give more rows or a larger train_fraction.")
+        dense = list(spec.dense)
+        for place, column in enumerate(dense):
+            if not column.is_fitted:
+                mean, std = fit_standardize(column, rows.unscaled[column.name])
+                dense[place] = replace(column, mean=mean, std=std)
+        rows = rows if vocabulary_rows is None else vocabulary_rows
+        vocabularies: dict[str, Vocabulary] = {}
+        sizes: dict[str, int] = {}
+        for table in spec.table_names:
+            columns = [column for column in spec.categorical if column.table == table]
+            given = spec.vocabulary_sizes.get(table)
+            if _has_vocabulary(table, columns):
+                vocabularies[table] = _fit_vocabulary(columns, rows)
+                sizes[table] = vocabularies[table].size if given is None else given
+                _check_size(table, sizes[table], vocabularies[table].size)
+            else:
+                sizes[table] = _integer_table_size(table, columns, rows) if given is None else given
+        fitted = replace(spec, dense=tuple(dense)).with_vocabulary_sizes(sizes)
+        return cls(spec=fitted, vocabularies=vocabularies, id_modulo=id_modulo)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write `schema.yaml`, `preprocessing.yaml` and `vocabularies/<table>.txt`: plain text, one value a line."""
+        directory = Path(directory)
+        self.spec.save(directory)
+        tables = {}
+        for table, vocabulary in self.vocabularies.items():
+            # table names may hold any character, a slash included
+            file = f"{VOCABULARY_DIRECTORY}/{quote(table, safe=' ')}.txt"
+            (directory / VOCABULARY_DIRECTORY).mkdir(exist_ok=True)
+            vocabulary.save(directory / file)
+            tables[table] = {"file": file, "values": len(vocabulary.values), "has_oov": vocabulary.has_oov}
+        plain = {"id_modulo": self.id_modulo, "vocabularies": tables}
+        (directory / PREPROCESSING_FILE).write_text(dump_yaml(plain), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Preprocessing:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file was changed so that it no longer fits; the message names it.
+        """
+        directory = Path(directory)
+        file = directory / PREPROCESSING_FILE
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no preprocessing there. Give the folder that a training run wrote.")
+        spec = FeatureSpec.load(directory)
+        plain = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        reject_unknown_keys(str(file), plain, ("id_modulo", "vocabularies"))
+        vocabularies: dict[str, Vocabulary] = {}
+        for table, entry in plain["vocabularies"].items():
+            from tfdlrm.data.vocabulary import Vocabulary
+
+            encodings = {column.encoding for column in spec.categorical if column.table == table}
+            encoding = "hex" if "hex" in encodings else "vocabulary"
+            vocabulary = Vocabulary.load(directory / entry["file"], encoding=encoding, has_oov=entry["has_oov"])
+            if len(vocabulary.values) != entry["values"]:
+                raise ValueError(
+                    f"{directory / entry['file']}: {len(vocabulary.values)} values where {entry['values']} were saved. "
+                    "Lines were added or removed; restore the file: ids are line numbers."
+                )
+            vocabularies[table] = vocabulary
+        return cls(spec=spec, vocabularies=vocabularies, id_modulo=plain["id_modulo"])
+
+
+def _has_vocabulary(table: str, columns: Sequence[CategoricalColumn]) -> bool:
+    encodings = {column.encoding for column in columns}
+    with_vocabulary = encodings & set(_WITH_VOCABULARY)
+    if with_vocabulary and len(encodings) > 1:
+        names = ", ".join(f"{column.name} ({column.encoding})" for column in columns)
+        raise ValueError(
+            f"table {table!r} is shared by columns of different encodings: {names}. Give all the same one."
+        )
+    return bool(with_vocabulary)
+
+
+def _fit_vocabulary(columns: Sequence[CategoricalColumn], rows: RawRows) -> Vocabulary:
+    from tfdlrm.data.raw_rows import concatenate_series
+    from tfdlrm.data.vocabulary import Vocabulary
+
+    has_oov = any(column.id_policy == "oov" for column in columns)
+    tokens: pl.Series = concatenate_series(rows.tokens[column.name].values for column in columns)
+    if len(columns) > 1:
+        # Rows before columns, so that the order does not depend on how many rows were read at once.
+        order = np.argsort(np.concatenate([rows.tokens[column.name].rows() for column in columns]), kind="stable")
+        tokens = tokens[order]
+    return Vocabulary.of(tokens, has_oov=has_oov)
+
+
+def _check_size(table: str, size: int, needed: int) -> None:
+    if size < needed:
+        raise ValueError(
+            f"table {table!r}: vocabulary_sizes gives {size} rows, and the training part needs {needed}. "
+            f"Raise it to {needed}, or leave it out to have it counted."
+        )
+
+
+def _integer_table_size(table: str, columns: Sequence[CategoricalColumn], rows: RawRows) -> int:
+    for column in columns:
+        if column.encoding == "hash" or column.id_policy in ("modulo", "hash"):
+            raise ValueError(
+                f"table {table!r}: column {column.name!r} (encoding {column.encoding!r}, id_policy "
+                f"{column.id_policy!r}) does not tell how many rows it needs. Give vocabulary_sizes: {{{table}: N}}."
+            )
+    ids = np.concatenate([rows.tokens[column.name].values.to_numpy() for column in columns])
+    return int(ids.max(initial=0)) + 1

@@ -1,0 +1,132 @@
+"""Bad rows: refused at once, or set aside in a file and counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+QUARANTINE_FILE = "quarantine.tsv"
+QUARANTINE_HEADER = "file\tline\tcolumn\treason\traw\n"
+
+# Bad rows kept in memory for a report; all are counted, and all are written where there is a file.
+KEPT_EXAMPLES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """One row that cannot be used.
+
+    Args:
+        file: where it stands.
+        line: 1 for the first line (a header counts); for Parquet, 1 for the first row.
+        column: the column at fault, "" where it is the whole row.
+        value: the cell as found, or "" for the whole row.
+        reason: what is wrong with it.
+        fix: what to do about it, for the error.
+        raw: the whole row as found; bytes that are not UTF-8 are kept.
+    """
+
+    file: str
+    line: int
+    column: str
+    value: str
+    reason: str
+    fix: str
+    raw: bytes = b""
+
+    def message(self) -> str:
+        """For an error: where, what, and the fix."""
+        place = f"{self.file}, line {self.line}"
+        if self.column:
+            place += f", column {self.column!r}"
+        value = f" (found {_shortened(self.value)!r})" if self.column else ""
+        return f"{place}: {self.reason}{value}. {self.fix} Or set bad rows aside: --bad-rows quarantine."
+
+
+class BadRowError(ValueError):
+    """A row cannot be used and `bad_rows` is `error`.
+
+    Attributes:
+        row: the `BadRow`.
+    """
+
+    def __init__(self, row: BadRow) -> None:
+        super().__init__(row.message())
+        self.row = row
+
+
+class Quarantine:
+    """What a reader does with bad rows: raise at the first, or set all aside and count.
+
+    Args:
+        mode: `error` or `quarantine`.
+        directory: where `quarantine.tsv` is written in mode `quarantine` (columns file, line, column, reason, raw;
+            tab, newline and backslash in raw are escaped, bytes that are not UTF-8 appear as \\xNN). None counts
+            only. A file of an earlier run is replaced; it is opened with the first bad row.
+
+    Raises:
+        BadRowError: from `add`, in mode `error`.
+
+    Example:
+        >>> quarantine = Quarantine("quarantine")
+        >>> quarantine.add(BadRow(file="x.csv", line=2, column="age", value="a", reason="not a number", fix=""))
+        >>> quarantine.count
+        1
+    """
+
+    def __init__(
+        self, mode: Literal["error", "quarantine"] = "error", directory: str | os.PathLike[str] | None = None
+    ) -> None:
+        if mode not in ("error", "quarantine"):
+            raise ValueError(f"bad_rows={mode!r} is not known. Choose one of: error, quarantine.")
+        self.mode = mode
+        self.count = 0
+        self.examples: list[BadRow] = []
+        self.path = Path(directory) / QUARANTINE_FILE if directory is not None else None
+        self._stream: TextIO | None = None
+        if mode == "quarantine" and self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, row: BadRow) -> None:
+        """Raise, or count the row and write it to the file."""
+        self.add_all([row])
+
+    def add_all(self, rows: Iterable[BadRow]) -> None:
+        """`add` for every row; in mode `error` the one that comes first in its file is raised."""
+        rows = sorted(rows, key=lambda row: row.line)
+        if not rows:
+            return
+        if self.mode == "error":
+            raise BadRowError(rows[0])
+        self.count += len(rows)
+        self.examples.extend(rows[: max(0, KEPT_EXAMPLES - len(self.examples))])
+        if self.path is None:
+            return
+        if self._stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("w", encoding="utf-8")
+            self._stream.write(QUARANTINE_HEADER)
+        for row in rows:
+            cells = [cell.encode() for cell in (row.file, str(row.line), row.column, row.reason)] + [row.raw]
+            self._stream.write("\t".join(_escaped(cell) for cell in cells) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def _escaped(cell: bytes) -> str:
+    # Only what would break the line is escaped: the rest of the raw row stays readable.
+    for plain, escaped in ((b"\\", b"\\\\"), (b"\t", b"\\t"), (b"\n", b"\\n"), (b"\r", b"\\r")):
+        cell = cell.replace(plain, escaped)
+    return cell.decode("utf-8", "backslashreplace")
+
+
+def _shortened(value: str, limit: int = 80) -> str:
+    return value if len(value) <= limit else value[:limit] + "..."

@@ -1,0 +1,165 @@
+"""Rows on their way in: raw cells (`FrameBlock`), then parsed and checked ones (`RawRows`), before ids are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfdlrm.data.polars_extra import pl
+
+# Looks up raw rows again by their lines: only for rows found bad after their block was left behind.
+RawLookup = Callable[[Sequence[int]], Mapping[int, bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameBlock:
+    """Rows of one block with their raw columns.
+
+    Args:
+        frame: the columns, as text or typed.
+        lines: int64 [rows], where each row stands in its file.
+        numbers: int64 [rows], number of each among all rows read, good and bad, from 0.
+        raw: row of the block to its text as found.
+    """
+
+    frame: pl.DataFrame
+    lines: np.ndarray
+    numbers: np.ndarray
+    raw: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Cells of one categorical column.
+
+    Args:
+        values: one token an id: integers (`integer`, `hex`) or strings (`vocabulary`, `hash`).
+        lengths: int64 [rows], ids a bag; None where every row has exactly one.
+        weights: float32, one a token, or None.
+    """
+
+    values: pl.Series
+    lengths: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    def select(self, rows: np.ndarray) -> Tokens:
+        """The rows where `rows` (bool) holds."""
+        chosen = rows if self.lengths is None else np.repeat(rows, self.lengths)
+        return Tokens(
+            values=self.values.filter(pl.Series(chosen)),
+            lengths=None if self.lengths is None else self.lengths[rows],
+            weights=None if self.weights is None else self.weights[chosen],
+        )
+
+    def slice(self, start: int, stop: int) -> Tokens:
+        """Rows [start, stop)."""
+        low, high = start, stop
+        if self.lengths is not None:
+            low, high = int(self.lengths[:start].sum()), int(self.lengths[:stop].sum())
+        return Tokens(
+            values=self.values[low:high],
+            lengths=None if self.lengths is None else self.lengths[start:stop],
+            weights=None if self.weights is None else self.weights[low:high],
+        )
+
+    def rows(self) -> np.ndarray:
+        """int64, the row of every token."""
+        if self.lengths is None:
+            return np.arange(len(self.values))
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawRows:
+    """Parsed rows of one file.
+
+    Args:
+        file: where they stand.
+        lines: int64 [N].
+        labels: float32 [N, tasks].
+        dense: float32 [N, num_dense], transformed but for columns in `unscaled`.
+        unscaled: float64 [N] raw values of the `standardize` columns, by name.
+        tokens: by categorical column.
+        keys: series [N] by key column, and `row_id`.
+        lookup: finds the raw text of rows again.
+    """
+
+    file: str
+    lines: np.ndarray
+    labels: np.ndarray
+    dense: np.ndarray
+    unscaled: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    keys: Mapping[str, pl.Series] = field(default_factory=dict)
+    lookup: RawLookup | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows, N."""
+        return len(self.lines)
+
+    def select(self, rows: np.ndarray) -> RawRows:
+        """The rows where `rows` (bool) holds; all of them without copying."""
+        if rows.all():
+            return self
+        return RawRows(
+            file=self.file,
+            lines=self.lines[rows],
+            labels=self.labels[rows],
+            dense=self.dense[rows],
+            unscaled={name: values[rows] for name, values in self.unscaled.items()},
+            tokens={name: tokens.select(rows) for name, tokens in self.tokens.items()},
+            keys={name: values.filter(pl.Series(rows)) for name, values in self.keys.items()},
+            lookup=self.lookup,
+        )
+
+    def slice(self, start: int, stop: int) -> RawRows:
+        """Rows [start, stop), as views."""
+        return RawRows(
+            file=self.file,
+            lines=self.lines[start:stop],
+            labels=self.labels[start:stop],
+            dense=self.dense[start:stop],
+            unscaled={name: values[start:stop] for name, values in self.unscaled.items()},
+            tokens={name: tokens.slice(start, stop) for name, tokens in self.tokens.items()},
+            keys={name: values[start:stop] for name, values in self.keys.items()},
+            lookup=self.lookup,
+        )
+
+
+def concatenate_raw(parts: Sequence[RawRows]) -> RawRows:
+    """The rows of all parts of one file, one after another."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return RawRows(
+        file=first.file,
+        lines=np.concatenate([part.lines for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        dense=np.concatenate([part.dense for part in parts]),
+        unscaled={name: np.concatenate([part.unscaled[name] for part in parts]) for name in first.unscaled},
+        tokens={name: _concatenate_tokens([part.tokens[name] for part in parts]) for name in first.tokens},
+        keys={name: concatenate_series(part.keys[name] for part in parts) for name in first.keys},
+        lookup=first.lookup,
+    )
+
+
+def _concatenate_tokens(parts: Sequence[Tokens]) -> Tokens:
+    lengths = [part.lengths for part in parts if part.lengths is not None]
+    weights = [part.weights for part in parts if part.weights is not None]
+    return Tokens(
+        values=concatenate_series(part.values for part in parts),
+        lengths=np.concatenate(lengths) if lengths else None,
+        weights=np.concatenate(weights) if weights else None,
+    )
+
+
+def concatenate_series(parts: Iterable[pl.Series]) -> pl.Series:
+    """One series; integers of different widths take the widest."""
+    series = list(parts)
+    dtypes = {part.dtype for part in series}
+    if len(dtypes) > 1:
+        series = [part.cast(pl.Int64) for part in series]
+    return pl.concat(series, rechunk=True)

@@ -1,0 +1,119 @@
+"""Row sources: files read block by block into frames of raw columns, and parsed into `RawRows`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tfdlrm.data.chunks import CHUNK_BYTES
+from tfdlrm.data.lines import LineReader, TextFormat
+from tfdlrm.data.parse import RowParser
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.quarantine import BadRowError, Quarantine
+from tfdlrm.data.raw_rows import FrameBlock, RawRows, concatenate_raw
+
+
+class RowSource(Protocol):
+    """One file of rows.
+
+    Attributes:
+        file: its name, for messages.
+    """
+
+    file: str
+
+    @property
+    def rows_read(self) -> int:
+        """Rows found so far, good and bad."""
+
+    def blocks(self) -> Iterator[FrameBlock]:
+        """The rows that have all their columns, in order."""
+
+    def raw_rows(self, lines: Sequence[int]) -> Mapping[int, bytes]:
+        """The text of rows already read, by line."""
+
+
+class TextSource:
+    """CSV, TSV and the like.
+
+    Args:
+        path: plain or gzip.
+        form: how rows are written.
+        quarantine: where rows go that are bad as a whole.
+        chunk_bytes: rows are handled in pieces of about this size.
+    """
+
+    def __init__(self, path: Path, form: TextFormat, quarantine: Quarantine, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.file = str(path)
+        self._path = path
+        self._form = form
+        self._reader = LineReader(path, form, quarantine, chunk_bytes)
+
+    @property
+    def rows_read(self) -> int:
+        """Rows found so far, good and bad."""
+        return self._reader.rows_read
+
+    def blocks(self) -> Iterator[FrameBlock]:
+        """See `RowSource`."""
+        for block in self._reader.blocks():
+            frame = pl.read_csv(
+                block.text,
+                has_header=False,
+                new_columns=list(self._form.columns),
+                separator=self._form.separator.decode(),
+                quote_char=self._form.quote.decode() or None,
+                infer_schema=False,
+            )
+            yield FrameBlock(frame=frame, lines=block.lines, numbers=block.numbers, raw=block.raw)
+
+    def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
+        """See `RowSource`. Reads the file again: only rows found bad late need it."""
+        wanted = set(lines)
+        found: dict[int, bytes] = {}
+        for block in LineReader(self._path, self._form, Quarantine("quarantine")).blocks():
+            chosen = np.flatnonzero(np.isin(block.lines, lines))
+            found |= {int(block.lines[row]): block.raw(int(row)) for row in chosen}
+            if len(found) == len(wanted):
+                break
+        return found
+
+
+def read_rows(
+    source: RowSource, parser: RowParser, quarantine: Quarantine, max_rows: int | None = None
+) -> tuple[RawRows, int]:
+    """All good rows of a source, parsed, and the number of rows read for them.
+
+    Args:
+        source: where they are.
+        parser: by which schema.
+        quarantine: that of source and parser.
+        max_rows: keep the first so many good rows; the rest of their block is read and not counted, unless bad.
+
+    Raises:
+        BadRowError: a bad row, if the quarantine's mode is `error`.
+        ValueError: there is no good row.
+    """
+    parts: list[RawRows] = []
+    num_rows = num_dropped = 0
+    for block in source.blocks():
+        try:
+            rows = parser.parse(block, file=source.file, lookup=source.raw_rows)
+        except BadRowError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{source.file}: {error}") from error
+        if max_rows is not None and num_rows + rows.num_rows > max_rows:
+            num_dropped = num_rows + rows.num_rows - max_rows
+            rows = rows.slice(0, max_rows - num_rows)
+        parts.append(rows)
+        num_rows += rows.num_rows
+        if num_rows == max_rows:
+            break
+    if not num_rows:
+        aside = f"; all {source.rows_read} rows read were set aside" if source.rows_read else ""
+        raise ValueError(f"{source.file}: no usable row{aside}. Give a file with at least one.")
+    return concatenate_raw(parts), source.rows_read - num_dropped

@@ -1,0 +1,99 @@
+"""Vocabulary: raw values and the ids they have in a table, in order of first appearance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tfdlrm.data.polars_extra import pl
+
+# The row of values that were not seen in training, where a vocabulary keeps one; the schema's `oov` policy.
+OOV_ID = 0
+UNSEEN = -1
+
+
+class Vocabulary:
+    """Values of one table. With an out-of-vocabulary row that is row 0 and values begin at 1; else at 0.
+
+    Args:
+        values: distinct, in order of their ids: integers (Criteo's hex) or strings.
+        has_oov: keep row 0 for unseen values.
+
+    Example:
+        >>> vocabulary = Vocabulary.of(pl.Series(["b", "a", "b"]), has_oov=True)
+        >>> vocabulary.ids(pl.Series(["a", "x"])), vocabulary.size
+        (array([2, 0]), 3)
+    """
+
+    def __init__(self, values: pl.Series, *, has_oov: bool) -> None:
+        self.values = values if values.dtype == pl.String else values.cast(pl.Int64)
+        self.has_oov = has_oov
+
+    @classmethod
+    def of(cls, tokens: pl.Series, *, has_oov: bool) -> Vocabulary:
+        """The distinct tokens, in order of first appearance."""
+        return cls(tokens.unique(maintain_order=True), has_oov=has_oov)
+
+    @property
+    def size(self) -> int:
+        """Rows the table needs."""
+        return len(self.values) + self.has_oov
+
+    def ids(self, tokens: pl.Series) -> np.ndarray:
+        """int64 ids; unseen tokens are `OOV_ID` if there is such a row, else `UNSEEN`."""
+        if not len(self.values):
+            return np.full(len(tokens), OOV_ID if self.has_oov else UNSEEN, np.int64)
+        ids = pl.Series(np.arange(self.has_oov, self.size, dtype=np.int64))
+        default = OOV_ID if self.has_oov else UNSEEN
+        found = tokens.cast(self.values.dtype).replace_strict(self.values, ids, default=default, return_dtype=pl.Int64)
+        return found.to_numpy()
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write one value a line, in order of ids: integers as hex, strings with newline and backslash escaped."""
+        if self.values.dtype == pl.String:
+            lines = self.values.str.replace_all("\\", "\\\\", literal=True)
+            lines = lines.str.replace_all("\n", "\\n", literal=True).str.replace_all("\r", "\\r", literal=True)
+            text = "".join(f"{line}\n" for line in lines)
+        else:
+            text = "".join(f"{value:08x}\n" for value in self.values)
+        Path(file).write_text(text, encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str], *, encoding: str, has_oov: bool) -> Vocabulary:
+        """Read what `save` wrote.
+
+        Args:
+            file: the vocabulary file.
+            encoding: `hex` or `vocabulary`, of the table's columns.
+            has_oov: as when it was saved.
+
+        Raises:
+            ValueError: a value occurs twice or is not hex; the message names file and line.
+        """
+        lines = Path(file).read_bytes().decode().split("\n")[:-1]
+        if encoding == "hex":
+            values = pl.Series("value", [_hex(file, number, line) for number, line in enumerate(lines, 1)], pl.Int64)
+        else:
+            values = pl.Series("value", [_unescaped(line) for line in lines], pl.String)
+        if values.n_unique() != len(values):
+            line = int(values.is_duplicated().arg_true()[1]) + 1
+            raise ValueError(
+                f"{file}, line {line}: the value {lines[line - 1]!r} occurs twice. Remove one, and retrain."
+            )
+        return cls(values, has_oov=has_oov)
+
+
+def _hex(file: str | os.PathLike[str], number: int, line: str) -> int:
+    try:
+        return int(line, 16)
+    except ValueError as error:
+        raise ValueError(f"{file}, line {number}: {line!r} is not a hex number. Restore the file.") from error
+
+
+def _unescaped(line: str) -> str:
+    if "\\" not in line:
+        return line
+    pieces = line.split("\\\\")  # an escaped backslash: what follows it escapes nothing
+    return "\\".join(piece.replace("\\n", "\n").replace("\\r", "\r") for piece in pieces)

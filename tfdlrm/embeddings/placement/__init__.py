@@ -1,0 +1,1 @@
+"""Where rows live and how ids reach them. One module a placement; all of them satisfy `base.Placement`."""

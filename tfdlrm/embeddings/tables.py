@@ -1,0 +1,202 @@
+"""The engine's front: a set of tables that are looked up, updated once a step, read and restored by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.ops import resource_variable_ops
+
+from tfdlrm.checks import nearest
+from tfdlrm.config import FeatureConfig, TableConfig
+from tfdlrm.embeddings.lookup import LookupPlan
+from tfdlrm.embeddings.optimizers import RowOptimizer, RowwiseAdagrad
+from tfdlrm.embeddings.placement.base import Gradients, IdGroup, Placement, Residual, TableSlice
+from tfdlrm.embeddings.placement.local import LocalPlacement
+from tfdlrm.embeddings.planner import ShardingPlan, plan_local, stored_tables
+
+Pairs = list[tuple[Residual, tf.Tensor]]
+
+
+class EmbeddingTables(tf.Module):
+    """Embedding tables and the state of their row optimizers.
+
+    Args:
+        tables: logical tables; names are unique.
+        optimizer: for tables that have none of their own; default `RowwiseAdagrad()`, following the learning
+            rate of the model's dense optimizer.
+        seed: of the initial values. The same seed gives the same rows under any plan.
+        placement: makes a placement of a plan and a seed; default: everything local.
+
+    Example:
+        >>> tables = EmbeddingTables([TableConfig(name="item", vocabulary_size=1000, embedding_dim=16)])
+        >>> tables.build()
+        >>> tables.rows("item", 0, 3).shape
+        TensorShape([3, 16])
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TableConfig],
+        optimizer: RowOptimizer | None = None,
+        *,
+        seed: int = 0,
+        plan: Callable[[Iterable], ShardingPlan] = plan_local,
+        placement: Callable[[ShardingPlan, int], Placement] = LocalPlacement,
+    ):
+        super().__init__(name="embedding_tables")
+        self.configs = {table.name: table for table in tables}
+        if len(self.configs) != len(tables):
+            names = [table.name for table in tables]
+            double = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"tables {double} are given more than once. Give each table once and share it by name.")
+        self.optimizer = optimizer or RowwiseAdagrad()
+        self.seed = seed
+        stored = [part for table in tables for part in stored_tables(table, self.optimizer)]
+        self.placement = placement(plan(stored), seed)
+        self.built = False
+
+    @property
+    def plan(self) -> ShardingPlan:
+        return self.placement.plan
+
+    def build(self) -> None:
+        """Creates the variables; a second call does nothing."""
+        if self.built:
+            return
+        with tf.init_scope():
+            self.placement.build()
+            self.iterations = resource_variable_ops.ResourceVariable(
+                tf.constant(0, tf.int64), trainable=False, name="embedding_iterations"
+            )
+        self.built = True
+
+    def lookup_plan(self, features: Sequence[FeatureConfig]) -> LookupPlan:
+        return LookupPlan(features, self.plan)
+
+    def lookup(self, group: IdGroup) -> tuple[tf.Tensor, Residual]:
+        """Pooled vectors `[num_bags, D]` of one id group, and what `update` needs of it."""
+        return self.placement.lookup(group)
+
+    def gradients(self, pairs: Pairs) -> Gradients:
+        """This replica's gradients, in the placement's own form.
+
+        Args:
+            pairs: (residual, gradient of its pooled vectors `[num_bags, D]`).
+        """
+        return self.placement.gradients(pairs)
+
+    def squared_norm(self, gradients: Gradients, *, average_over: int = 1) -> tf.Tensor:
+        """Sum of squares over all replicas and over what is held, duplicates summed first; float32 scalar.
+
+        Args:
+            gradients: from `gradients`.
+            average_over: micro-batches that the gradients are averaged over.
+        """
+
+        def once(gradients: Gradients) -> tf.Tensor:
+            return self.placement.squared_norm(gradients) / average_over**2
+
+        return self._in_one_place(once, gradients)
+
+    def apply(
+        self,
+        gradients: Gradients,
+        *,
+        learning_rate: float | tf.Tensor | None = None,
+        factor: tf.Tensor | None = None,
+        condition: tf.Tensor | None = None,
+        hold: tf.Tensor | None = None,
+        average_over: int = 1,
+    ) -> None:
+        """Updates every touched row once.
+
+        Under a mirrored strategy, called in every replica, it sums the replicas' gradients and updates once.
+
+        Args:
+            gradients: from `gradients`.
+            learning_rate: for tables whose optimizer has none.
+            factor: scalar that multiplies all gradients (clipping).
+            condition: bool scalar; False leaves everything as it is (gradients that are not finite).
+            hold: bool scalar; True keeps the gradients for a later call instead (gradient accumulation).
+            average_over: micro-batches that held and new gradients are averaged over.
+        """
+        if learning_rate is not None:
+            learning_rate = tf.cast(learning_rate, tf.float32)
+
+        def once(gradients: Gradients, rate: Any, factor: Any, condition: Any, hold: Any) -> tf.Tensor:
+            def update() -> tf.Tensor:
+                step = self.iterations.read_value()
+                scale = factor if average_over == 1 else (1.0 if factor is None else factor) / average_over
+                self.placement.apply(gradients, learning_rate=rate, step=step, scale=scale)
+                self.iterations.assign_add(1)
+                return tf.constant(True)
+
+            def keep() -> tf.Tensor:
+                self.placement.hold(gradients)
+                return tf.constant(False)
+
+            def proceed() -> tf.Tensor:
+                return update() if hold is None else tf.cond(hold, keep, update)
+
+            return proceed() if condition is None else tf.cond(condition, proceed, lambda: tf.constant(False))
+
+        self._in_one_place(once, gradients, learning_rate, factor, condition, hold)
+
+    def update(self, pairs: Pairs, *, learning_rate: float | tf.Tensor | None = None) -> None:
+        """`apply(gradients(pairs))`."""
+        self.apply(self.gradients(pairs), learning_rate=learning_rate)
+
+    def _in_one_place(self, function: Callable[..., tf.Tensor], gradients: Gradients, *options: Any) -> tf.Tensor:
+        """Calls `function` once with the sum of all replicas' gradients."""
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return function(gradients, *options)
+
+        def merged(strategy: tf.distribute.Strategy, gradients: Gradients, options: Any) -> tf.Tensor:
+            parts = [_replica(strategy, gradients, replica) for replica in range(strategy.num_replicas_in_sync)]
+            return function(self.placement.merge(parts), *_replica(strategy, options, 0))
+
+        return context.merge_call(merged, args=(gradients, options))
+
+    def array(self, name: str) -> TableSlice:
+        """One stored array by its checkpoint name, e.g. `"item/rows"`, `"item/accumulator"`, `"item/quotient/rows"`."""
+        found = [piece for piece in self.slices() if piece.name == name]
+        if not found:
+            near = nearest(name, [piece.name for piece in self.slices()])
+            raise KeyError(f"array {name!r} is not stored here{f'; did you mean {near!r}?' if near else '.'}")
+        return found[0]
+
+    def rows(self, table: str, start: int = 0, stop: int | None = None) -> tf.Tensor:
+        """Rows `[start, stop)` of a stored table, `[stop - start, D]` float32. Costs their size."""
+        piece = self.array(f"{table}/rows")
+        return piece.read(start, piece.total if stop is None else stop)
+
+    def assign_rows(self, table: str, values: np.ndarray | tf.Tensor, start: int = 0) -> None:
+        """Overwrites rows from `start` on with `[n, D]` values."""
+        self._assign(f"{table}/rows", values, start)
+
+    def assign_pooling_weights(self, table: str, values: np.ndarray | tf.Tensor, start: int = 0) -> None:
+        """Sets the per-row weights of weighted pooling, `[n]`."""
+        self._assign(f"{table}/pooling_weights", tf.reshape(tf.cast(values, tf.float32), [-1, 1]), start)
+
+    def _assign(self, name: str, values: np.ndarray | tf.Tensor, start: int) -> None:
+        piece = self.array(name)
+        if start < 0 or start + len(values) > piece.total:
+            raise ValueError(f"{name}: rows [{start}, {start + len(values)}) are outside [0, {piece.total}).")
+        piece.write(start, values)
+
+    def slices(self) -> Iterator[TableSlice]:
+        """Every stored array, as contiguous slices of logical arrays: what a checkpoint holds."""
+        return self.placement.slices()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of rows, slots and pooling weights."""
+        return sum((piece.stop - piece.start) * piece.width * 4 for piece in self.slices())
+
+
+def _replica(strategy: tf.distribute.Strategy, value: Any, replica: int) -> Any:
+    return tf.nest.map_structure(lambda tensor: strategy.experimental_local_results(tensor)[replica], value)

@@ -1,0 +1,313 @@
+"""The Keras face of the embedding engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from tfdlrm.config import FeatureConfig, TableConfig
+from tfdlrm.embeddings.lookup import GroupLayout, LookupPlan
+from tfdlrm.embeddings.optimizers import RowOptimizer, row_optimizer_from_dict, row_optimizer_to_dict
+from tfdlrm.embeddings.placement.base import Residual
+from tfdlrm.embeddings.recording import current_recorder
+from tfdlrm.embeddings.tables import EmbeddingTables
+from tfdlrm.layers.quotient_remainder import combine
+from tfdlrm.layers.stock_model import current_stock_step
+
+
+@keras.saving.register_keras_serializable(package="tfdlrm")
+class EmbeddingCollection(keras.layers.Layer):
+    """Looks up and pools the embedding bags of many features at once, and trains their tables.
+
+    Tables and the state of their row optimizers belong to the engine: they are not Keras weights, are not seen by
+    the Keras optimizer, and each training step updates only the rows that the batch touched. Works in functional,
+    Sequential and subclassed models under `compile` and `fit`: fully in `tfdlrm.Model`; in a plain `keras.Model`
+    with loss scaling, gradient accumulation and global clipping refused. Evaluation, `trainable = False` and a
+    `tf.GradientTape` of your own never update tables; for a loop of your own see
+    `tfdlrm.embeddings.recording.record_lookups`.
+
+    Input: a dict feature name -> ids, `[B]`, `[B, H]`, `RaggedTensor` or `SparseTensor`, int32, int64 or string, or
+    `(ids, weights)`; or all features of fixed hotness side by side as one `[B, sum of H]` integer matrix.
+    Output: `[B, F, D]` in the compute dtype (rows themselves are always float32), features in the order given, or
+    with `output="dict"` a dict feature name -> `[B, D_f]`.
+
+    Args:
+        features: `FeatureConfig`s, in order, whose `table` is a `TableConfig` or the name of one in `tables`.
+        tables: `TableConfig`s that features name; or leave out where features carry them.
+        optimizer: row optimizer of tables that have none of their own; default `RowwiseAdagrad()`. One without a
+            learning rate follows the dense optimizer's.
+        output: "stacked" or "dict".
+        seed: of the initial values.
+        share_tables_with: another collection whose tables this one looks up as well; they are updated together,
+            once a step. Then `tables` and `optimizer` must be left out.
+
+    Raises:
+        ValueError: tables or features that do not fit together, each named.
+
+    Example:
+        >>> item = TableConfig(name="item", vocabulary_size=1000, embedding_dim=16)
+        >>> layer = EmbeddingCollection([FeatureConfig(name="clicked", table=item, hotness=None),
+        ...                              FeatureConfig(name="shown", table=item)])
+        >>> layer({"clicked": tf.ragged.constant([[1, 2], []]), "shown": tf.constant([5, 6])}).shape
+        TensorShape([2, 2, 16])
+    """
+
+    def __init__(
+        self,
+        features: Sequence[FeatureConfig],
+        tables: Sequence[TableConfig] | None = None,
+        optimizer: RowOptimizer | None = None,
+        *,
+        output: str = "stacked",
+        seed: int = 0,
+        share_tables_with: EmbeddingCollection | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        if output not in ("stacked", "dict"):
+            raise ValueError(f"layer {self.name!r}: output={output!r} is unknown. Use 'stacked' or 'dict'.")
+        if share_tables_with is not None and (tables is not None or optimizer is not None):
+            raise ValueError(
+                f"layer {self.name!r}: tables and optimizer come from {share_tables_with.name!r}. Leave them out."
+            )
+        shared = None if share_tables_with is None else share_tables_with.tables
+        known = shared.configs if shared else {table.name: table for table in tables or ()}
+        self.features = _resolve(self.name, features, dict(known), may_add=tables is None and not share_tables_with)
+        self.output_form = output
+        self.seed = seed
+        self._source = share_tables_with
+        self._tables = shared or EmbeddingTables(tables or _tables_of(self.features), optimizer, seed=seed)
+        self._optimizer = optimizer
+        self._plan: LookupPlan = self._tables.lookup_plan(self.features)
+        self._widths = [_table(feature).output_width for feature in self.features]
+        if output == "stacked" and len(set(self._widths)) > 1:
+            widths = {feature.name: width for feature, width in zip(self.features, self._widths, strict=True)}
+            raise ValueError(
+                f"layer {self.name!r}: vectors differ in width: {widths}. Set output_dim on the narrower tables "
+                "(mixed dimension), or use output='dict'."
+            )
+        # the engine's gathers and in-place updates do not run under XLA; dense layers may still be compiled
+        self.supports_jit = False
+        self.projections: dict[str, keras.Variable] = {}
+
+    @property
+    def tables(self) -> EmbeddingTables:
+        """The engine's tables: rows by name, assignment, slices, the plan."""
+        return self._tables
+
+    @property
+    def id_policy_counts(self) -> dict[str, int]:
+        """Ids that "clip", "modulo" or "oov" had to change in training, a feature, since the layer was built."""
+        return {f.name: int(c) for f, c in zip(self.features, self._read_counts(), strict=True)}
+
+    def _read_counts(self) -> Any:
+        return tf.convert_to_tensor(self._policy_counts).numpy()
+
+    def build(self, input_shape: Any = None) -> None:
+        del input_shape
+        self._tables.build()
+        # see layers/stock_model.py; one scalar, whatever the tables' size
+        self._anchor = self.add_weight(shape=(), initializer="zeros", name="anchor", dtype="float32")
+        with tf.init_scope():
+            self._policy_counts = tf.Variable(
+                tf.zeros([len(self.features)], tf.int64),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+                name="id_policy_counts",
+            )
+        for table in {_table(feature).name: _table(feature) for feature in self.features}.values():
+            if table.output_dim is not None and table.output_dim != table.embedding_dim:
+                self.projections[table.name] = self.add_weight(
+                    shape=(table.embedding_dim, table.output_dim),
+                    initializer=keras.initializers.GlorotUniform(seed=self.seed),
+                    name=f"{table.name}_projection",
+                )
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        layouts, counts = self._plan.groups(inputs)
+        found = [self._tables.lookup(layout.group) for layout in layouts]
+        pooled = [vectors for vectors, _ in found]
+        if training and self.trainable:
+            if any(feature.id_policy not in ("error", "hash") for feature in self.features):
+                self._policy_counts.assign_add(counts)
+            pooled = self._attach(pooled, [residual for _, residual in found])
+        return self._assemble(layouts, pooled)
+
+    def _attach(self, pooled: list[tf.Tensor], residuals: list[Residual]) -> list[tf.Tensor]:
+        """Ties the pooled vectors to whoever is training, if anybody is."""
+        if in_stateless_scope():
+            # Keras is inferring shapes in a scratch graph, perhaps from inside a training step
+            return pooled
+        recorder = current_recorder()
+        if recorder is not None:
+            return [recorder.record(self._tables, r, p) for r, p in zip(residuals, pooled, strict=True)]
+        step = current_stock_step()
+        if step is None:
+            return pooled
+        step.claim(self._tables, self.name)
+        optimizer = step.model.optimizer
+
+        @tf.custom_gradient
+        def anchored(anchor: tf.Tensor) -> Any:
+            def update(*gradients: tf.Tensor) -> tf.Tensor:
+                pairs = list(zip(residuals, gradients, strict=True))
+                self._tables.update(pairs, learning_rate=tf.convert_to_tensor(optimizer.learning_rate))
+                return tf.zeros_like(anchor)
+
+            return [tf.identity(p) for p in pooled], update
+
+        return anchored(tf.convert_to_tensor(self._anchor))
+
+    def _assemble(self, layouts: list[GroupLayout], pooled: list[tf.Tensor]) -> Any:
+        vectors = self._plan.assemble(layouts, pooled)
+        plain = not isinstance(vectors, list) and not self.projections and len(self._plan.columns) == len(self.features)
+        if plain and self.output_form == "stacked":
+            return tf.cast(vectors, self.compute_dtype)
+        if not isinstance(vectors, list):
+            vectors = tf.unstack(vectors, axis=1)
+        vectors = [tf.cast(vector, self.compute_dtype) for vector in vectors]
+        outputs, position = [], 0
+        for feature in self.features:
+            table = _table(feature)
+            if table.quotient_remainder is not None:
+                vector = combine(table.quotient_remainder.operation, vectors[position], vectors[position + 1])
+                position += 2
+            else:
+                vector = vectors[position]
+                position += 1
+            if table.name in self.projections:
+                kernel = tf.cast(tf.convert_to_tensor(self.projections[table.name]), self.compute_dtype)
+                vector = tf.matmul(vector, kernel)
+            outputs.append(vector)
+        if self.output_form == "stacked":
+            return tf.stack(outputs, axis=1)
+        return {feature.name: vector for feature, vector in zip(self.features, outputs, strict=True)}
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        del training
+        first = inputs
+        while isinstance(first, (Mapping, tuple, list)):
+            first = next(iter(first.values())) if isinstance(first, Mapping) else first[0]
+        batch = first.shape[0] if first.shape is not None and len(first.shape) else None
+        if self.output_form == "stacked":
+            shape = (batch, len(self.features), self._widths[0])
+            return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return {
+            feature.name: keras.KerasTensor((batch, width), dtype=self.compute_dtype)
+            for feature, width in zip(self.features, self._widths, strict=True)
+        }
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        store["id_policy_counts"] = self._read_counts()
+        if self._source is not None:
+            return
+        store["iterations"] = self._tables.iterations.numpy()
+        for piece in self._tables.slices():
+            store[piece.name.replace("/", "|")] = piece.read(0, piece.stop - piece.start).numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        held = set(store.keys())  # the store has no `in` of its own
+        own = {key: store[key] for key in held if key.isdigit()}
+        super().load_own_variables(own)
+        self._policy_counts.assign(store["id_policy_counts"])
+        if self._source is not None:
+            return
+        self._tables.iterations.assign(store["iterations"])
+        for piece in self._tables.slices():
+            key = piece.name.replace("/", "|")
+            if key not in held:
+                raise ValueError(f"layer {self.name!r}: the file holds no {piece.name!r}; it is of another model.")
+            piece.write(0, store[key][...])
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            **super().get_config(),
+            "features": [dataclasses.replace(f, table=_table(f).name).to_dict() for f in self.features],
+            "output": self.output_form,
+            "seed": self.seed,
+        }
+        if self._source is not None:
+            return {**config, "share_tables_with": keras.saving.serialize_keras_object(self._source)}
+        return {
+            **config,
+            "tables": [table.to_dict() for table in self._tables.configs.values()],
+            "optimizer": serialize_row_optimizer(self._optimizer),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> EmbeddingCollection:
+        config = dict(config)
+        config["features"] = [FeatureConfig.from_dict(feature) for feature in config["features"]]
+        if config.get("share_tables_with") is not None:
+            config["share_tables_with"] = keras.saving.deserialize_keras_object(config["share_tables_with"])
+        else:
+            config["tables"] = [TableConfig.from_dict(table) for table in config["tables"]]
+            config["optimizer"] = deserialize_row_optimizer(config["optimizer"])
+        return cls(**config)
+
+
+def _table(feature: FeatureConfig) -> TableConfig:
+    assert isinstance(feature.table, TableConfig)
+    return feature.table
+
+
+def _tables_of(features: Sequence[FeatureConfig]) -> list[TableConfig]:
+    return list({_table(feature).name: _table(feature) for feature in features}.values())
+
+
+def _resolve(
+    layer: str, features: Sequence[FeatureConfig], known: dict[str, TableConfig], *, may_add: bool
+) -> tuple[FeatureConfig, ...]:
+    """Features whose `table` is the config itself, checked against the tables given."""
+    if not features:
+        raise ValueError(f"layer {layer!r}: features is empty. Give at least one FeatureConfig.")
+    resolved, names = [], set()
+    for feature in features:
+        table = feature.table
+        if isinstance(table, TableConfig):
+            if may_add:
+                known.setdefault(table.name, table)
+            if known.get(table.name) != table:
+                raise ValueError(
+                    f"layer {layer!r}: feature {feature.name!r} brings a table {table.name!r} that differs from the "
+                    "one given under that name. Use one TableConfig for both, or another name."
+                )
+        elif table in known:
+            feature = dataclasses.replace(feature, table=known[table])
+        else:
+            raise ValueError(
+                f"layer {layer!r}: feature {feature.name!r} names table {table!r}, not in {sorted(known)}."
+            )
+        if feature.name in names:
+            raise ValueError(f"layer {layer!r}: feature {feature.name!r} is given twice. Names must differ.")
+        names.add(feature.name)
+        resolved.append(feature)
+    return tuple(resolved)
+
+
+def serialize_row_optimizer(optimizer: RowOptimizer | None) -> dict[str, Any] | None:
+    """As `row_optimizer_to_dict`, and a Keras schedule as Keras writes it."""
+    if optimizer is None:
+        return None
+    if not isinstance(optimizer.learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return row_optimizer_to_dict(optimizer)
+    plain = row_optimizer_to_dict(dataclasses.replace(optimizer, learning_rate=None))
+    return {**plain, "learning_rate": keras.saving.serialize_keras_object(optimizer.learning_rate)}
+
+
+def deserialize_row_optimizer(config: dict[str, Any] | None) -> RowOptimizer | None:
+    """Inverse of `serialize_row_optimizer`."""
+    if config is None:
+        return None
+    rate = config.get("learning_rate")
+    if not isinstance(rate, dict):
+        return row_optimizer_from_dict(config)
+    optimizer = row_optimizer_from_dict({**config, "learning_rate": None})
+    return dataclasses.replace(optimizer, learning_rate=keras.saving.deserialize_keras_object(rate))

@@ -1,0 +1,75 @@
+"""The low-rank cross network of DCN-v2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfdlrm.layers.initializers import XavierNormal, derived_seed
+
+
+@keras.saving.register_keras_serializable(package="tfdlrm")
+class LowRankCross(keras.layers.Layer):
+    """Feature crosses of bounded degree (Wang et al. 2021, "DCN V2", arXiv 2008.13535, equation 2).
+
+        x_{l+1} = x_0 * ((x_l V_l) W_l + b_l) + x_l,    l = 0 .. num_layers - 1
+
+    with V_l `[N, rank]` and W_l `[rank, N]`, as torchrec's `LowRankCrossNet` and MLPerf's DLRM-DCNv2 have it. Kernels
+    start Xavier normal (not truncated), biases at zero.
+
+    Input `[B, N]`, output `[B, N]`, in the layer's compute dtype.
+
+    Args:
+        num_layers: number of crosses, 1 or more.
+        rank: r, 1 or more; below N / 2 it saves work against a full `[N, N]` kernel.
+        seed: of the initial values; None for another draw each time.
+
+    Raises:
+        ValueError: `num_layers` or `rank` is below 1.
+
+    Example:
+        >>> LowRankCross(num_layers=3, rank=4)(tf.ones([2, 24])).shape
+        TensorShape([2, 24])
+    """
+
+    def __init__(self, num_layers: int, rank: int, *, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        for field, value in (("num_layers", num_layers), ("rank", rank)):
+            if value != int(value) or value < 1:
+                raise ValueError(f"layer {self.name!r}: {field}={value!r} is not a count. Give 1 or more.")
+        self.num_layers = int(num_layers)
+        self.rank = int(rank)
+        self.seed = seed
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        width = input_shape[-1]
+        if len(input_shape) != 2 or width is None:
+            raise ValueError(
+                f"layer {self.name!r}: input shape {tuple(input_shape)} is not [B, N] with a known N. "
+                "Flatten the features first, for instance with ConcatInteraction."
+            )
+        self.v_kernels, self.w_kernels, self.biases = [], [], []
+        for layer in range(self.num_layers):
+            self.v_kernels.append(self._kernel(f"layer_{layer}_V", (width, self.rank), layer, 0))
+            self.w_kernels.append(self._kernel(f"layer_{layer}_W", (self.rank, width), layer, 1))
+            self.biases.append(
+                self.add_weight(name=f"layer_{layer}_bias", shape=(width,), initializer="zeros")
+            )
+
+    def _kernel(self, name: str, shape: tuple[int, int], *path: int) -> keras.Variable:
+        return self.add_weight(name=name, shape=shape, initializer=XavierNormal(derived_seed(self.seed, *path)))
+
+    def call(self, inputs: Any) -> Any:
+        x0 = x = inputs
+        for v, w, bias in zip(self.v_kernels, self.w_kernels, self.biases, strict=True):
+            x = x0 * ops.add(ops.matmul(ops.matmul(x, v), w), bias) + x
+        return x
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_layers": self.num_layers, "rank": self.rank, "seed": self.seed}

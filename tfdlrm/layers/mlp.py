@@ -1,0 +1,163 @@
+"""The multi-layer perceptron of DLRM, bottom and top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from tfdlrm.layers.initializers import BiasNormal, XavierNormal, derived_seed
+
+Activation = str | Callable[[Any], Any] | None
+
+
+@keras.saving.register_keras_serializable(package="tfdlrm")
+class MLP(keras.layers.Layer):
+    """Dense layers one after the other (Naumov et al. 2019, arXiv 1906.00091, section 2.1), with its initial values.
+
+    A hidden layer is dense -> normalization -> activation -> dropout; the last one is dense -> `final_activation`.
+    The bottom MLP of DLRM has `final_activation="relu"`, the top MLP none: it gives logits.
+
+    Input `[..., in]`, output `[..., units[-1]]`, in the layer's compute dtype.
+
+    Args:
+        units: width of each layer.
+        activation: of the hidden layers.
+        final_activation: of the last layer; None for logits.
+        dropout: share of hidden activations set to zero in training, in [0, 1).
+        normalization: "batch", "layer" or None; of hidden layers, before the activation. With "batch" these have no
+            bias of their own.
+        kernel_initializer: of the kernels; None for the reference's, `XavierNormal`.
+        bias_initializer: of the biases; None for the reference's, `BiasNormal`.
+        seed: of the reference's initial values and of dropout; None for another draw each time.
+
+    Raises:
+        ValueError: no units, a width below 1, a dropout outside [0, 1), an unknown normalization.
+
+    Example:
+        >>> MLP([512, 256, 16], final_activation="relu", seed=0)(tf.ones([4, 13])).shape
+        TensorShape([4, 16])
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        activation: Activation = "relu",
+        final_activation: Activation = None,
+        *,
+        dropout: float = 0.0,
+        normalization: str | None = None,
+        kernel_initializer: Any = None,
+        bias_initializer: Any = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.units = _checked_units(self.name, units)
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"layer {self.name!r}: dropout={dropout!r} is not a share. Give a number in [0, 1).")
+        if normalization not in (None, "batch", "layer"):
+            raise ValueError(
+                f"layer {self.name!r}: normalization={normalization!r} is unknown. Use 'batch', 'layer' or None."
+            )
+        self.activation = keras.activations.get(activation)
+        self.final_activation = keras.activations.get(final_activation)
+        self.dropout = float(dropout)
+        self.normalization = normalization
+        self.kernel_initializer = _initializer(kernel_initializer)
+        self.bias_initializer = _initializer(bias_initializer)
+        self.seed = seed
+        self.supports_masking = True
+        self.dense_layers = [self._dense(index) for index in range(len(self.units))]
+        hidden = range(len(self.units) - 1)
+        self.normalizations = [self._normalization(index) for index in hidden] if normalization else []
+        self.dropouts = (
+            [
+                keras.layers.Dropout(
+                    dropout, seed=derived_seed(seed, index, 2), name=f"dropout_{index}", dtype=self.dtype_policy
+                )
+                for index in hidden
+            ]
+            if dropout
+            else []
+        )
+
+    def _dense(self, index: int) -> keras.layers.Dense:
+        last = index == len(self.units) - 1
+        # with normalization in between, the activation cannot be the dense layer's own
+        own_activation = self.final_activation if last else None if self.normalization else self.activation
+        return keras.layers.Dense(
+            self.units[index],
+            activation=own_activation,
+            use_bias=last or self.normalization != "batch",  # which subtracts it again
+            kernel_initializer=_copy(self.kernel_initializer) or XavierNormal(derived_seed(self.seed, index, 0)),
+            bias_initializer=_copy(self.bias_initializer) or BiasNormal(derived_seed(self.seed, index, 1)),
+            name=f"dense_{index}",
+            dtype=self.dtype_policy,
+        )
+
+    def _normalization(self, index: int) -> keras.layers.Layer:
+        kind = keras.layers.BatchNormalization if self.normalization == "batch" else keras.layers.LayerNormalization
+        return kind(name=f"normalization_{index}", dtype=self.dtype_policy)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        shape = tuple(input_shape)
+        if not shape or shape[-1] is None:
+            raise ValueError(
+                f"layer {self.name!r}: input shape {shape} has no known width. Give inputs [..., in] with a fixed in."
+            )
+        for index, dense in enumerate(self.dense_layers):
+            dense.build(shape)
+            shape = dense.compute_output_shape(shape)
+            if index < len(self.normalizations):
+                self.normalizations[index].build(shape)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        x = inputs
+        for index, dense in enumerate(self.dense_layers):
+            x = dense(x)
+            if index < len(self.normalizations):
+                x = self.activation(self.normalizations[index](x, training=training))
+            if index < len(self.dropouts):
+                x = self.dropouts[index](x, training=training)
+        return x
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return (*tuple(input_shape)[:-1], self.units[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": list(self.units),
+            "activation": keras.activations.serialize(self.activation),
+            "final_activation": keras.activations.serialize(self.final_activation),
+            "dropout": self.dropout,
+            "normalization": self.normalization,
+            "kernel_initializer": _serialized(self.kernel_initializer),
+            "bias_initializer": _serialized(self.bias_initializer),
+            "seed": self.seed,
+        }
+
+
+def _checked_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(units, (int, str)) or not len(units):
+        raise ValueError(f"layer {name!r}: units={units!r} is not a list of widths. Give one, such as [512, 256, 1].")
+    widths = tuple(int(width) for width in units)
+    if any(width < 1 or width != given for width, given in zip(widths, units, strict=True)):
+        raise ValueError(f"layer {name!r}: units={list(units)!r} must be whole numbers of 1 or more.")
+    return widths
+
+
+def _initializer(given: Any) -> keras.initializers.Initializer | None:
+    return None if given is None else keras.initializers.get(given)
+
+
+def _copy(initializer: keras.initializers.Initializer | None) -> keras.initializers.Initializer | None:
+    # unseeded, one instance would give every kernel of a shape the same values
+    return None if initializer is None else type(initializer).from_config(initializer.get_config())
+
+
+def _serialized(initializer: keras.initializers.Initializer | None) -> Any:
+    return None if initializer is None else keras.initializers.serialize(initializer)

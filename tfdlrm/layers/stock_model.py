@@ -1,0 +1,121 @@
+"""Training embedding tables inside a plain `keras.Model`, whose training step we do not own.
+
+In `tfdlrm.Model` the training step asks its tape for the gradients of the pooled vectors. A plain `keras.Model`
+asks only for those of its trainable weights, so each collection has one scalar weight, the *anchor*: the pooled
+vectors pass through a function of it whose gradient updates the tables and returns zero for the anchor.
+
+That is exact for Keras's own `train_step` as it stands. It cannot be right where gradients are changed between
+the tape and the update, or where several lookups must be summed first; those are refused here, at `compile`
+where `compile` can know, else when the first step is traced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+_FIX = "Use tfdlrm.Model in place of keras.Model: Model(inputs, outputs) or class MyModel(tfdlrm.Model)."
+_training = threading.local()
+
+
+class StockStep:
+    """The training step of a plain model that is being traced: the model, and which tables it has looked up."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self._seen: dict[int, str] = {}
+
+    def claim(self, tables: object, layer_name: str) -> None:
+        """Notes a lookup that will update `tables`; a second one would update them twice.
+
+        Raises:
+            ValueError: the tables were looked up before in this step, or the optimizer is not supported.
+        """
+        refuse_unsupported(self.model, self.model.optimizer)
+        if id(tables) in self._seen:
+            raise ValueError(
+                f"layers {self._seen[id(tables)]!r} and {layer_name!r} look the same tables up in one training step of "
+                f"a plain keras.Model, which would update them twice. {_FIX}"
+            )
+        self._seen[id(tables)] = layer_name
+
+
+def current_stock_step() -> StockStep | None:
+    """The step being traced in this thread, or None."""
+    return getattr(_training, "step", None)
+
+
+@contextlib.contextmanager
+def _stock_step(model: keras.Model) -> Iterator[None]:
+    previous = current_stock_step()
+    _training.step = StockStep(model)
+    try:
+        yield
+    finally:
+        _training.step = previous
+
+
+def refuse_unsupported(model: keras.Model, optimizer: Any) -> None:
+    """Refuses optimizer options that an anchored update cannot honour.
+
+    Raises:
+        ValueError: names the model, the option, its value and the fix.
+    """
+    inner = optimizer
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            f"model {model.name!r}: LossScaleOptimizer (mixed_float16 adds it) scales the loss, and tables of a plain "
+            f"keras.Model would be updated with scaled gradients. {_FIX} Or use mixed_bfloat16, which needs no scaling."
+        )
+    for option in ("loss_scale_factor", "gradient_accumulation_steps", "global_clipnorm"):
+        value = getattr(inner, option, None)
+        if value:
+            raise ValueError(
+                f"model {model.name!r}: {type(inner).__name__}({option}={value!r}) cannot reach the embedding tables "
+                f"of a plain keras.Model. {_FIX} Or leave {option} out."
+            )
+    if getattr(inner, "use_ema", False):
+        warnings.warn(f"model {model.name!r}: use_ema averages dense weights only, not embedding tables.", stacklevel=3)
+
+
+def install(is_collection: Any, owns_tape: type) -> None:
+    """Makes `keras.Model.compile` check models that hold collections, and mark their training step.
+
+    Keras tells a layer nothing of the model that compiles it, so this wraps `compile`; models without a
+    collection, and those that own their tape, pass through unchanged.
+
+    Args:
+        is_collection: tells whether a layer is an embedding collection.
+        owns_tape: the model class that needs none of this.
+    """
+    # where Keras defines them: it takes a model class whose `compile` is not this one for customized, and then does not
+    # compile it after loading
+    trainer = next(cls for cls in keras.Model.__mro__ if "compile" in vars(cls))
+    stepper = next(cls for cls in keras.Model.__mro__ if "train_step" in vars(cls))
+    compile_model, train_step = trainer.compile, stepper.train_step
+    if getattr(compile_model, "_tfdlrm", False):
+        return
+
+    @functools.wraps(compile_model)
+    def compile_checked(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        result = compile_model(self, *args, **kwargs)
+        if isinstance(self, owns_tape) or not any(is_collection(layer) for layer in self._flatten_layers()):
+            return result
+        refuse_unsupported(self, self.optimizer)
+        return result
+
+    compile_checked._tfdlrm = True  # type: ignore[attr-defined]
+    trainer.compile = compile_checked
+
+    @functools.wraps(train_step)
+    def train_step_marked(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        with _stock_step(self):
+            return train_step(self, *args, **kwargs)
+
+    stepper.train_step = train_step_marked

@@ -1,0 +1,183 @@
+"""The Deep Learning Recommendation Model (Naumov et al. 2019, arXiv 1906.00091, figure 1).
+
+      probability = sigmoid(logit)                 at the edge: predict_probability, serving
+             ^
+             |  [B, tasks]                         logit
+       +-----------+
+       |  top MLP  |                               one a task
+       +-----------+
+             ^  [B, D + P]
+   +-------------------+
+   |    interaction    |                           x beside all pairwise dot products
+   +-------------------+
+     ^ [B, D]       ^ [B, F, D]
++------------+  +------------------------+
+| bottom MLP |  |  embedding collection  |        one pooled vector a feature
++------------+  +------------------------+
+     ^              ^
+  "dense"       "<feature>"                        [B, n_dense] float32; ids [B], [B, H] or ragged
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdlrm.config import DLRMConfig
+from tfdlrm.embeddings.optimizers import RowOptimizer
+from tfdlrm.layers import MLP, ConcatInteraction, DotInteraction, EmbeddingCollection
+from tfdlrm.layers.embedding_collection import deserialize_row_optimizer
+from tfdlrm.layers.mixed_dimension import with_mixed_dimensions
+from tfdlrm.losses import clamp_logits
+from tfdlrm.models.base import Model
+
+
+@keras.saving.register_keras_serializable(package="tfdlrm")
+class DLRM(Model):
+    """DLRM, from a config. Output: logits `[B, number of tasks]`.
+
+    Input: a dict with `"dense"` `[B, n_dense]` float32 and each feature's ids under its name. The model is a layer
+    as well: call it on symbolic inputs to use it as a block of a functional model.
+
+    Args:
+        config: sizes, tables and features.
+        row_optimizer: of tables that have none of their own; default `RowwiseAdagrad()`, which follows the learning
+            rate of the optimizer given to `compile`.
+
+    Raises:
+        ValueError: the config has no features, or is of another architecture.
+
+    Example:
+        >>> config = DLRMConfig(num_dense=13, embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 1),
+        ...                     tables=tables, features=features)
+        >>> model = DLRM(config)
+        >>> model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    """
+
+    architecture = "dlrm"
+
+    def __init__(self, config: DLRMConfig, row_optimizer: RowOptimizer | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = _checked(config, self.architecture)
+        seed = config.seed
+        self.bottom_mlp = self._mlp(config.bottom_mlp, seed=seed + 1, name="bottom_mlp", final_activation="relu")
+        self.embeddings = EmbeddingCollection(
+            embedding_features(config),
+            optimizer=row_optimizer,
+            seed=seed,
+            name="embeddings",
+            dtype=self.dtype_policy,
+        )
+        self.interaction = self._interaction()
+        self.top_mlps = [
+            self._mlp(config.top_mlp, seed=seed + 2 + k, name=f"top_mlp_{task}", final_activation=None)
+            for k, task in enumerate(config.tasks)
+        ]
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> tf.Tensor:
+        x = self.bottom_mlp(inputs["dense"], training=training)  # [B, D]
+        e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
+        z = self.interaction([x, e], training=training)  # [B, D + P]
+        logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
+        return logits[0] if len(logits) == 1 else keras.ops.concatenate(logits, axis=1)
+
+    def probability(self, logits: Any) -> tf.Tensor:
+        """Logits `[B, tasks]` -> probabilities, float32: the sigmoid, clamped as the loss given to `compile` clamps."""
+        logits = tf.cast(logits, tf.float32)
+        clamp = getattr(self.loss, "probability_clamp", 0.0) if self.compiled else 0.0
+        return tf.sigmoid(clamp_logits(logits, clamp) if clamp else logits)
+
+    def predict_probability(self, x: Any, **kwargs: Any) -> np.ndarray:
+        """`probability(predict(x))`, `[B, tasks]` float32. Takes `predict`'s arguments."""
+        return self.probability(self.predict(x, **kwargs)).numpy()
+
+    def _interaction(self) -> keras.layers.Layer:
+        config = self.config
+        if config.interaction == "cat":
+            return ConcatInteraction(name="interaction", dtype=self.dtype_policy)
+        return DotInteraction(
+            interact_itself=config.interact_itself,
+            padding=config.interaction_padding,
+            name="interaction",
+            dtype=self.dtype_policy,
+        )
+
+    def _mlp(self, units: tuple[int, ...], *, seed: int, name: str, final_activation: str | None) -> MLP:
+        config = self.config
+        return MLP(
+            units,
+            final_activation=final_activation,
+            dropout=config.dropout,
+            normalization=config.normalization,
+            seed=seed,
+            name=name,
+            dtype=self.dtype_policy,
+        )
+
+    def _categorical(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        missing = [f.name for f in self.config.features if f.name not in inputs]
+        if missing:
+            raise ValueError(
+                f"model {self.name!r}: inputs lack the features {missing}; they have {sorted(inputs)}. "
+                "Pass every feature of the config."
+            )
+        return {feature.name: inputs[feature.name] for feature in self.config.features}
+
+    def build(self, input_shape: Any = None) -> None:
+        config = self.config
+        self.bottom_mlp.build((None, config.num_dense))
+        self.embeddings.build()
+        width = (None, config.embedding_dim)
+        stacked = (None, config.num_features, config.embedding_dim)
+        self.interaction.build([width, stacked])
+        joined = self.interaction.compute_output_shape([width, stacked])
+        for mlp in self.top_mlps:
+            mlp.build(joined)
+        self.built = True
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
+        del training
+        return keras.KerasTensor((inputs["dense"].shape[0], len(self.config.tasks)), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        optimizer = self.embeddings.get_config()["optimizer"]
+        return {
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "config": self.config.to_dict(),
+            "row_optimizer": optimizer,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DLRM:
+        del custom_objects
+        config = dict(config)
+        config["config"] = DLRMConfig.from_dict(config["config"])
+        config["row_optimizer"] = deserialize_row_optimizer(config.get("row_optimizer"))
+        config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(**config)
+
+
+def embedding_features(config: DLRMConfig) -> tuple:
+    """The config's features, each with its table after quotient-remainder, mixed dimension and pooling weights."""
+    return with_mixed_dimensions(config.resolved_features(), config.mixed_dimension, config.embedding_dim)
+
+
+def _checked(config: DLRMConfig, architecture: str) -> DLRMConfig:
+    if config.architecture != architecture:
+        raise ValueError(
+            f"DLRMConfig: architecture={config.architecture!r} is not {architecture!r}. "
+            "Use DLRM for 'dlrm' and DLRMDCNv2 for 'dcnv2', or build_model(config) for either."
+        )
+    if not config.features:
+        raise ValueError(
+            "DLRMConfig: no features. Give tables and features, or take them from a dataset: config.with_schema(spec)."
+        )
+    if config.num_dense < 1:
+        raise ValueError(
+            f"DLRMConfig: num_dense={config.num_dense}. DLRM's bottom MLP needs at least one dense column."
+        )
+    return config

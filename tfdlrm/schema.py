@@ -1,0 +1,276 @@
+"""FeatureSpec: the ordered labels, dense and categorical columns of a dataset. The order is a contract.
+
+A dataset and every model trained on it carry the same `schema.yaml`; readers, layers and exported signatures
+take their feature order from it and never from the order of a dict.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from tfdlrm import checks
+from tfdlrm.checks import reject_unknown_keys
+from tfdlrm.records import FrozenMapping, Reader, Record, each
+from tfdlrm.yaml_text import dump_yaml, parse_yaml
+
+__all__ = [
+    "CategoricalColumn",
+    "DenseColumn",
+    "Encoding",
+    "FeatureSpec",
+    "IdPolicy",
+    "Transform",
+    "criteo_feature_spec",
+    "reject_unknown_keys",
+]
+
+Transform = Literal["log1p", "standardize", "identity", "clip"]
+IdPolicy = Literal["error", "clip", "modulo", "oov", "hash"]
+Encoding = Literal["integer", "vocabulary", "hex", "hash"]
+
+SCHEMA_FILE = "schema.yaml"
+NUM_CRITEO_DENSE = 13
+NUM_CRITEO_CATEGORICAL = 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseColumn(Record):
+    """One number a row, and how it is transformed before the bottom MLP.
+
+    Args:
+        name: column name.
+        transform: `log1p` is ln(max(x, 0) + 1), Criteo's; `standardize` is (x - mean) / std, fitted on the
+            training part; `clip` limits to [minimum, maximum]; `identity` leaves it.
+        missing: the raw value used where the cell is empty; None makes an empty cell an error.
+        mean, std: of the raw column, for `standardize`; None until fitted.
+        minimum, maximum: bounds, for `clip`; at least one.
+
+    Raises:
+        ValueError: a value is not valid, or a parameter of another transform is given.
+
+    Example:
+        >>> DenseColumn(name="age", transform="clip", minimum=0, maximum=100).maximum
+        100.0
+    """
+
+    name: str
+    transform: Transform = "identity"
+    missing: float | None = 0.0
+    mean: float | None = None
+    std: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def __post_init__(self) -> None:
+        owner = f"dense column {self.name!r}"
+        checks.check_name("DenseColumn", "name", self.name)
+        checks.check_choice(owner, "transform", self.transform, get_args(Transform))
+        for name in ("missing", "mean", "minimum", "maximum"):
+            self._set(**{name: checks.check_optional(checks.check_number, owner, name, getattr(self, name))})
+        self._set(std=checks.check_optional(checks.check_number, owner, "std", self.std, above=0.0))
+        for transform, names in (("standardize", ("mean", "std")), ("clip", ("minimum", "maximum"))):
+            given = [name for name in names if getattr(self, name) is not None]
+            if given and self.transform != transform:
+                raise ValueError(
+                    f"{owner}: {given[0]}={getattr(self, given[0])!r} has no meaning with "
+                    f"transform={self.transform!r}. Remove it, or set transform: {transform}."
+                )
+            if transform == self.transform == "standardize" and len(given) == 1:
+                raise ValueError(
+                    f"{owner}: {given[0]} is given without its partner. Give both mean and std, or none."
+                )
+            if transform == self.transform == "clip" and not given:
+                raise ValueError(f"{owner}: transform='clip' has no bound. Give minimum, maximum or both.")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"{owner}: minimum={self.minimum} is above maximum={self.maximum}. Swap them.")
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the transform has every number it needs."""
+        return self.transform != "standardize" or self.std is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalColumn(Record):
+    """One id or a bag of ids a row, and the table that holds their vectors.
+
+    Args:
+        name: column name.
+        table: the embedding table it reads, "" for one of the column's own name. Columns may share a table.
+        hotness: ids a bag; None where it varies (ragged).
+        id_policy: what happens to an id outside [0, V): `error` names it; `clip` to the nearest end;
+            `modulo` V; `oov` sends it to row 0 and counts it; `hash` hashes every id into V rows.
+        encoding: how a raw cell becomes an id: `integer` is one already; `vocabulary` is looked up in the
+            table's vocabulary; `hex` is Criteo's, hex string to integer to vocabulary; `hash` hashes the
+            string into V rows.
+        separator: between the ids of a cell that holds several.
+        weights: name of the column that holds one weight per id, "" for none.
+    """
+
+    name: str
+    table: str = ""
+    hotness: int | None = 1
+    id_policy: IdPolicy = "error"
+    encoding: Encoding = "integer"
+    separator: str = " "
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        owner = f"categorical column {self.name!r}"
+        checks.check_name("CategoricalColumn", "name", self.name)
+        checks.check_text(owner, "table", self.table)
+        self._set(table=checks.check_name(owner, "table", self.table or self.name))
+        self._set(
+            hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1)
+        )
+        checks.check_choice(owner, "id_policy", self.id_policy, get_args(IdPolicy))
+        checks.check_choice(owner, "encoding", self.encoding, get_args(Encoding))
+        if not checks.check_text(owner, "separator", self.separator):
+            raise ValueError(
+                f"{owner}: separator is empty. Give the character between two ids, such as a blank."
+            )
+        checks.check_text(owner, "weights", self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec(Record):
+    """The columns of a dataset, in the order every reader, model and signature keeps.
+
+    Args:
+        labels: label columns, one a task; the first is the main one.
+        dense: numeric columns, in the order of the dense vector `[B, num_dense]`.
+        categorical: id columns, in the order of the interaction.
+        keys: columns carried beside the features (row id, group of the grouped AUC); never model inputs.
+        vocabulary_sizes: table name -> V, rows of the table; may be empty before vocabularies are built.
+
+    Raises:
+        ValueError: a name occurs twice, or a size is given for a table that no column reads.
+
+    Example:
+        >>> spec = FeatureSpec(labels=("click",), dense=(DenseColumn(name="age"),),
+        ...                    categorical=(CategoricalColumn(name="item"),), vocabulary_sizes={"item": 10})
+        >>> spec.feature_names, spec.num_dense
+        (('item',), 1)
+    """
+
+    labels: tuple[str, ...]
+    dense: tuple[DenseColumn, ...] = ()
+    categorical: tuple[CategoricalColumn, ...] = ()
+    keys: tuple[str, ...] = ()
+    vocabulary_sizes: Mapping[str, int] = field(default_factory=FrozenMapping)
+
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "dense": each(DenseColumn.from_dict),
+        "categorical": each(CategoricalColumn.from_dict),
+    }
+
+    def __post_init__(self) -> None:
+        self._set(
+            labels=checks.check_names("FeatureSpec", "labels", self.labels),
+            keys=checks.check_names("FeatureSpec", "keys", self.keys),
+            dense=checks.check_instances("FeatureSpec", "dense", self.dense, DenseColumn),
+            categorical=checks.check_instances(
+                "FeatureSpec", "categorical", self.categorical, CategoricalColumn
+            ),
+        )
+        if not self.labels:
+            raise ValueError("FeatureSpec: labels is empty. Name at least one label column.")
+        # A key may also be a feature (the user id that groups the AUC), so keys are checked by themselves.
+        columns = [*self.labels, *(c.name for c in self.dense), *self.feature_names]
+        checks.check_unique("FeatureSpec", "columns", columns)
+        checks.check_unique("FeatureSpec", "keys", self.keys)
+        # In a batch the dense vector stands beside the features under this name.
+        if "dense" in self.feature_names:
+            raise ValueError(
+                "FeatureSpec: a categorical column is named 'dense', the name of the dense vector. Rename it."
+            )
+        checks.check_mapping("FeatureSpec", "vocabulary_sizes", self.vocabulary_sizes)
+        reject_unknown_keys("FeatureSpec.vocabulary_sizes", self.vocabulary_sizes, self.table_names)
+        sizes = {
+            table: checks.check_integer("FeatureSpec.vocabulary_sizes", table, size, minimum=1)
+            for table, size in self.vocabulary_sizes.items()
+        }
+        self._set(vocabulary_sizes=FrozenMapping(sizes))
+
+    @property
+    def label(self) -> str:
+        """The first label: the one that metrics without a task name refer to."""
+        return self.labels[0]
+
+    @property
+    def num_dense(self) -> int:
+        """Width of the dense vector."""
+        return len(self.dense)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the categorical columns, in order."""
+        return tuple(column.name for column in self.categorical)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Tables in order of the first column that reads them."""
+        return tuple(dict.fromkeys(column.table for column in self.categorical))
+
+    def with_vocabulary_sizes(self, sizes: Mapping[str, int]) -> FeatureSpec:
+        """The same columns with these sizes added to, or in place of, the present ones."""
+        return replace(self, vocabulary_sizes={**self.vocabulary_sizes, **sizes})
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `schema.yaml` into a folder, or the file of that name; returns the file."""
+        file = _schema_file(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dump_yaml(self.to_dict()), encoding="utf-8")
+        return file
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read `schema.yaml` from a folder, or the file of that name.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is not a valid schema; the message names file and key.
+        """
+        file = _schema_file(path)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file}: no schema there. Give a folder that holds {SCHEMA_FILE}, or the file."
+            )
+        plain: Any = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        try:
+            return cls.from_dict(plain)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+
+def _schema_file(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    return target if target.suffix in (".yaml", ".yml") else target / SCHEMA_FILE
+
+
+def criteo_feature_spec(vocabulary_sizes: tuple[int, ...] = ()) -> FeatureSpec:
+    """Criteo's columns: `label`, `int_1` to `int_13` (log1p, missing 0) and `cat_1` to `cat_26` (hex).
+
+    Args:
+        vocabulary_sizes: V of each of the 26 tables, or nothing before vocabularies are built.
+
+    Example:
+        >>> criteo_feature_spec().feature_names[0]
+        'cat_1'
+    """
+    names = [f"cat_{i}" for i in range(1, NUM_CRITEO_CATEGORICAL + 1)]
+    if vocabulary_sizes and len(vocabulary_sizes) != len(names):
+        raise ValueError(
+            f"criteo_feature_spec: {len(vocabulary_sizes)} vocabulary sizes for {len(names)} tables. "
+            "Give one a table, or none."
+        )
+    return FeatureSpec(
+        labels=("label",),
+        dense=tuple(DenseColumn(name=f"int_{i}", transform="log1p") for i in range(1, NUM_CRITEO_DENSE + 1)),
+        categorical=tuple(CategoricalColumn(name=name, encoding="hex") for name in names),
+        vocabulary_sizes=dict(zip(names, vocabulary_sizes, strict=False)),
+    )

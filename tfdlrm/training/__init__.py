@@ -1,0 +1,1 @@
+"""What `fit` does: dense optimizers, learning-rate schedules, callbacks, checkpoints, resumption."""

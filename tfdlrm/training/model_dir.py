@@ -1,0 +1,154 @@
+"""ModelDir: where everything of one run lies, and how a trained model is read back."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from tfdlrm.config import ExperimentConfig
+from tfdlrm.schema import FeatureSpec
+from tfdlrm.training.build import build_model
+from tfdlrm.training.checkpoint_folder import write_file
+from tfdlrm.training.checkpoints import CONFIG_FILE, Checkpoints
+
+if TYPE_CHECKING:
+    from tfdlrm.data.preprocessing import Preprocessing
+
+LOCK_FILE = ".lock"
+
+
+class ModelDir:
+    """A folder with all of one run:
+
+        config.yaml           the whole config, defaults included
+        schema.yaml           the columns, every number known
+        preprocessing/        statistics and vocabularies: encodes later files as the training rows were
+        checkpoints/          step-000001200/ ...
+        best.json             which of them is the best, by which metric
+        history.csv           a line an epoch
+        logs/                 TensorBoard
+        quarantine.tsv        rows set aside
+
+    Args:
+        path: of the folder; made when something is written.
+
+    Example:
+        >>> model, config, spec = ModelDir("runs/kaggle").load_model("best")
+        >>> model.predict_probability(batches)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / CONFIG_FILE
+        self.preprocessing = self.path / "preprocessing"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.best_file = self.path / "best.json"
+        self.history_file = self.path / "history.csv"
+        self.logs = self.path / "logs"
+
+    def checkpoints(self, keep: int = 1) -> Checkpoints:
+        """The checkpoints; `keep` matters to who writes them."""
+        return Checkpoints(self.checkpoints_path, keep)
+
+    def save_config(self, config: ExperimentConfig, spec: FeatureSpec, preprocessing: Preprocessing | None) -> None:
+        """Writes config, schema and, unless None, preprocessing.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if preprocessing is not None:
+            self.preprocessing.mkdir(exist_ok=True)
+            preprocessing.save(self.preprocessing)
+        spec.save(self.path)
+        write_file(self.config_file, config.to_yaml())
+
+    def load_config(self) -> ExperimentConfig:
+        """The config of the run.
+
+        Raises:
+            FileNotFoundError: the folder holds no run.
+            ValueError: the file is not a valid config; names file and key.
+        """
+        if not self.config_file.is_file():
+            raise FileNotFoundError(f"{self.config_file}: no run there. Give the --model-dir of a training run.")
+        return ExperimentConfig.from_yaml(self.config_file.read_text(encoding="utf-8"), source=str(self.config_file))
+
+    def load_spec(self) -> FeatureSpec:
+        """The columns of the run's data."""
+        return FeatureSpec.load(self.path)
+
+    def read_best(self) -> dict[str, Any] | None:
+        """Step, epoch, monitor, value and checkpoint of the best epoch; None before the first."""
+        if not self.best_file.is_file():
+            return None
+        best: dict[str, Any] = json.loads(self.best_file.read_text(encoding="utf-8"))
+        return best
+
+    def checkpoint_name(self, checkpoint: str = "best") -> str:
+        """`best` and `latest` resolved to a checkpoint's name.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+        """
+        names = self.checkpoints().names()
+        if checkpoint == "latest":
+            if not names:
+                raise FileNotFoundError(f"{self.checkpoints_path}: no checkpoint there. Train first.")
+            return names[-1]
+        if checkpoint == "best":
+            best = self.read_best()
+            if best is None:
+                raise FileNotFoundError(
+                    f"{self.best_file}: no epoch of this run was completed and measured. "
+                    f"Use checkpoint 'latest'{'' if names else ' after training'}."
+                )
+            return str(best["checkpoint"])
+        return checkpoint
+
+    def load_model(
+        self, checkpoint: str = "best", *, weights_only: bool = False
+    ) -> tuple[keras.Model, ExperimentConfig, FeatureSpec]:
+        """A model of this run, compiled, with a checkpoint's numbers.
+
+        Args:
+            checkpoint: "best", "latest" or a name such as "step-000001200".
+            weights_only: read no optimizer state: enough to evaluate, predict and export, not to train on.
+
+        Returns:
+            The model, the config and the schema that the checkpoint was written under.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            DamagedCheckpointError: a file of it is missing, truncated or changed.
+        """
+        name = self.checkpoint_name(checkpoint)
+        checkpoints = self.checkpoints()
+        config, spec = checkpoints.read_config(name)
+        model = build_model(config, spec)
+        checkpoints.restore(name, model, weights_only=weights_only)
+        return model, config, spec
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one training process; the system lets go of it when the process dies, however it does.
+
+        Raises:
+            RuntimeError: another process is training here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK_FILE).open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RuntimeError(
+                    f"{self.path}: another process is training here. Wait for it, or give another --model-dir."
+                ) from error
+            yield

@@ -1,0 +1,253 @@
+"""Prediction: the scores of every row of a dataset, in its order and beside its keys, as arrays or as a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdlrm.config import DataConfig, ExperimentConfig
+from tfdlrm.data.columns import ROW_ID
+from tfdlrm.data.dataset import Books, Dataset
+from tfdlrm.data.open import BadRowsMode, open_rows
+from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.models.dlrm import DLRM
+from tfdlrm.training.model_dir import ModelDir
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Rows scored at once where nobody says otherwise: enough to keep the matrix products busy, and 27 vectors of width
+# 128 of each still take no more than 60 MB.
+SCORING_BATCH_SIZE = 4096
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = ".parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredBatch:
+    """Rows with their scores.
+
+    Args:
+        labels: float32 [B, T]; NaN where there are none.
+        logits: float32 [B, T].
+        keys: key column (`row_id` among them) -> [B].
+    """
+
+    labels: np.ndarray
+    logits: np.ndarray
+    keys: Mapping[str, np.ndarray]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 [B, T]."""
+        return tf.sigmoid(self.logits).numpy()
+
+
+def scored_batches(
+    model: keras.Model, dataset: Dataset, batch_size: int = SCORING_BATCH_SIZE
+) -> Iterator[ScoredBatch]:
+    """Scores a dataset, every row once and in order.
+
+    Args:
+        model: gives logits `[B, T]`.
+        dataset: the rows, labelled or not.
+        batch_size: rows at once; scores do not depend on it beyond float32 rounding.
+
+    Raises:
+        ValueError: batch_size is below 1.
+
+    Example:
+        >>> logits = np.concatenate([batch.logits for batch in scored_batches(model, splits.test)])
+    """
+    batches = dataset.batches(batch_size, with_keys=True)
+
+    # one graph for all batches, the last and smaller one included
+    @tf.function(input_signature=[batches.element_spec[0]], autograph=False)
+    def logits_of(features: Any) -> tf.Tensor:
+        return tf.cast(model(features, training=False), tf.float32)
+
+    for features, labels, keys in batches:
+        yield ScoredBatch(
+            labels=labels.numpy(),
+            logits=logits_of(features).numpy(),
+            keys={name: values.numpy() for name, values in keys.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What `predict_file` did.
+
+    Args:
+        output: the file written.
+        books: rows read = rows scored + rows set aside.
+        labelled: whether the file has labels.
+        quarantine: the folder with the rows that were set aside; None where there are none.
+    """
+
+    output: Path
+    books: Books
+    labelled: bool
+    quarantine: Path | None
+
+
+def predict_file(
+    model_dir: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    checkpoint: str = "best",
+    data_format: str | None = None,
+    bad_rows: BadRowsMode | None = None,
+    batch_size: int = SCORING_BATCH_SIZE,
+) -> Prediction:
+    """Scores the rows of a file with a trained model and writes them to another.
+
+    The output has a line a row, in the order of the input: `row_id` (the row's number in the input, from 0) and the
+    schema's other keys, the labels where there are any, `probability` and `logit` (`probability_<task>` and
+    `logit_<task>` where the model has several tasks). It appears whole or not at all.
+
+    Args:
+        model_dir: of the training run.
+        data: the rows, with or without labels.
+        output: `.csv`, `.tsv` or `.parquet`; a file that is there is replaced.
+        checkpoint: `best`, `latest` or a checkpoint's name.
+        data_format: of `data`; default by its suffix, else that of the training data.
+        bad_rows: default as in training. With `quarantine`, bad rows are written to the folder `<output>.bad-rows`.
+        batch_size: rows scored at once.
+
+    Raises:
+        ValueError, OSError: of the model's folder, of a row of the data, or of the output; each named.
+
+    Example:
+        >>> print(predict_file("runs/first", "rows.csv", "scores.csv").books)
+        1,000 rows read = 1,000 used + 0 set aside
+    """
+    output = Path(output)
+    _check_output(output, Path(data))
+    model, config, preprocessing = load_run(model_dir, checkpoint)
+    aside = output.parent / f"{output.name}.bad-rows"
+    dataset = open_file(config, data, preprocessing, data_format, bad_rows or config.train.bad_rows, aside)
+    frames, labelled = _frames(model, dataset, batch_size)
+    partial = output.parent / f".{output.name}.{os.getpid()}"
+    try:
+        num_scored = _write(partial, output.suffix, frames)
+        books = dataset.books
+        if num_scored != books.used:
+            raise RuntimeError(f"{data}: {num_scored} rows were scored and {books.used} are in use. This is a defect.")
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Prediction(output=output, books=books, labelled=labelled, quarantine=aside if books.set_aside else None)
+
+
+def load_run(
+    model_dir: str | os.PathLike[str], checkpoint: str = "best"
+) -> tuple[DLRM, ExperimentConfig, Preprocessing]:
+    """What scoring needs of a training run: the model with a checkpoint's weights, the config, the preprocessing.
+
+    Raises:
+        FileNotFoundError: there is no run, or no such checkpoint; lists those there are.
+    """
+    folder = ModelDir(model_dir)
+    folder.load_config()  # says that there is no run, where otherwise one of its files would be missed
+    model, config, _ = folder.load_model(checkpoint, weights_only=True)
+    return model, config, Preprocessing.load(folder.preprocessing)
+
+
+def open_file(
+    config: ExperimentConfig,
+    data: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    data_format: str | None = None,
+    bad_rows: BadRowsMode = "error",
+    quarantine_dir: Path | None = None,
+) -> Dataset:
+    """All rows of a file, encoded as a run's training rows were; arguments as in `predict_file`.
+
+    Raises:
+        ValueError: the format cannot be told, or a bad row.
+    """
+    suffixes = Path(data).suffixes
+    by_suffix = {".csv": "csv", ".parquet": "parquet"}.get(next((s for s in suffixes[::-1] if s != ".gz"), ""))
+    chosen = data_format or by_suffix or config.data.format
+    if chosen == "synthetic":
+        raise ValueError(
+            f"{data}: the model was trained on generated rows, so the format of this file is not known. Name it .csv "
+            "or .parquet, or give --format."
+        )
+    rows = DataConfig.from_dict({"format": chosen})
+    return open_rows(rows, data, preprocessing, bad_rows=bad_rows, quarantine_dir=quarantine_dir)
+
+
+def _check_output(output: Path, data: Path) -> None:
+    if output.suffix not in (*SEPARATORS, PARQUET):
+        known = ", ".join((*SEPARATORS, PARQUET))
+        raise ValueError(f"{output}: {output.suffix or 'no suffix'} is not a format of scores. Name it one of: {known}.")
+    if output.is_dir():
+        raise IsADirectoryError(f"{output}: a folder, where the file of scores is to be written. Give a file.")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist. Make it, or give another one.")
+    if output.exists() and data.exists() and output.samefile(data):
+        raise ValueError(f"{output}: the scores would replace the data. Give another output.")
+
+
+def _frames(model: keras.Model, dataset: Dataset, batch_size: int) -> tuple[Iterator[pl.DataFrame], bool]:
+    """A frame a batch, and whether rows have labels: a file has them for all rows or for none."""
+    batches = scored_batches(model, dataset, batch_size)
+    first = next(batches)
+    labelled = not np.isnan(first.labels).all()
+    names = dataset.spec.labels
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield _frame(first, names, labelled)
+        for batch in batches:
+            yield _frame(batch, names, labelled)
+
+    return frames(), labelled
+
+
+def _frame(batch: ScoredBatch, tasks: tuple[str, ...], labelled: bool) -> pl.DataFrame:
+    from tfdlrm.data.polars_extra import pl
+
+    order = sorted(batch.keys, key=lambda name: name != ROW_ID)  # row_id first, the others in the schema's order
+    columns = [(name, _texts(batch.keys[name])) for name in order]
+    if labelled:
+        columns += [(name, batch.labels[:, task]) for task, name in enumerate(tasks)]
+    for kind, values in (("probability", batch.probabilities), ("logit", batch.logits)):
+        columns += [(kind if len(tasks) == 1 else f"{kind}_{name}", values[:, k]) for k, name in enumerate(tasks)]
+    frame: dict[str, np.ndarray] = {}
+    for name, values in columns:
+        if name in frame:
+            raise ValueError(f"the file of scores would have two columns {name!r}. Rename the key or label {name!r}.")
+        frame[name] = values
+    return pl.DataFrame(frame)
+
+
+def _texts(values: np.ndarray) -> np.ndarray | list[str]:
+    """TensorFlow hands strings over as bytes."""
+    return values if values.dtype.kind != "O" else [value.decode("utf-8", "backslashreplace") for value in values]
+
+
+def _write(file: Path, suffix: str, frames: Iterator[pl.DataFrame]) -> int:
+    """Writes all frames and returns the number of rows."""
+    from tfdlrm.data.polars_extra import pl
+
+    if suffix == PARQUET:
+        table = pl.concat(list(frames))
+        table.write_parquet(file)
+        return table.height
+    num_rows = 0
+    with file.open("wb") as stream:
+        for frame in frames:
+            frame.write_csv(stream, include_header=num_rows == 0, separator=SEPARATORS[suffix])
+            num_rows += frame.height
+    return num_rows

@@ -1,0 +1,96 @@
+"""Evaluation of a training run: exact metrics of its model, on a part of its own data or on another file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfdlrm.config import ExperimentConfig
+from tfdlrm.data.dataset import Books, Dataset
+from tfdlrm.data.open import BadRowsMode, open_dataset
+from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.training.evaluation import evaluate_dataset
+from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run, open_file
+
+PARTS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `evaluate_run` found.
+
+    Args:
+        metrics: as from `evaluate_dataset`.
+        rows_of: which rows: `test part`, or the file.
+        books: rows read = used + set aside, of all files that were read for them.
+    """
+
+    metrics: dict[str, float]
+    rows_of: str
+    books: Books
+
+
+def evaluate_run(
+    model_dir: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    part: str | None = None,
+    checkpoint: str = "best",
+    data_format: str | None = None,
+    bad_rows: BadRowsMode | None = None,
+    batch_size: int = SCORING_BATCH_SIZE,
+    group_by: str | None = None,
+) -> Evaluation:
+    """Exact metrics of a trained model: AUC (ties count half), log loss, normalized entropy, calibration and others.
+
+    Args:
+        model_dir: of the training run.
+        data: a file of labelled rows; None for a part of the run's data.
+        part: `test`, `validation` or `train`; default the first of them that there is. Not together with `data`.
+        checkpoint: `best`, `latest` or a checkpoint's name.
+        data_format: of `data`; default by its suffix, else that of the training data.
+        bad_rows: default as in training; with `quarantine` they are counted.
+        batch_size: rows scored at once.
+        group_by: key column of the grouped AUC; default that of the run.
+
+    Raises:
+        ValueError, OSError: of the model's folder or of the data; each named.
+
+    Example:
+        >>> evaluate_run("runs/first").metrics["log_loss"]
+        0.6174
+    """
+    if data is not None and part is not None:
+        raise ValueError(f"part={part!r} names a part of the run's own data, and data={str(data)!r} is given. Drop one.")
+    model, config, preprocessing = load_run(model_dir, checkpoint)
+    bad_rows = bad_rows or config.train.bad_rows
+    if data is not None:
+        dataset = open_file(config, data, preprocessing, data_format, bad_rows)
+        _refuse_unlabelled(dataset, str(data))
+        rows_of, books = str(data), dataset.books
+    else:
+        dataset, rows_of, books = _part(config, preprocessing, bad_rows, part)
+    metrics = evaluate_dataset(model, dataset, batch_size=batch_size, group_by=group_by or config.train.group_by)
+    return Evaluation(metrics=metrics, rows_of=rows_of, books=books)
+
+
+def _part(
+    config: ExperimentConfig, preprocessing: Preprocessing, bad_rows: BadRowsMode, part: str | None
+) -> tuple[Dataset, str, Books]:
+    splits = open_dataset(config.data, bad_rows=bad_rows, preprocessing=preprocessing)
+    name = part or next(name for name in PARTS if name in splits.parts)
+    if name not in splits.parts:
+        raise ValueError(f"the data of this run have no {name} part. There are: {', '.join(splits.parts)}. Or give --data.")
+    return splits.parts[name], f"{name} part", splits.books
+
+
+def _refuse_unlabelled(dataset: Dataset, file: str) -> None:
+    """A file has labels for all of its rows or for none, so that one row tells."""
+    _, labels = next(iter(dataset.batches(1)))
+    if np.isnan(labels.numpy()).any():
+        raise ValueError(
+            f"{file}: no column of labels ({', '.join(dataset.spec.labels)}), and metrics need them. Add it; "
+            "`tfdlrm predict` scores rows without labels."
+        )

@@ -1,0 +1,80 @@
+"""RunState: how far a run has come. What a checkpoint holds beside the numbers of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+
+@dataclass(kw_only=True)
+class BestModel:
+    """The best epoch so far.
+
+    Args:
+        step: global step at its end.
+        epoch: from 0.
+        monitor: name of the metric.
+        value: of the metric.
+        checkpoint: name of the checkpoint folder that holds it.
+    """
+
+    step: int
+    epoch: int
+    monitor: str
+    value: float
+    checkpoint: str
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """Where a run stands. Callbacks move it on; every checkpoint holds a copy.
+
+    The position `(epoch, batch)` is that of the next batch. `batch == batches_per_epoch` is the end of an epoch
+    that is trained but not yet validated; `(epoch + 1, 0)` is the end of one that is.
+
+    Args:
+        step: training steps so far, over all epochs (micro-batches, with gradient accumulation).
+        epoch, batch: position in the data.
+        batches_per_epoch: training steps an epoch.
+        rows: training rows an epoch.
+        best: the best epoch so far.
+        epochs_without_improvement: since `best`, for early stopping.
+        elapsed_seconds: wall time of training over all sessions, this one included.
+        seed: of the order of rows and of dropout.
+        books: rows of all files: read, used and set aside.
+        resumable: whether training can go on from here; False in the middle of a gradient accumulation.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    batches_per_epoch: int = 0
+    rows: int = 0
+    best: BestModel | None = None
+    epochs_without_improvement: int = 0
+    elapsed_seconds: float = 0.0
+    seed: int = 0
+    books: dict[str, int] = field(default_factory=dict)
+    resumable: bool = True
+
+    @property
+    def epoch_is_trained(self) -> bool:
+        """Whether the last batch of the epoch is behind."""
+        return self.batch >= self.batches_per_epoch
+
+    def has_ended(self, epoch: int) -> bool:
+        """Whether that epoch has just been trained and validated."""
+        return (self.epoch, self.batch) == (epoch + 1, 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`; keys that a newer version added are left out."""
+        known = {f.name: given[f.name] for f in fields(cls) if f.name in given}
+        if known.get("best") is not None:
+            known["best"] = BestModel(**known["best"])
+        return cls(**known)
