@@ -159,7 +159,11 @@ class Sitting:
             ]
             for peer, row in ratios.items():
                 cells = [
-                    f"**{row[own]:.2f}×**" if SIDES[peer].same_work_as == own else f"{row[own]:.2f}×"
+                    "disturbed"
+                    if {peer, own} & set(disturbed)
+                    else f"**{row[own]:.2f}×**"
+                    if SIDES[peer].same_work_as == own
+                    else f"{row[own]:.2f}×"
                     for own in own_names
                 ]
                 lines.append(f"| {peer} | " + " | ".join(cells) + " |")

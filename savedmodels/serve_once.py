@@ -103,7 +103,12 @@ class _OneRequest(BaseHTTPRequestHandler):
         if set(given) != set(specs):
             missing, unknown = sorted(set(specs) - set(given)), sorted(set(given) - set(specs))
             raise ValueError(f"inputs that are missing: {missing}; that are unknown: {unknown}.")
-        tensors = {name: tf.constant(given[name], spec.dtype) for name, spec in specs.items()}
+        tensors = {}
+        for name, spec in specs.items():
+            try:
+                tensors[name] = tf.constant(given[name], spec.dtype)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"input {name!r}: {spec.dtype.name} of shape {spec.shape} is expected: {error}") from error
         return {name: output.numpy().tolist() for name, output in self.signature(**tensors).items()}
 
     def _send(self, status: http.HTTPStatus, answer: dict[str, Any]) -> None:
@@ -119,16 +124,16 @@ class _OneRequest(BaseHTTPRequestHandler):
 
 
 def _serve(version_folder: str, port: int) -> int:
-    for package in ("tfdlrm", "savedmodels", "pipelines"):
-        sys.modules[package] = None  # type: ignore[assignment]  # importing it is an error from here on
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
     try:
         server = HTTPServer((HOST, port), _OneRequest)
     except OSError as error:
         print(f"port {port}: {error.strerror}. Give another one, or 0 for any that is free.", file=sys.stderr)
         return EXIT_CANNOT_SERVE
+    for package in ("tfdlrm", "savedmodels", "pipelines"):
+        sys.modules[package] = None  # type: ignore[assignment]  # importing it is an error from here on
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
     try:
         model = tf.saved_model.load(version_folder)
         _OneRequest.signature = model.signatures["serving_default"]

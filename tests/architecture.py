@@ -64,9 +64,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
 EXTRA_MODULES: Mapping[str, frozenset[str]] = {
     "config": frozenset({"tfdlrm.embeddings.optimizers", "tfdlrm.embeddings.initializers"}),
 }
-KERAS_FREE_ROOMS = frozenset(
-    {"embeddings", "native", "schema", "config", "checks", "records", "yaml_text", "hashing"}
-)
+KERAS_FREE_ROOMS = frozenset({"embeddings", "native", "schema", "config", "checks", "records", "yaml_text", "hashing"})
 # Top packages -> top packages of this repository that they may import.
 PACKAGE_ARROWS: Mapping[str, frozenset[str]] = {
     "tfdlrm": frozenset({"tfdlrm"}),
@@ -183,9 +181,7 @@ def forbidden_use(source: str, path: str) -> list[str]:
                 found.append(f"{path}:{node.lineno}: {node.func.id}() is forbidden")
             for keyword in node.keywords:
                 value = keyword.value
-                if keyword.arg == "allow_pickle" and not (
-                    isinstance(value, ast.Constant) and value.value is False
-                ):
+                if keyword.arg == "allow_pickle" and not (isinstance(value, ast.Constant) and value.value is False):
                     found.append(f"{path}:{node.lineno}: allow_pickle may only be False")
     return found
 
@@ -225,8 +221,5 @@ def python_blocks(markdown: str) -> Iterator[tuple[int, str]]:
 def python_files(root: Path, *folders: str) -> list[Path]:
     """Python files below the folders, in order; environments, builds and caches excluded."""
     return sorted(
-        path
-        for folder in folders
-        for path in (root / folder).rglob("*.py")
-        if "__pycache__" not in path.parts
+        path for folder in folders for path in (root / folder).rglob("*.py") if "__pycache__" not in path.parts
     )

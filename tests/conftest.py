@@ -24,9 +24,7 @@ tf.config.set_logical_device_configuration(
 )
 
 # No deadline: the first example of a property often traces a graph. Derandomized: a failure can be repeated.
-settings.register_profile(
-    "tfdlrm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("tfdlrm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tfdlrm")
 
 SEED = 20190531  # the day of the DLRM paper, arXiv 1906.00091
@@ -54,7 +52,5 @@ def golden_dir() -> Path:
     """Folder with what the reference implementation computed; TFDLRM_GOLDEN_DIR names another one."""
     folder = Path(os.environ.get("TFDLRM_GOLDEN_DIR", Path(__file__).parent / "golden"))
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no golden files there. Set TFDLRM_GOLDEN_DIR to a folder that has them."
-        )
+        raise FileNotFoundError(f"{folder}: no golden files there. Set TFDLRM_GOLDEN_DIR to a folder that has them.")
     return folder

@@ -44,9 +44,7 @@ SIZES = st.integers(1, 10**12)
 
 
 def names(min_size: int = 0, max_size: int = 4) -> st.SearchStrategy[list[str]]:
-    return st.lists(
-        NAMES.filter(lambda name: name != "dense"), min_size=min_size, max_size=max_size, unique=True
-    )
+    return st.lists(NAMES.filter(lambda name: name != "dense"), min_size=min_size, max_size=max_size, unique=True)
 
 
 @st.composite
@@ -57,9 +55,7 @@ def dense_columns(draw: st.DrawFn, name: str) -> DenseColumn:
         fields = {"mean": draw(FINITE), "std": draw(POSITIVE)}
     if transform == "clip":
         low, high = sorted([draw(FINITE), draw(FINITE)])
-        fields = draw(
-            st.sampled_from([{"minimum": low}, {"maximum": high}, {"minimum": low, "maximum": high}])
-        )
+        fields = draw(st.sampled_from([{"minimum": low}, {"maximum": high}, {"minimum": low, "maximum": high}]))
     return DenseColumn(name=name, transform=transform, missing=draw(st.none() | FINITE), **fields)
 
 
@@ -145,9 +141,7 @@ def model_configs(draw: st.DrawFn) -> DLRMConfig:
     extra = draw(names()) if table_names else []
     features = [FeatureConfig(name=name) for name in table_names]
     features += [
-        FeatureConfig(
-            name=name, table=draw(st.sampled_from(table_names)), hotness=draw(st.none() | st.integers(1, 9))
-        )
+        FeatureConfig(name=name, table=draw(st.sampled_from(table_names)), hotness=draw(st.none() | st.integers(1, 9)))
         for name in extra
         if name not in table_names
     ]

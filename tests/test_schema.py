@@ -202,9 +202,7 @@ def test_errors_of_a_file_name_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"schema\.yaml: no schema there"):
         FeatureSpec.load(tmp_path)
     (tmp_path / "schema.yaml").write_text("labels: [y]\ndens: []\n")
-    with pytest.raises(
-        ValueError, match=r"schema\.yaml: FeatureSpec: unknown key 'dens', did you mean 'dense'"
-    ):
+    with pytest.raises(ValueError, match=r"schema\.yaml: FeatureSpec: unknown key 'dens', did you mean 'dense'"):
         FeatureSpec.load(tmp_path)
     (tmp_path / "schema.yaml").write_text("labels: [y\n")
     with pytest.raises(ValueError, match=r"(?s)schema\.yaml: not valid YAML.*line 2"):

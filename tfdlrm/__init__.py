@@ -99,9 +99,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
-        raise AttributeError(
-            f"module 'tfdlrm' has no attribute {name!r}. Public names: {', '.join(sorted(_EXPORTS))}."
-        )
+        raise AttributeError(f"module 'tfdlrm' has no attribute {name!r}. Public names: {', '.join(sorted(_EXPORTS))}.")
     module_name, attribute = _EXPORTS[name]
     module = import_module(module_name)
     value = getattr(module, attribute) if attribute else module

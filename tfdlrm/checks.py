@@ -51,17 +51,13 @@ def check_choice(owner: str, field: str, value: object, allowed: Sequence[str]) 
     if not isinstance(value, str) or value not in allowed:
         near = nearest(value, allowed)
         hint = f", did you mean {near!r}?" if near else "."
-        raise ValueError(
-            f"{owner}: {field}={value!r} is not known{hint} Choose one of: {', '.join(allowed)}."
-        )
+        raise ValueError(f"{owner}: {field}={value!r} is not known{hint} Choose one of: {', '.join(allowed)}.")
 
 
 def check_name(owner: str, field: str, value: object) -> str:
     """A non-empty string without surrounding blanks."""
     if not isinstance(value, str) or not value or value != value.strip():
-        raise ValueError(
-            f"{owner}: {field}={value!r} is not a name. Give a non-empty string without blanks around it."
-        )
+        raise ValueError(f"{owner}: {field}={value!r} is not a name. Give a non-empty string without blanks around it.")
     return value
 
 
@@ -121,9 +117,7 @@ def check_number(
     return number
 
 
-def check_optional(
-    check: Callable[..., Value], owner: str, field: str, value: object, **bounds: Any
-) -> Value | None:
+def check_optional(check: Callable[..., Value], owner: str, field: str, value: object, **bounds: Any) -> Value | None:
     """`check`, with None passed through."""
     return None if value is None else check(owner, field, value, **bounds)
 
@@ -137,9 +131,7 @@ def check_list(owner: str, field: str, value: object) -> tuple[Any, ...]:
 
 def check_names(owner: str, field: str, value: object) -> tuple[str, ...]:
     """A list of names, as a tuple."""
-    return tuple(
-        check_name(owner, f"{field}[{i}]", name) for i, name in enumerate(check_list(owner, field, value))
-    )
+    return tuple(check_name(owner, f"{field}[{i}]", name) for i, name in enumerate(check_list(owner, field, value)))
 
 
 def check_integers(owner: str, field: str, value: object, *, minimum: int | None = None) -> tuple[int, ...]:
@@ -151,9 +143,7 @@ def check_integers(owner: str, field: str, value: object, *, minimum: int | None
 def check_mapping(owner: str, field: str, value: object) -> None:
     """Refuse what is not a mapping."""
     if not isinstance(value, Mapping):
-        raise ValueError(
-            f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a mapping of names to values."
-        )
+        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a mapping of names to values.")
 
 
 def check_instances(owner: str, field: str, value: object, kind: type[Value]) -> tuple[Value, ...]:

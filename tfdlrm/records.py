@@ -72,9 +72,7 @@ class Record:
         for field in fields(cls):
             required = field.default is MISSING and field.default_factory is MISSING
             if required and field.name not in given:
-                raise ValueError(
-                    f"{cls.__name__}: key {field.name!r} is missing. Given: {', '.join(given) or 'none'}."
-                )
+                raise ValueError(f"{cls.__name__}: key {field.name!r} is missing. Given: {', '.join(given) or 'none'}.")
         return cls(**{name: cls.readers.get(name, _as_is)(value) for name, value in given.items()})
 
     def _set(self, **values: Any) -> None:

@@ -80,9 +80,7 @@ class DenseColumn(Record):
                     f"transform={self.transform!r}. Remove it, or set transform: {transform}."
                 )
             if transform == self.transform == "standardize" and len(given) == 1:
-                raise ValueError(
-                    f"{owner}: {given[0]} is given without its partner. Give both mean and std, or none."
-                )
+                raise ValueError(f"{owner}: {given[0]} is given without its partner. Give both mean and std, or none.")
             if transform == self.transform == "clip" and not given:
                 raise ValueError(f"{owner}: transform='clip' has no bound. Give minimum, maximum or both.")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
@@ -124,15 +122,11 @@ class CategoricalColumn(Record):
         checks.check_name("CategoricalColumn", "name", self.name)
         checks.check_text(owner, "table", self.table)
         self._set(table=checks.check_name(owner, "table", self.table or self.name))
-        self._set(
-            hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1)
-        )
+        self._set(hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1))
         checks.check_choice(owner, "id_policy", self.id_policy, get_args(IdPolicy))
         checks.check_choice(owner, "encoding", self.encoding, get_args(Encoding))
         if not checks.check_text(owner, "separator", self.separator):
-            raise ValueError(
-                f"{owner}: separator is empty. Give the character between two ids, such as a blank."
-            )
+            raise ValueError(f"{owner}: separator is empty. Give the character between two ids, such as a blank.")
         checks.check_text(owner, "weights", self.weights)
 
 
@@ -173,9 +167,7 @@ class FeatureSpec(Record):
             labels=checks.check_names("FeatureSpec", "labels", self.labels),
             keys=checks.check_names("FeatureSpec", "keys", self.keys),
             dense=checks.check_instances("FeatureSpec", "dense", self.dense, DenseColumn),
-            categorical=checks.check_instances(
-                "FeatureSpec", "categorical", self.categorical, CategoricalColumn
-            ),
+            categorical=checks.check_instances("FeatureSpec", "categorical", self.categorical, CategoricalColumn),
         )
         if not self.labels:
             raise ValueError("FeatureSpec: labels is empty. Name at least one label column.")
@@ -237,9 +229,7 @@ class FeatureSpec(Record):
         """
         file = _schema_file(path)
         if not file.is_file():
-            raise FileNotFoundError(
-                f"{file}: no schema there. Give a folder that holds {SCHEMA_FILE}, or the file."
-            )
+            raise FileNotFoundError(f"{file}: no schema there. Give a folder that holds {SCHEMA_FILE}, or the file.")
         plain: Any = parse_yaml(file.read_text(encoding="utf-8"), str(file))
         try:
             return cls.from_dict(plain)

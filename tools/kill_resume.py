@@ -34,8 +34,11 @@ WRITING_SECONDS = 0.03
 MAX_KILLS = 3
 
 
-def train_session(model_dir: str, resume: bool, rows: int, epochs: int) -> None:
+def train_session(model_dir: str, log: str, resume: bool, rows: int, epochs: int) -> None:
     """One session of the run, in a process of its own."""
+    with open(log, "a") as stream:
+        os.dup2(stream.fileno(), sys.stdout.fileno())
+        os.dup2(stream.fileno(), sys.stderr.fileno())
     from tfdlrm.config import (
         DataConfig,
         DLRMConfig,
@@ -138,14 +141,15 @@ class KillTest:
         )
 
     def _start(self, context: multiprocessing.context.BaseContext, folder: Path, *, resume: bool) -> BaseProcess:
-        session = context.Process(target=train_session, args=(str(folder), resume, *self._size))  # type: ignore[attr-defined]
+        session = context.Process(target=train_session, args=(str(folder), f"{folder}.log", resume, *self._size))  # type: ignore[attr-defined]
         session.start()
         return session
 
     def _finish(self, session: BaseProcess, folder: Path) -> None:
         session.join()
         if session.exitcode != 0:
-            raise RuntimeError(f"{folder}: a session that was not killed ended with exit code {session.exitcode}")
+            log = Path(f"{folder}.log").read_text()
+            raise RuntimeError(f"a session that was not killed ended with exit code {session.exitcode}:\n{log}")
 
     def _wait(self, session: BaseProcess, seconds: float) -> None:
         session.join(seconds)

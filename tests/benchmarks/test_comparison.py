@@ -102,9 +102,12 @@ def test_a_missing_peer_is_named() -> None:
 
 def test_a_disturbed_run_is_marked() -> None:
     disturbed = summary("torch-sgd", 0.003, others_share=2 * DISTURBED_SHARE)
-    text = Sitting(workload=WORKLOAD, summaries=(summary("tfdlrm-sgd", 0.1), disturbed), absences=()).to_markdown()
+    sides = (summary("tfdlrm-sgd", 0.001), disturbed, summary("keras-sgd", 0.004))
+    text = Sitting(workload=WORKLOAD, summaries=sides, absences=()).to_markdown()
     assert "**Disturbed**" in text
     assert "while torch-sgd ran" in text
+    assert "| torch-sgd | disturbed |" in text, "a ratio of a disturbed run is not printed"
+    assert "| keras-sgd | **4.00×** |" in text
 
 
 def test_every_peer_names_a_side_of_this_project_that_does_the_same_work() -> None:

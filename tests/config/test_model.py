@@ -104,9 +104,7 @@ def test_a_bad_model_is_refused(fields, message):
 
 def test_features_may_carry_their_table():
     item = table()
-    config = model(
-        tables=(), features=(FeatureConfig(name="a", table=item), FeatureConfig(name="b", table=item))
-    )
+    config = model(tables=(), features=(FeatureConfig(name="a", table=item), FeatureConfig(name="b", table=item)))
     assert config.tables == (item,)
     assert [feature.table for feature in config.features] == ["item", "item"]
 
@@ -121,9 +119,7 @@ def test_model_options_are_resolved_into_tables():
     assert [f.table.quotient_remainder for f in config.resolved_features()] == [split, None, own]
 
     tables = (table(), table(name="own", pooling_weights="fixed"))
-    config = model(
-        tables=tables, features=tuple(FeatureConfig(name=t.name) for t in tables), pooling_weights="learned"
-    )
+    config = model(tables=tables, features=tuple(FeatureConfig(name=t.name) for t in tables), pooling_weights="learned")
     assert [one.pooling_weights for one in config.resolved_tables()] == ["learned", "fixed"]
 
 

@@ -19,9 +19,7 @@ def test_load_config_from_a_file(tmp_path):
 def test_a_bad_file_is_named(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("model: {embedding_dim: 8, bottom_mlp: [8], top_mlp: [1]}\ntrian: {}\n")
-    with pytest.raises(
-        ValueError, match=r"run\.yaml: ExperimentConfig: unknown key 'trian', did you mean 'train'"
-    ):
+    with pytest.raises(ValueError, match=r"run\.yaml: ExperimentConfig: unknown key 'trian', did you mean 'train'"):
         load_config(file)
     file.write_text("")
     with pytest.raises(ValueError, match=r"run\.yaml: ExperimentConfig: got None"):
@@ -32,9 +30,7 @@ def test_a_bad_file_is_named(tmp_path):
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(
-        FileNotFoundError, match="'criteo-kagle' is neither a file nor a preset, did you mean"
-    ):
+    with pytest.raises(FileNotFoundError, match="'criteo-kagle' is neither a file nor a preset, did you mean"):
         load_config("criteo-kagle")
     with pytest.raises(ValueError, match="name='movielens' is not known, did you mean 'movielens-100k'"):
         preset("movielens")

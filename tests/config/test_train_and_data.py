@@ -50,9 +50,7 @@ def test_a_bad_training_is_refused(fields, message):
 
 
 def test_a_decay_starts_after_the_warmup():
-    with pytest.raises(
-        ValueError, match="decay_start_step=5 is before the end of the warmup, warmup_steps=10"
-    ):
+    with pytest.raises(ValueError, match="decay_start_step=5 is before the end of the warmup, warmup_steps=10"):
         LearningRateConfig(warmup_steps=10, decay_start_step=5, num_decay_steps=1)
     assert LearningRateConfig(warmup_steps=10).num_decay_steps == 0
     with pytest.raises(ValueError, match="warmup_steps=-1 is too small"):

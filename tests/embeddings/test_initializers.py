@@ -15,6 +15,7 @@ from tfdlrm.embeddings.initializers import (
     Constant,
     Normal,
     ScaledUniform,
+    TruncatedNormal,
     Uniform,
     initial_rows,
     initializer_from_dict,
@@ -22,7 +23,13 @@ from tfdlrm.embeddings.initializers import (
     table_seed,
 )
 
-ALL = [ScaledUniform(), Uniform(low=-0.5, high=0.25), Normal(mean=1.0, stddev=0.1), Constant(value=0.1)]
+ALL = [
+    ScaledUniform(),
+    Uniform(low=-0.5, high=0.25),
+    Normal(mean=1.0, stddev=0.1),
+    TruncatedNormal(),
+    Constant(value=0.1),
+]
 
 
 @pytest.mark.parametrize("initializer", ALL, ids=lambda initializer: initializer.name)
@@ -49,6 +56,11 @@ def test_normal_is_not_truncated() -> None:
     values = initial_rows(Normal(stddev=1.0), 1, 8192, 32, 0, 8192).numpy()
     assert np.abs(values).max() > 4
     assert values.std() == pytest.approx(1, abs=0.01)
+
+
+def test_truncated_normal_ends_at_two_deviations() -> None:
+    values = initial_rows(TruncatedNormal(stddev=1.0), 1, 8192, 8, 0, 8192).numpy()
+    assert 1.9 < np.abs(values).max() <= 2
 
 
 def test_tables_differ_and_seeds_repeat() -> None:

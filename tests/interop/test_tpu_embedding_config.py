@@ -14,9 +14,7 @@ UNIFORM = tf.random_uniform_initializer(-0.1, 0.1)
 
 
 def table(**fields):
-    return tpu.TableConfig(
-        **{"vocabulary_size": 100, "dim": 8, "initializer": UNIFORM, "name": "item", **fields}
-    )
+    return tpu.TableConfig(**{"vocabulary_size": 100, "dim": 8, "initializer": UNIFORM, "name": "item", **fields})
 
 
 def feature(the_table=None, **fields):
@@ -54,9 +52,7 @@ def test_table_fields():
 
 def test_the_result_builds_a_model_config():
     tables, features = from_tpu_feature_config([feature(name="x"), feature(table(name="other"), name="y")])
-    config = DLRMConfig(
-        num_dense=1, embedding_dim=8, bottom_mlp=(8,), top_mlp=(1,), tables=tables, features=features
-    )
+    config = DLRMConfig(num_dense=1, embedding_dim=8, bottom_mlp=(8,), top_mlp=(1,), tables=tables, features=features)
     assert [f.table for f in config.features] == ["item", "other"]
     assert DLRMConfig.from_dict(config.to_dict()) == config
 
@@ -78,9 +74,7 @@ def test_the_result_builds_a_model_config():
         (tpu.Adam(0.1, epsilon=0.5, sum_inside_sqrt=False), optimizers.LazyAdam(0.1, epsilon=0.5)),
         (
             tpu.FTRL(0.1, -0.25, 0.01, 0.02, 0.03, 0.4),
-            optimizers.FTRL(
-                0.1, learning_rate_power=-0.25, l1=0.01, l2=0.02, beta=0.03, initial_accumulator_value=0.4
-            ),
+            optimizers.FTRL(0.1, learning_rate_power=-0.25, l1=0.01, l2=0.02, beta=0.03, initial_accumulator_value=0.4),
         ),
         (None, None),
     ],
@@ -108,12 +102,17 @@ def test_initializers(given, expected):
     assert convert_table(initializer=given).initializer == expected
 
 
+def test_a_table_that_states_none_is_a_truncated_normal():
+    converted = convert_table(initializer=None, dim=16).initializer
+    assert converted == initializers.TruncatedNormal(stddev=0.25)  # 1 / sqrt(dim)
+
+
 def test_an_initializer_without_counterpart_needs_a_stand_in():
-    default = feature(table(initializer=None))  # a truncated normal
-    with pytest.raises(ValueError, match=r"table 'item': initializer=.*TruncatedNormal.* no counterpart"):
-        from_tpu_feature_config(default)
+    other = feature(table(initializer=tf.initializers.VarianceScaling()))
+    with pytest.raises(ValueError, match=r"table 'item': initializer=.*VarianceScaling.* no counterpart"):
+        from_tpu_feature_config(other)
     stand_in = initializers.Normal(stddev=0.25)
-    (converted,), _ = from_tpu_feature_config(default, initializer=stand_in)
+    (converted,), _ = from_tpu_feature_config(other, initializer=stand_in)
     assert converted.initializer == stand_in
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from savedmodels.export import input_name
 from tfdlrm.config import DLRMConfig
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
@@ -50,3 +51,17 @@ def features(batch_size: int, seed: int = 0) -> dict:
         "query": draw([batch_size], 2**62),
         "tags": bags(50, 2),
     }
+
+
+def columnar(batch: dict) -> dict:
+    """A batch of features as the signature takes it."""
+    inputs = {}
+    for name, value in batch.items():
+        ids, weights = value if isinstance(value, tuple) else (value, None)
+        if isinstance(ids, tf.RaggedTensor):
+            inputs[input_name(name) + "_row_lengths"] = ids.row_lengths()
+            ids, weights = ids.flat_values, None if weights is None else weights.flat_values
+        inputs[input_name(name)] = ids
+        if weights is not None:
+            inputs[input_name(name) + "_weights"] = weights
+    return inputs

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from savedmodels.export import export, exported_ops, input_name, input_specs, serving_function
-from tests.savedmodels.small_model import SPEC, features
+from tests.savedmodels.small_model import SPEC, columnar, features
 from tfdlrm.config import DLRMConfig, FeatureConfig, TableConfig
 from tfdlrm.models.dlrm import DLRM
 
@@ -25,20 +25,6 @@ ALLOWED_OPS = frozenset(
     """ AddV2 BatchMatMulV2 BiasAdd DivNoNan MatMul Mean Mul Neg Relu Rsqrt Sigmoid Sqrt SquaredDifference StopGradient
     Sub Sum""".split()
 )
-
-
-def columnar(batch: dict) -> dict:
-    """A batch of features as the signature takes it."""
-    inputs = {}
-    for name, value in batch.items():
-        ids, weights = value if isinstance(value, tuple) else (value, None)
-        if isinstance(ids, tf.RaggedTensor):
-            inputs[input_name(name) + "_row_lengths"] = ids.row_lengths()
-            ids, weights = ids.flat_values, None if weights is None else weights.flat_values
-        inputs[input_name(name)] = ids
-        if weights is not None:
-            inputs[input_name(name) + "_weights"] = weights
-    return inputs
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,14 @@ def csv_config(file: Path) -> ExperimentConfig:
     )
 
 
-def csv_run(folder: Path) -> Path:
-    """Trains in `folder` and returns its model folder."""
-    file = write_rows(folder / "rows.csv", NUM_ROWS)
-    train(csv_config(file), folder / "model", verbose=0)
+@functools.cache
+def csv_run(temporary: Path) -> Path:
+    """The model folder of a run in `<temporary>/csv-run`, trained once for all tests that read it.
+
+    Args:
+        temporary: of this session of tests, from `tmp_path_factory.getbasetemp()`.
+    """
+    folder = temporary / "csv-run"
+    folder.mkdir()
+    train(csv_config(write_rows(folder / "rows.csv", NUM_ROWS)), folder / "model", verbose=0)
     return folder / "model"

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdlrm.config import DataConfig, DLRMConfig, ExperimentConfig, LearningRateConfig, TableConfig, TrainConfig
+from tfdlrm.config import DataConfig, DLRMConfig, ExperimentConfig, LearningRateConfig, TrainConfig
 from tfdlrm.data.columns import Columns, RaggedColumn
 from tfdlrm.data.dataset import Books
 from tfdlrm.data.memory import InMemoryDataset
@@ -132,7 +132,3 @@ class StopAfter(keras.callbacks.Callback):
         self._left -= 1
         if self._left == 0:
             raise KeyboardInterrupt
-
-
-def table(name: str, **fields: Any) -> TableConfig:
-    return TableConfig(name=name, vocabulary_size=SPEC.vocabulary_sizes[name], embedding_dim=4, **fields)

@@ -15,9 +15,9 @@ from tfdlrm.data.open import open_rows
 from tfdlrm.training.prediction import load_run, open_file, predict_file, scored_batches
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model_dir(tmp_path_factory) -> Path:
-    return csv_run(tmp_path_factory.mktemp("run"))
+    return csv_run(tmp_path_factory.getbasetemp())
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -50,16 +50,15 @@ def test_scores_are_the_models_own(model_dir, tmp_path):
     np.testing.assert_allclose([float(row["probability"]) for row in found], probabilities, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 4096])
-def test_scores_do_not_depend_on_the_batch_size(model_dir, tmp_path, batch_size):
+def test_scores_do_not_depend_on_the_batch_size(model_dir, tmp_path):
     data = write_rows(tmp_path / "new.csv", 15, seed=3)
     model, config, preprocessing = load_run(model_dir)
     dataset = open_file(config, data, preprocessing)
-    batches = list(scored_batches(model, dataset, batch_size))
-    whole = next(scored_batches(model, dataset, 15))
-    logits = np.concatenate([batch.logits for batch in batches])
-    assert [len(batch.logits) for batch in batches][:-1] == [batch_size] * (len(batches) - 1)
-    np.testing.assert_allclose(logits, whole.logits, rtol=0, atol=1e-6)
+    whole = next(scored_batches(model, dataset, 15)).logits
+    for batch_size, sizes in ((1, [1] * 15), (7, [7, 7, 1]), (4096, [15])):
+        batches = list(scored_batches(model, dataset, batch_size))
+        assert [len(batch.logits) for batch in batches] == sizes
+        np.testing.assert_allclose(np.concatenate([batch.logits for batch in batches]), whole, rtol=0, atol=1e-6)
 
 
 def test_rows_without_labels_are_scored(model_dir, tmp_path):

@@ -158,7 +158,10 @@ def test_all_damaged_is_an_error(tmp_path: Path, uninterrupted: tuple[Path, Trai
     shutil.copytree(uninterrupted[0], tmp_path / "run")
     for manifest in tmp_path.glob("run/checkpoints/*/manifest.json"):
         manifest.write_text("{")
-    with pytest.warns(UserWarning, match="no older one"), pytest.raises(DamagedCheckpointError, match="every checkpoint"):
+    with (
+        pytest.warns(UserWarning, match="no older one"),
+        pytest.raises(DamagedCheckpointError, match="every checkpoint"),
+    ):
         run(PLAIN, tmp_path / "run", resume=True)
 
 

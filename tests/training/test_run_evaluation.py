@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from tests.training.csv_run import NUM_ROWS, csv_config, csv_run, write_rows
+from tests.training.csv_run import NUM_ROWS, csv_run, write_rows
 from tfdlrm.data.open import open_dataset
 from tfdlrm.training.prediction import load_run, scored_batches
 from tfdlrm.training.run_evaluation import evaluate_run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model_dir(tmp_path_factory) -> Path:
-    return csv_run(tmp_path_factory.mktemp("run"))
+    return csv_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.parametrize(("part", "rows"), [("test", 40), ("validation", 40), ("train", 320)])
@@ -71,7 +71,3 @@ def test_of_one_class_only_the_auc_is_undefined(model_dir, tmp_path):
     metrics = evaluate_run(model_dir, data=data).metrics
     assert np.isnan(metrics["auc"])
     assert metrics["log_loss"] > 0
-
-
-def test_the_config_of_the_test_is_what_it_says(tmp_path):
-    assert csv_config(tmp_path / "rows.csv").data.split == "time"

@@ -70,6 +70,8 @@ def _run(arguments: argparse.Namespace) -> int | None:
     from tfdlrm.training.run import train
 
     config, model_dir = _config(arguments), _model_dir(arguments)
+    if not arguments.resume:
+        _refuse_other_files(model_dir)
     verbose = 0 if arguments.quiet else 1
     if arguments.seeds is not None:
         from tfdlrm.training.seeds import train_seeds
@@ -119,6 +121,16 @@ def _model_dir(arguments: argparse.Namespace) -> Path:
     if arguments.config in preset_names():
         return Path(RUNS, arguments.config)
     raise ValueError(f"--model-dir is missing, and {arguments.config!r} is a file. Give a folder, such as {RUNS}/first.")
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """A run writes a config.yaml, a logs/ and more, and there may be others of these names."""
+    from tfdlrm.training.model_dir import LOCK_FILE
+
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    if names and not any(name == LOCK_FILE or name.startswith("seed-") for name in names):
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise FileExistsError(f"{folder}: holds files and no run: {some}. Give another --model-dir, or empty it.")
 
 
 def _print_seeds(results: SeedResults) -> None:

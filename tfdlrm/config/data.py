@@ -47,9 +47,7 @@ class SyntheticConfig(Record):
         self._set(
             num_rows=integer(owner, "num_rows", self.num_rows, minimum=1),
             num_dense=integer(owner, "num_dense", self.num_dense, minimum=0),
-            vocabulary_sizes=checks.check_integers(
-                owner, "vocabulary_sizes", self.vocabulary_sizes, minimum=1
-            ),
+            vocabulary_sizes=checks.check_integers(owner, "vocabulary_sizes", self.vocabulary_sizes, minimum=1),
             power_law_exponent=number(owner, "power_law_exponent", self.power_law_exponent, minimum=0.0),
             teacher_dim=integer(owner, "teacher_dim", self.teacher_dim, minimum=1),
             teacher_scale=number(owner, "teacher_scale", self.teacher_scale, minimum=0.0),
@@ -58,9 +56,7 @@ class SyntheticConfig(Record):
             seed=integer(owner, "seed", self.seed, minimum=0),
         )
         if not self.vocabulary_sizes:
-            raise ValueError(
-                "SyntheticConfig: vocabulary_sizes is empty. Give one size a categorical column."
-            )
+            raise ValueError("SyntheticConfig: vocabulary_sizes is empty. Give one size a categorical column.")
         if isinstance(self.hotness, (list, tuple)):
             self._set(hotness=checks.check_integers(owner, "hotness", self.hotness, minimum=1))
             if len(self.hotness) != len(self.vocabulary_sizes):
@@ -125,9 +121,7 @@ class DataConfig(Record):
         for name in ("id_modulo", "max_rows"):
             self._set(**{name: maybe(checks.check_integer, owner, name, getattr(self, name), minimum=1)})
         self._set(
-            train_fraction=checks.check_number(
-                owner, "train_fraction", self.train_fraction, above=0.0, maximum=1.0
-            ),
+            train_fraction=checks.check_number(owner, "train_fraction", self.train_fraction, above=0.0, maximum=1.0),
             validation_fraction=checks.check_number(
                 owner, "validation_fraction", self.validation_fraction, minimum=0.0, below=1.0
             ),
@@ -142,8 +136,7 @@ class DataConfig(Record):
             )
         if self.synthetic is not None and self.format != "synthetic":
             raise ValueError(
-                f"{owner}: synthetic is given with format={self.format!r}. Remove it, or set "
-                "format: synthetic."
+                f"{owner}: synthetic is given with format={self.format!r}. Remove it, or set format: synthetic."
             )
         if self.format == "synthetic" and self.path is not None:
             raise ValueError(

@@ -68,9 +68,7 @@ class ExperimentConfig(Record):
 
 def preset_names() -> tuple[str, ...]:
     """Names of the presets that come with the package."""
-    return tuple(
-        sorted(file.name.removesuffix(_SUFFIX) for file in _PRESETS.iterdir() if file.name.endswith(_SUFFIX))
-    )
+    return tuple(sorted(file.name.removesuffix(_SUFFIX) for file in _PRESETS.iterdir() if file.name.endswith(_SUFFIX)))
 
 
 def preset(name: str) -> ExperimentConfig:
@@ -99,9 +97,7 @@ def load_config(path_or_preset: str | os.PathLike[str]) -> ExperimentConfig:
         return preset(name)
     near = checks.nearest(name, preset_names())
     hint = f", did you mean {near!r}?" if near else "."
-    raise FileNotFoundError(
-        f"{name!r} is neither a file nor a preset{hint} Presets: {', '.join(preset_names())}."
-    )
+    raise FileNotFoundError(f"{name!r} is neither a file nor a preset{hint} Presets: {', '.join(preset_names())}.")
 
 
 def apply_overrides(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentConfig:
@@ -138,9 +134,7 @@ def _assign(plain: dict[str, Any], keys: list[str], value: Any, source: str) -> 
         elif isinstance(here, dict):
             position = key
         else:
-            raise ValueError(
-                f"{source}: {walked} is {here!r}, which has no key {key!r}. Set {walked} itself."
-            )
+            raise ValueError(f"{source}: {walked} is {here!r}, which has no key {key!r}. Set {walked} itself.")
         if depth == len(keys) - 1:
             here[position] = value  # an unknown last key is refused by from_dict, which knows the valid ones
             return

@@ -168,9 +168,7 @@ class DLRMConfig(Record):
         checks.check_unique("DLRMConfig", "features", (feature.name for feature in self.features))
         for feature in self.features:
             if feature.name == "dense":
-                raise ValueError(
-                    "DLRMConfig: a feature is named 'dense', the name of the dense vector. Rename it."
-                )
+                raise ValueError("DLRMConfig: a feature is named 'dense', the name of the dense vector. Rename it.")
             if feature.table_name not in names:
                 near = checks.nearest(feature.table_name, names)
                 hint = f", did you mean {near!r}?" if near else "."
@@ -208,15 +206,9 @@ class DLRMConfig(Record):
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
         """As every record; a table without `embedding_dim` takes the model's."""
-        if (
-            isinstance(given, Mapping)
-            and isinstance(given.get("tables"), (list, tuple))
-            and "embedding_dim" in given
-        ):
+        if isinstance(given, Mapping) and isinstance(given.get("tables"), (list, tuple)) and "embedding_dim" in given:
             width = {"embedding_dim": given["embedding_dim"]}
-            tables = [
-                {**width, **table} if isinstance(table, Mapping) else table for table in given["tables"]
-            ]
+            tables = [{**width, **table} if isinstance(table, Mapping) else table for table in given["tables"]]
             given = {**given, "tables": tables}
         return super().from_dict(given)
 
@@ -259,9 +251,7 @@ class DLRMConfig(Record):
                     )
                 )
         features = [
-            FeatureConfig(
-                name=column.name, table=column.table, hotness=column.hotness, id_policy=column.id_policy
-            )
+            FeatureConfig(name=column.name, table=column.table, hotness=column.hotness, id_policy=column.id_policy)
             for column in spec.categorical
         ]
         return replace(

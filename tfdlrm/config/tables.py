@@ -180,9 +180,7 @@ class TableConfig(Record):
     @property
     def is_split(self) -> bool:
         """Whether the table is stored as quotient and remainder tables."""
-        return (
-            self.quotient_remainder is not None and self.vocabulary_size > self.quotient_remainder.threshold
-        )
+        return self.quotient_remainder is not None and self.vocabulary_size > self.quotient_remainder.threshold
 
     @property
     def stored_dim(self) -> int:
@@ -230,13 +228,10 @@ class FeatureConfig(Record):
         if not isinstance(self.table, TableConfig):
             if not isinstance(self.table, str):
                 raise ValueError(
-                    f"{owner}: table={self.table!r} is a {type(self.table).__name__}. Give a TableConfig or "
-                    "its name."
+                    f"{owner}: table={self.table!r} is a {type(self.table).__name__}. Give a TableConfig or its name."
                 )
             self._set(table=checks.check_name(owner, "table", self.table or self.name))
-        self._set(
-            hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1)
-        )
+        self._set(hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1))
         checks.check_choice(owner, "id_policy", self.id_policy, get_args(IdPolicy))
 
     @property

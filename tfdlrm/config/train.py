@@ -38,9 +38,7 @@ class LearningRateConfig(Record):
 
     def __post_init__(self) -> None:
         for name in self.field_names():
-            self._set(
-                **{name: checks.check_integer("LearningRateConfig", name, getattr(self, name), minimum=0)}
-            )
+            self._set(**{name: checks.check_integer("LearningRateConfig", name, getattr(self, name), minimum=0)})
         if self.num_decay_steps and self.decay_start_step < self.warmup_steps:
             raise ValueError(
                 f"LearningRateConfig: decay_start_step={self.decay_start_step} is before the end of the "
@@ -147,16 +145,12 @@ class TrainConfig(Record):
             self._set(**{name: maybe(number, owner, name, getattr(self, name), above=0.0)})
         self._set(
             learning_rate=number(owner, "learning_rate", self.learning_rate, minimum=0.0),
-            probability_clamp=number(
-                owner, "probability_clamp", self.probability_clamp, minimum=0.0, below=0.5
-            ),
+            probability_clamp=number(owner, "probability_clamp", self.probability_clamp, minimum=0.0, below=0.5),
             seed=integer(owner, "seed", self.seed, minimum=0),
             loss_weights=self._check_loss_weights(owner),
         )
         if self.steps_per_execution != "auto":
-            self._set(
-                steps_per_execution=integer(owner, "steps_per_execution", self.steps_per_execution, minimum=1)
-            )
+            self._set(steps_per_execution=integer(owner, "steps_per_execution", self.steps_per_execution, minimum=1))
         checks.check_name(owner, "monitor", self.monitor)
         maybe(checks.check_name, owner, "group_by", self.group_by)
         maybe(checks.check_instance, owner, "row_optimizer", self.row_optimizer, kind=RowOptimizer)

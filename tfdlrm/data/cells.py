@@ -40,9 +40,14 @@ def parse_numbers(cells: pl.Series) -> Numbers:
         ValueError: the column is of another type.
     """
     if cells.dtype == pl.String:
-        text = cells.str.strip_chars()
-        empty = (text.is_null() | (text == "").fill_null(True)).to_numpy()
-        parsed = text.cast(pl.Float64, strict=False)
+        parsed = cells.cast(pl.Float64, strict=False)
+        empty = np.zeros(len(cells), bool)
+        if parsed.null_count():
+            # Only what did not parse at once is looked at again: blanks around a number, and empty cells.
+            again = parsed.is_null().to_numpy()
+            text = cells.filter(again).fill_null("").str.strip_chars()
+            parsed = parsed.scatter(np.flatnonzero(again), text.cast(pl.Float64, strict=False))
+            empty[again] = (text == "").to_numpy()
     elif cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
         empty = cells.is_null().to_numpy()
         parsed = cells.cast(pl.Float64)
@@ -54,19 +59,17 @@ def parse_numbers(cells: pl.Series) -> Numbers:
     return Numbers(values=parsed.fill_null(0.0).to_numpy(), empty=empty, wrong=wrong)
 
 
-def parse_integers(cells: pl.Series, base: int = 10) -> tuple[pl.Series, np.ndarray]:
+def parse_integers(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
     """Cells as int64, and a mask of those that are empty or no integer.
 
     Args:
-        cells: text in this base, or numbers (with floats whole).
-        base: 10, or 16 for hex text.
+        cells: text, or numbers (with floats whole).
 
     Raises:
         ValueError: the column is of another type.
     """
     if cells.dtype == pl.String:
-        text = cells.str.strip_chars()
-        integers = text.str.to_integer(base=base, strict=False)
+        integers = _integers_of_text(cells, base=10)
     elif cells.dtype.is_integer() or cells.dtype in (pl.Boolean, pl.Null):
         integers = cells.cast(pl.Int64, strict=False)
     elif cells.dtype.is_float():
@@ -86,11 +89,23 @@ def parse_hex(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
     if cells.dtype != pl.String:
         values, wrong = parse_integers(cells.fill_null(0))
     else:
-        text = cells.fill_null("").str.strip_chars()
-        values, wrong = parse_integers(text.replace("", "0"), base=16)
-    negative = (values < 0).to_numpy()
-    narrow = values.cast(pl.UInt32, strict=False)
-    return (values if narrow.null_count() else narrow), wrong | negative
+        integers = _integers_of_text(cells, base=16, empty="0")
+        values, wrong = integers.fill_null(0), integers.is_null().to_numpy()
+    low, high = (values.min(), values.max()) if len(values) else (0, 0)
+    if low < 0:
+        wrong = wrong | (values < 0).to_numpy()
+        values = values.clip(0, None)
+    return (values.cast(pl.UInt32) if high < 2**32 else values), wrong
+
+
+def _integers_of_text(cells: pl.Series, *, base: int, empty: str = "") -> pl.Series:
+    """int64, null where the text is no integer; an empty cell reads as `empty`."""
+    integers = cells.str.to_integer(base=base, strict=False)
+    if integers.null_count():
+        again = integers.is_null().to_numpy()
+        text = cells.filter(again).fill_null("").str.strip_chars().replace("", empty)
+        integers = integers.scatter(np.flatnonzero(again), text.str.to_integer(base=base, strict=False))
+    return integers
 
 
 def parse_text(cells: pl.Series) -> pl.Series:

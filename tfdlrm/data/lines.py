@@ -135,7 +135,9 @@ class LineReader:
     def _take_rows(self, text: bytes, final: bool) -> tuple[RowBlock, bytes]:
         """The good rows of the whole lines in `text`, and the rest."""
         end = text.rfind(b"\n") + 1
-        body, rest = text[:end].replace(b"\r\n", b"\n"), text[end:]
+        body, rest = text[:end], text[end:]
+        if b"\r" in body:
+            body = body.replace(b"\r\n", b"\n")
         if self._form.encoding == "latin-1":
             body = body.decode("latin-1").encode()
         codes = np.frombuffer(body, np.uint8)

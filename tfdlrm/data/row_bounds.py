@@ -55,13 +55,15 @@ def line_bounds(codes: np.ndarray, separator: int) -> RowBounds:
         codes: uint8 [bytes], whole lines.
         separator: its byte.
     """
-    starts, ends = _lines(codes)
-    separators = np.flatnonzero(codes == separator)
+    marks = np.flatnonzero((codes == ord("\n")) | (codes == separator))
+    # position among the marks of every line's end: the marks between two of them separate the fields of a row
+    last = np.flatnonzero(np.take(codes, marks) == ord("\n"))
+    ends = np.take(marks, last)
     return RowBounds(
         lines=np.arange(len(ends)),
-        starts=starts,
+        starts=np.concatenate([[0], ends + 1])[:-1],
         ends=ends,
-        fields=np.diff(np.searchsorted(separators, np.append(starts, len(codes)))) + 1,
+        fields=np.diff(last, prepend=-1),
         bad_quotes=np.zeros(len(ends), bool),
     )
 

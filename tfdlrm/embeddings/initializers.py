@@ -82,6 +82,18 @@ class Normal(Initializer):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TruncatedNormal(Normal):
+    """N(mean, stddev), values beyond two standard deviations drawn again: the default of TPUEmbedding's tables."""
+
+    name: ClassVar[str] = "truncated_normal"
+
+    def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+        del vocabulary_size
+        shape = [BLOCK_ROWS, embedding_dim]
+        return tf.random.stateless_truncated_normal(shape, self._seeds(seed, block), self.mean, self.stddev)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Constant(Initializer):
     """Every value the same."""
 
@@ -93,7 +105,7 @@ class Constant(Initializer):
         return tf.fill([BLOCK_ROWS, embedding_dim], tf.constant(self.value, tf.float32))
 
 
-_INITIALIZERS: tuple[type[Initializer], ...] = (ScaledUniform, Uniform, Normal, Constant)
+_INITIALIZERS: tuple[type[Initializer], ...] = (ScaledUniform, Uniform, Normal, TruncatedNormal, Constant)
 
 
 def initializer_to_dict(initializer: Initializer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From other libraries' objects and files to tfdlrm's. So far: `tf.tpu.experimental.embedding` configs."""
+"""From other libraries' objects and layouts to tfdlrm's, a module each."""
 
 from tfdlrm.interop.tpu_embedding_config import from_tpu_feature_config
 

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from tfdlrm.config.tables import FeatureConfig, TableConfig
-from tfdlrm.embeddings.initializers import Constant, Initializer, Normal, Uniform
+from tfdlrm.embeddings.initializers import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tfdlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowOptimizer
 
 _tpu = tf.tpu.experimental.embedding
@@ -36,8 +36,7 @@ def from_tpu_feature_config(
 
     Args:
         structure: one FeatureConfig, or dicts, lists and tuples of them.
-        initializer: stands in where a table's own initializer has no counterpart (a truncated normal, which
-            is what a table has that states none); None refuses such a table.
+        initializer: stands in where a table's own initializer has no counterpart; None refuses such a table.
 
     Returns:
         Tables in order of first use, and features that carry their tables.
@@ -103,9 +102,7 @@ def _refuse(owner: str, option: str, value: object, fix: str) -> None:
 def _check_feature(name: str, feature: Any) -> None:
     owner = f"feature {name!r}"
     if feature.max_sequence_length:
-        _refuse(
-            owner, "max_sequence_length", feature.max_sequence_length, "Set it to 0: features are pooled."
-        )
+        _refuse(owner, "max_sequence_length", feature.max_sequence_length, "Set it to 0: features are pooled.")
     if feature.output_shape.rank is not None:
         _refuse(owner, "output_shape", feature.output_shape, "Leave it out: a feature gives [B, D].")
 
@@ -142,20 +139,22 @@ def _convert_initializer(owner: str, given: Any, stand_in: Initializer | None) -
         return Constant(value=1.0)
     if isinstance(given, (keras.initializers.Constant, tf.constant_initializer)):
         if not isinstance(given.value, (int, float)):
-            _refuse(
-                owner, "initializer", given, "Give a constant that is one number, and assign rows afterwards."
-            )
+            _refuse(owner, "initializer", given, "Give a constant that is one number, and assign rows afterwards.")
         return Constant(value=float(given.value))
     if isinstance(given, (keras.initializers.RandomUniform, tf.random_uniform_initializer)):
         return Uniform(low=float(given.minval), high=float(given.maxval))
     if isinstance(given, (keras.initializers.RandomNormal, tf.random_normal_initializer)):
         return Normal(mean=float(given.mean), stddev=float(given.stddev))
+    if (
+        type(given).__name__ == "TruncatedNormal"
+    ):  # what a table has that states none; TensorFlow's own class is private
+        return TruncatedNormal(mean=float(given.mean), stddev=float(given.stddev))
     if stand_in is None:
         _refuse(
             owner,
             "initializer",
             given,
-            "Use a random uniform, random normal or constant initializer, or pass "
+            "Use a random uniform, normal, truncated normal or constant initializer, or pass "
             "from_tpu_feature_config(..., initializer=...) to choose one for such tables.",
         )
     assert stand_in is not None
@@ -193,9 +192,7 @@ def _convert_optimizer(owner: str, given: Any) -> RowOptimizer:
     if isinstance(given, _tpu.FTRL):
         if decay:
             # TPU decays before FTRL reads the weight, ours after: not the same update
-            _refuse(
-                owner, "weight_decay_factor", given.weight_decay_factor, "Use l2_regularization_strength."
-            )
+            _refuse(owner, "weight_decay_factor", given.weight_decay_factor, "Use l2_regularization_strength.")
         return FTRL(
             learning_rate=rate,
             l1=given.l1_regularization_strength,
@@ -217,9 +214,7 @@ def _check_optimizer(owner: str, given: Any) -> None:
         )
     for option in ("clip_weight_min", "clip_weight_max", "clip_gradient_min", "clip_gradient_max"):
         if getattr(given, option) is not None:
-            _refuse(
-                owner, option, getattr(given, option), "Leave it out; clipnorm limits a table's gradient."
-            )
+            _refuse(owner, option, getattr(given, option), "Leave it out; clipnorm limits a table's gradient.")
     if not given.use_gradient_accumulation:
         _refuse(owner, "use_gradient_accumulation", False, "Use True: gradients of one row are summed first.")
     if given.slot_variable_creation_fn is not None:
@@ -234,7 +229,5 @@ def _weight_decay(owner: str, given: Any, rate: float) -> float:
     if given.multiply_weight_decay_factor_by_learning_rate:
         return float(factor)
     if rate == 0:
-        _refuse(
-            owner, "weight_decay_factor", factor, "It decays weights at learning_rate=0, which ours does not."
-        )
+        _refuse(owner, "weight_decay_factor", factor, "It decays weights at learning_rate=0, which ours does not.")
     return float(factor) / rate

@@ -66,13 +66,13 @@ class DotInteraction(keras.layers.Layer):
         pairs = num_pairs(num_vectors, self.interact_itself)
         if not pairs and not self.concat_dense:
             raise ValueError(f"layer {self.name!r}: one vector has no pairs. Give two or more, or concat_dense=True.")
-        self._head_width = width if self.concat_dense else 0
-        self._output_width = padded_width(self._head_width + pairs, self.padding)
+        self._output_width = padded_width(pairs + (width if self.concat_dense else 0), self.padding)
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         rows = stack_vectors(inputs)  # [B, F + 1, D]
-        head = tf.nest.flatten(inputs)[0][:, : self._head_width]
+        x = tf.nest.flatten(inputs)[0]
+        head = x if self.concat_dense else x[:, :0]
         interact = compiled_pair_products if self._compiles(training) else pair_products
         return interact(rows, head, self.interact_itself, self._output_width)
 
@@ -83,9 +83,8 @@ class DotInteraction(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         num_vectors, width = num_vectors_and_width(self.name, input_shape)
-        head = width if self.concat_dense else 0
         pairs = num_pairs(num_vectors, self.interact_itself)
-        return batch_size(input_shape), padded_width(head + pairs, self.padding)
+        return batch_size(input_shape), padded_width(pairs + (width if self.concat_dense else 0), self.padding)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -80,4 +80,4 @@ def derived_seed(seed: int | None, *path: int) -> int | None:
     """
     if seed is None:
         return None
-    return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1)[0] >> 1)

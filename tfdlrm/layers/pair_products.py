@@ -73,8 +73,8 @@ def _compiled(
         return _pick(products, head, i, j, width=width)
 
     @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-    def spread(pair_gradients: tf.Tensor) -> tf.Tensor:
-        padded = tf.pad(pair_gradients, [[0, 0], [0, 1]])
+    def spread(upstream: tf.Tensor) -> tf.Tensor:
+        padded = tf.pad(upstream[:, head_width : head_width + num], [[0, 0], [0, 1]])
         matrix = tf.reshape(tf.gather(padded, source.ravel(), axis=1), [-1, num_vectors, num_vectors])
         # z_ii = t_i . t_i has t_i twice
         return matrix * (1 + np.eye(num_vectors)).astype(matrix.dtype.as_numpy_dtype) if interact_itself else matrix
@@ -82,8 +82,7 @@ def _compiled(
     @tf.custom_gradient
     def products_of_pairs(rows: tf.Tensor, head: tf.Tensor):  # type: ignore[no-untyped-def]
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            symmetric = spread(upstream[:, head_width : head_width + num])
-            return tf.matmul(symmetric, rows), upstream[:, :head_width]
+            return tf.matmul(spread(upstream), rows), upstream[:, :head_width]
 
         return pick(tf.matmul(rows, rows, transpose_b=True), head), gradient
 

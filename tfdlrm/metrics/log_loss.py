@@ -15,7 +15,7 @@ def log_loss_of_rows(labels: tf.Tensor, scores: tf.Tensor, from_logits: bool) ->
     if not from_logits:
         p = tf.clip_by_value(scores, PROBABILITY_EPSILON, 1.0 - PROBABILITY_EPSILON)
         return -(labels * tf.math.log(p) + (1.0 - labels) * tf.math.log1p(-p))
-    return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=scores)
+    return labels * tf.nn.softplus(-scores) + (1.0 - labels) * tf.nn.softplus(scores)
 
 
 @keras.saving.register_keras_serializable(package="tfdlrm")

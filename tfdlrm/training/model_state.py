@@ -142,7 +142,7 @@ def _load_arrays(file: Path) -> dict[str, tuple[str, np.ndarray]]:
 
 def _refuse_another_model(folder: Path, saved: dict[str, tuple[str, np.ndarray]], places: list[Place]) -> None:
     wanted = {place.key: place for place in places}
-    for key in sorted(set(saved) | set(wanted)):
+    for key in dict.fromkeys([*wanted, *saved]):  # weights first
         if key not in wanted:
             label, array = saved[key]
             was, now = f"{label!r} {list(array.shape)}", "absent"

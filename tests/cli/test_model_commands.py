@@ -1,0 +1,181 @@
+"""train, evaluate, predict and export, from flags to files and exit codes, in this process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+from pathlib import Path
+
+import pytest
+
+from savedmodels.commands import add_export
+from tests.training.csv_run import csv_config, csv_run, write_rows
+from tfdlrm.cli.program import main, own_commands
+from tfdlrm.training.run import TrainResult
+
+
+def run(*argv: object) -> int:
+    return main([str(word) for word in argv], [*own_commands(), add_export])
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory) -> Path:
+    return csv_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    """A config of a CSV file of 100 rows."""
+    file = tmp_path / "config.yaml"
+    file.write_text(csv_config(write_rows(tmp_path / "rows.csv", 100)).to_yaml())
+    return file
+
+
+def one_error(capsys) -> str:
+    captured = capsys.readouterr()
+    assert captured.err.startswith("tfdlrm: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_train_then_evaluate_then_predict_then_export(capsys, config_file, tmp_path):
+    model = tmp_path / "model"
+    assert run("train", config_file, "--model-dir", model, "--set", "train.epochs=1") == 0
+    out = capsys.readouterr().out
+    assert "epoch 1/1" in out
+    assert "samples/s" in out
+    assert "100 rows read = 100 used + 0 set aside" in out
+    assert "best: epoch 1, val_auc" in out
+    assert "test part" in out
+
+    assert run("evaluate", model, "--json", tmp_path / "metrics.json") == 0
+    assert "log_loss" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["rows"] == 10
+
+    scores = tmp_path / "scores.csv"
+    assert run("predict", model, "--data", tmp_path / "rows.csv", "--output", scores, "--batch-size", 16) == 0
+    assert "100 rows read = 100 scored + 0 set aside" in capsys.readouterr().out
+    assert len(scores.read_text().splitlines()) == 101
+
+    assert run("export", model, tmp_path / "export") == 0
+    assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
+
+    # the folder holds a run now
+    assert run("train", config_file, "--model-dir", model) == 2
+    assert "--resume, or give another --model-dir" in one_error(capsys)
+    assert run("train", config_file, "--model-dir", model, "--resume", "--quiet") == 0
+    assert "best: epoch" in capsys.readouterr().out
+    assert len((model / "history.csv").read_text().splitlines()) == 3  # the header, and two epochs
+
+
+def test_seeds_print_each_and_their_mean(capsys, config_file, tmp_path):
+    argv = ["train", config_file, "--model-dir", tmp_path / "m", "--seeds", "3,5", "--set", "train.epochs=1", "--quiet"]
+    assert run(*argv) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert rows["3"] != rows["5"]
+    for column in (-2, -1):
+        mean = statistics.fmean(float(rows[seed][column]) for seed in ("3", "5"))
+        assert float(rows["mean"][column]) == pytest.approx(mean, abs=1e-5)
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["seed-3", "seed-5"]
+    assert run(*argv) == 2
+    assert "seed-3: there is a run here" in one_error(capsys)
+    assert run(*argv, "--resume") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "missing.csv"], "missing.csv: there is no such file"),
+        (["--data", "empty.csv"], "empty.csv: the file is empty (0 bytes)"),
+        (["--resume"], "no checkpoint to resume from. Train without --resume"),
+        (["--set", "train.monitor=val_auk"], "did you mean 'val_auc'?"),
+        (["--set", "model.embedding_dim=5"], "bottom_mlp=[8, 4] does not end in embedding_dim=5"),
+        (["--seeds", "1,1"], "seeds=[1, 1]: give at least one, and each once"),
+        (["--seeds", "1", "--set", "data.split=none"], "the data have no test part to compare seeds on"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(capsys, monkeypatch, config_file, tmp_path, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    assert run("train", config_file, "--model-dir", "model", *flags) == 2
+    assert message in one_error(capsys)
+
+
+def test_a_folder_of_other_files_is_not_written_to(capsys, config_file, tmp_path):
+    assert run("train", config_file, "--model-dir", tmp_path) == 2
+    assert "holds files and no run: config.yaml, rows.csv" in one_error(capsys)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml", "rows.csv"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(capsys, config_file, tmp_path):
+    (tmp_path / "file").touch()
+    assert run("train", config_file, "--model-dir", tmp_path / "file" / "model") == 2
+    assert str(tmp_path / "file" / "model") in one_error(capsys)
+
+
+def test_a_config_file_needs_a_model_dir(capsys, config_file):
+    assert run("train", config_file) == 2
+    assert "--model-dir is missing" in one_error(capsys)
+
+
+def test_flags_reach_the_config(monkeypatch, config_file, tmp_path):
+    seen = {}
+
+    def train(config, model_dir, **options):
+        seen.update(config=config, model_dir=model_dir, **options)
+        return TrainResult(model=None, history={}, best=None, books="", test=None)
+
+    monkeypatch.setattr("tfdlrm.training.run.train", train)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data", "a: b.csv", "--bad-rows", "quarantine", "--deterministic", "--resume", "--quiet"]
+    assert run("train", config_file, "--model-dir", "m", *flags, "--set", "train.epochs=7") == 0
+    config = seen["config"]
+    assert config.data.path == str(tmp_path / "a: b.csv")
+    assert (config.train.bad_rows, config.train.deterministic, config.train.epochs) == ("quarantine", True, 7)
+    assert (seen["model_dir"], seen["resume"], seen["verbose"]) == (Path("m"), True, 0)
+
+
+def test_movielens_is_fetched_into_a_cache(monkeypatch, tmp_path):
+    seen = {}
+
+    def train(config, model_dir, **options):
+        seen.update(path=config.data.path, model_dir=model_dir)
+        return TrainResult(model=None, history={}, best=None, books="", test=None)
+
+    monkeypatch.setattr("tfdlrm.training.run.train", train)
+    monkeypatch.setattr("tfdlrm.data.movielens_download.fetch_movielens", Path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert run("train", "movielens-100k") == 0
+    assert seen == {"path": str(tmp_path / "tfdlrm" / "movielens-100k"), "model_dir": Path("runs/movielens-100k")}
+    monkeypatch.setenv("TFDLRM_MOVIELENS_DIR", str(tmp_path / "ml"))
+    assert run("train", "movielens-100k") == 0
+    assert seen["path"] == str(tmp_path / "ml")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_with_its_own_code(capsys, monkeypatch, config_file, name, code):
+    result = TrainResult(model=None, history={}, best=None, books="", test=None, interrupted_by=name)
+    monkeypatch.setattr("tfdlrm.training.run.train", lambda *args, **options: result)
+    assert run("train", config_file, "--model-dir", "m") == code == 128 + signal.Signals[name]
+    assert f"stopped by {name}; go on with: tfdlrm train {config_file} --model-dir m --resume" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["evaluate", "nothing"], "nothing/config.yaml: no run there"),
+        (["evaluate", "MODEL", "--checkpoint", "step-1"], "no checkpoint of that name. There are: step-000000010"),
+        (["evaluate", "MODEL", "--group-by", "shop"], "group_by='shop' is no key column"),
+        (["evaluate", "MODEL", "--batch-size", "0"], "batch_size=0"),
+        (["evaluate", "MODEL", "--data", "rows.csv"], "rows.csv: there is no such file"),
+        (["evaluate", "MODEL", "--json", "no/folder/m.json"], "no/folder/m.json: No such file or directory"),
+        (["predict", "MODEL", "--data", "rows.csv", "--output", "s.xls"], ".xls is not a format of scores"),
+        (["export", "nothing", "out"], "nothing/config.yaml: no run there"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(capsys, monkeypatch, model_dir, tmp_path, flags, message):
+    monkeypatch.chdir(tmp_path)
+    assert run(*(model_dir if word == "MODEL" else word for word in flags)) == 2
+    assert message in one_error(capsys)
