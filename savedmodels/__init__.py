@@ -1,5 +1,5 @@
-"""Trained tfdlrm models as SavedModels that stock TensorFlow serves.
+"""From a trained model to production: `export` writes a SavedModel that stock TensorFlow loads.
 
-`export` writes one, and `serve_once` shows in a process of its own that it needs nothing of tfdlrm. Not here yet:
-quantized exports, warm-up requests, a local server, clients and load tests.
+`serve_once` is a smoke test of an export: a fresh process with plain TensorFlow answers one request. Servers,
+clients, verification and load tests are planned for this package.
 """

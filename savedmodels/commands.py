@@ -35,8 +35,8 @@ def add_demo(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="train on generated rows, compare with the best possible, export, answer a request",
-        description="Generate rows from a known teacher, train the preset quickstart, compare it with the best possible "
-        "AUC, export it and answer one request with plain TensorFlow.",
+        description="Generate rows from a known teacher, train the preset quickstart, compare it with the best "
+        "possible AUC, export it and answer one request with plain TensorFlow.",
     )
     parser.add_argument("--model-dir", default="build/demo", metavar="DIR", help="default: build/demo")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the results")
@@ -98,7 +98,10 @@ def _serve(result: DemoResult, folder: Path) -> bool:
     features, _ = next(iter(result.data.test.batches(1)))
     live = float(tf.sigmoid(model(features, training=False))[0, 0])
     inputs = {name: features[name].numpy().tolist() for name in input_specs(model.config, spec)}
-    print("one request to a process that has plain TensorFlow and cannot import tfdlrm (a smoke test, not TensorFlow Serving)")
+    print(
+        "one request to a process that has plain TensorFlow and cannot import tfdlrm "
+        "(a smoke test, not TensorFlow Serving)"
+    )
     served = serve_once(version, inputs)["probability"][0][0]
     difference = abs(served - live)
     is_same = difference <= LARGEST_PROBABILITY_DIFFERENCE

@@ -63,9 +63,7 @@ def export(
         >>> tf.saved_model.load(str(folder)).signatures["serving_default"](**inputs)["probability"]
     """
     if not model.built:
-        raise ValueError(
-            f"model {model.name!r} is not built, so it has no weights to export. Train or load it first."
-        )
+        raise ValueError(f"model {model.name!r} is not built, so it has no weights to export. Train or load it first.")
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     number = _version(path, version)

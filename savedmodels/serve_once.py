@@ -108,7 +108,9 @@ class _OneRequest(BaseHTTPRequestHandler):
             try:
                 tensors[name] = tf.constant(given[name], spec.dtype)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"input {name!r}: {spec.dtype.name} of shape {spec.shape} is expected: {error}") from error
+                raise ValueError(
+                    f"input {name!r}: {spec.dtype.name} of shape {spec.shape} is expected: {error}"
+                ) from error
         return {name: output.numpy().tolist() for name, output in self.signature(**tensors).items()}
 
     def _send(self, status: http.HTTPStatus, answer: dict[str, Any]) -> None:
@@ -148,9 +150,7 @@ def _serve(version_folder: str, port: int) -> int:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Answer one request with an export, then end (a smoke test)."
-    )
+    parser = argparse.ArgumentParser(description="Answer one request with an export, then end (a smoke test).")
     parser.add_argument("version_folder", help="the numbered folder of an export")
     parser.add_argument("--port", type=int, default=0, help="default: one that is free")
     arguments = parser.parse_args()

@@ -87,9 +87,7 @@ def combine(operation: str, quotient: Array, remainder: Array) -> Array:
     return {"mult": np.multiply, "add": np.add}[operation](quotient, remainder)
 
 
-def combine_backward(
-    upstream: Array, operation: str, quotient: Array, remainder: Array
-) -> tuple[Array, Array]:
+def combine_backward(upstream: Array, operation: str, quotient: Array, remainder: Array) -> tuple[Array, Array]:
     if operation == "concat":
         return upstream[..., : quotient.shape[-1]], upstream[..., quotient.shape[-1] :]
     return (upstream * remainder, upstream * quotient) if operation == "mult" else (upstream, upstream)
@@ -140,9 +138,7 @@ def dot_interaction(x: Array, e: Array, itself: bool = False, padding: int = 1) 
     return np.pad(output, [(0, 0), (0, -output.shape[1] % padding)])
 
 
-def dot_interaction_backward(
-    upstream: Array, x: Array, e: Array, itself: bool = False
-) -> tuple[Array, Array]:
+def dot_interaction_backward(upstream: Array, x: Array, e: Array, itself: bool = False) -> tuple[Array, Array]:
     t = np.concatenate([x[:, None], e], axis=1).astype(np.float64)
     gradient = np.zeros_like(t)
     width = x.shape[1]

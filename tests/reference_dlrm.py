@@ -1,7 +1,8 @@
 """A whole DLRM in NumPy float64: forward, backward, one training step. Nothing here imports tfdlrm.
 
 Configs, weights and batches have the form of the stored runs (`tests/golden/README.md`): `table_k`,
-`table_k_quotient`, `table_k_remainder`, `table_k_projection`, `pooling_k`, `bottom_i_kernel`, `bottom_i_bias`, `top_...`.
+`table_k_quotient`, `table_k_remainder`, `table_k_projection`, `pooling_k`, `bottom_i_kernel`, `bottom_i_bias`,
+`top_...`.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ class ReferenceDLRM:
             split = self.config["qr"]
             parts = oracle.split_bags(bags, split["collisions"])
             names = (f"table_{k}_quotient", f"table_{k}_remainder")
-            return oracle.combine(
-                split["op"], *[oracle.pool(weights[n], b) for n, b in zip(names, parts, strict=True)]
-            )
+            return oracle.combine(split["op"], *[oracle.pool(weights[n], b) for n, b in zip(names, parts, strict=True)])
         vectors = oracle.pool(weights[f"table_{k}"], bags, row_weights=weights.get(f"pooling_{k}"))
         projection = weights.get(f"table_{k}_projection")
         return vectors if projection is None else vectors @ projection
@@ -74,9 +73,7 @@ class ReferenceDLRM:
         if projection is not None:
             found[f"table_{k}_projection"] = oracle.pool(table, bags, row_weights=row_weights).T @ upstream
             upstream = upstream @ projection.T
-        found[f"table_{k}"], weight_gradient = oracle.pool_backward(
-            upstream, table, bags, row_weights=row_weights
-        )
+        found[f"table_{k}"], weight_gradient = oracle.pool_backward(upstream, table, bags, row_weights=row_weights)
         if self.config["pooling"] == "learned":
             found[f"pooling_{k}"] = weight_gradient
         return found
@@ -95,9 +92,7 @@ class ReferenceDLRM:
 
     def probability(self, dense: Array, bags: list[Bags]) -> Array:
         """`[B, 1]`, limited to [t, 1 - t] where 0 < t < 1."""
-        clamped, _ = losses.clamped_logit(
-            self.forward(dense, bags)["logits"], self.config.get("threshold", 0.0)
-        )
+        clamped, _ = losses.clamped_logit(self.forward(dense, bags)["logits"], self.config.get("threshold", 0.0))
         return losses.sigmoid(clamped)
 
     def loss(self, logits: Array, label: Array) -> tuple[float, Array]:
@@ -107,9 +102,7 @@ class ReferenceDLRM:
             low, high = map(float, self.config["loss_weights"].split("-"))
             values, gradient = losses.wbce(logits, label, (low, high), clamp)
         else:
-            values, gradient = {"bce": losses.bce, "mse": losses.mse}[self.config["loss"]](
-                logits, label, clamp
-            )
+            values, gradient = {"bce": losses.bce, "mse": losses.mse}[self.config["loss"]](logits, label, clamp)
         return float(values.mean()), gradient / values.size
 
     def gradients(self, dense: Array, bags: list[Bags], label: Array) -> tuple[float, dict[str, Array]]:

@@ -92,9 +92,7 @@ def test_extreme_logits_are_finite_in_every_precision(name, dtype, clamp):
     x = np.asarray(tf.cast(tf.constant(x), dtype).numpy().astype(np.float64))  # what the dtype can hold
     value, gradient = value_and_gradient(build(clamp), y, tf.cast(tf.constant(x), dtype))
     expected, expected_gradient = reference(x, y, clamp)
-    np.testing.assert_allclose(
-        value, expected.mean(), rtol=1e-6
-    )  # computed in float32, whatever the logits are
+    np.testing.assert_allclose(value, expected.mean(), rtol=1e-6)  # computed in float32, whatever the logits are
     resolution = {"bfloat16": 2**-8, "float16": 2**-11}.get(dtype, 1e-6)
     np.testing.assert_allclose(gradient, expected_gradient / len(x), rtol=resolution, atol=1e-8)
 
@@ -126,9 +124,7 @@ def test_weights_are_of_rows_or_of_entries():
     assert float(loss(y, tf.constant(x), sample_weight=rows)) == pytest.approx(expected, rel=1e-6)
     assert float(loss(y, tf.constant(x), sample_weight=rows[:, None])) == pytest.approx(expected, rel=1e-6)
     entries = np.array([[1.0, 0.0], [2.0, 5.0]], np.float32)
-    assert float(loss(y, tf.constant(x), sample_weight=entries)) == pytest.approx(
-        (each * entries).mean(), rel=1e-6
-    )
+    assert float(loss(y, tf.constant(x), sample_weight=entries)) == pytest.approx((each * entries).mean(), rel=1e-6)
     _, gradient = value_and_gradient(loss, y, x, rows)
     np.testing.assert_allclose(gradient, oracle.bce(x, y)[1] * rows[:, None] / 4, rtol=1e-6)
 

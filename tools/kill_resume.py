@@ -2,7 +2,7 @@
 
     python tools/kill_resume.py --moments 20
 
-Each moment is a run of its own, killed once to three times: at a random time, or while a checkpoint is being
+Each moment is a run of its own, killed once or more (`--kills`): at a random time, or while a checkpoint is being
 written. It is resumed until it ends; then its last checkpoint (rows, slots, dense weights, optimizer, metrics and
 random state), its history and its best epoch must be those of the uninterrupted run, which another interpreter made.
 Exits with 1 where anything differs.
@@ -90,10 +90,12 @@ class KillTest:
         folder: for the runs.
         rows, epochs: size of the run.
         seed: of the moments.
+        kills: of a run, at most.
     """
 
-    def __init__(self, folder: Path, *, rows: int, epochs: int, seed: int) -> None:
+    def __init__(self, folder: Path, *, rows: int, epochs: int, seed: int, kills: int = MAX_KILLS) -> None:
         self._folder = folder
+        self._kills = kills
         self._size = (rows, epochs)
         self._random = random.Random(seed)
         # Forked from a server that has imported everything and done nothing: a session starts at once.
@@ -108,8 +110,9 @@ class KillTest:
         self._finish(self._start(multiprocessing.get_context("spawn"), self.expected, resume=False), self.expected)
         taken = time.monotonic() - began
         again = self._folder / "timed"
-        self._finish(self._start(self._sessions, again, resume=False), again)  # starts the server, too
-        shutil.rmtree(again)
+        starter = self._sessions.Process(target=os.getpid)  # the first one starts the server
+        starter.start()
+        starter.join()
         began = time.monotonic()
         self._finish(self._start(self._sessions, again, resume=False), again)
         self.session_seconds = time.monotonic() - began
@@ -120,7 +123,7 @@ class KillTest:
         folder = self._folder / f"moment-{number}"
         began = time.monotonic()
         kills = []
-        for _ in range(self._random.randint(1, MAX_KILLS)):
+        for _ in range(self._random.randint(1, self._kills)):
             session = self._start(self._sessions, folder, resume=_has_checkpoint(folder))
             if self._random.random() < 0.5:
                 self._wait(session, self._random.uniform(0.0, self.session_seconds))
@@ -215,6 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--moments", type=int, default=20, help="runs that are killed and resumed")
     parser.add_argument("--rows", type=int, default=12_000, help="rows of the data, four fifths of them for training")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=MAX_KILLS, help="of a run, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--keep", type=Path, help="keep the runs in this folder")
     options = parser.parse_args(arguments)
@@ -222,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="kill_resume-") as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        test = KillTest(folder, rows=options.rows, epochs=options.epochs, seed=options.seed)
+        test = KillTest(folder, rows=options.rows, epochs=options.epochs, seed=options.seed, kills=options.kills)
         taken = test.run_uninterrupted()
         numbers = _numbers(sorted((test.expected / "checkpoints").glob("step-*"))[-1])
         print(

@@ -67,6 +67,8 @@ def test_train_then_evaluate_then_predict_then_export(capsys, config_file, tmp_p
     assert "--resume, or give another --model-dir" in one_error(capsys)
     assert run("train", config_file, "--model-dir", model, "--resume", "--quiet") == 0
     assert "best: epoch" in capsys.readouterr().out
+    assert run("train", config_file, "--model-dir", model, "--resume", "--set", "model.top_mlp=[4,1]") == 2
+    assert "cannot resume: the config is not the one this run began with: model.top_mlp" in one_error(capsys)
     assert len((model / "history.csv").read_text().splitlines()) == 3  # the header, and two epochs
 
 
@@ -159,7 +161,9 @@ def test_a_signal_ends_with_its_own_code(capsys, monkeypatch, config_file, name,
     result = TrainResult(model=None, history={}, best=None, books="", test=None, interrupted_by=name)
     monkeypatch.setattr("tfdlrm.training.run.train", lambda *args, **options: result)
     assert run("train", config_file, "--model-dir", "m") == code == 128 + signal.Signals[name]
-    assert f"stopped by {name}; go on with: tfdlrm train {config_file} --model-dir m --resume" in capsys.readouterr().out
+    assert (
+        f"stopped by {name}; go on with: tfdlrm train {config_file} --model-dir m --resume" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

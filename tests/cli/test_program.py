@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import errno
 import io
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import tensorflow as tf
 
 from savedmodels.commands import add_demo, add_export
 from tfdlrm.cli.errors import is_expected, one_line
-from tfdlrm.cli.program import main, own_commands
+from tfdlrm.cli.program import COMMAND_GROUP, build_parser, main, own_commands
 from tfdlrm.data.quarantine import BadRow, BadRowError
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,16 @@ def test_help_names_every_command(capsys):
     assert capsys.readouterr().out.startswith("tfdlrm 0.")
 
 
+def test_setup_cfg_announces_the_commands_of_other_packages():
+    """From the file and not from what is installed, which may be older."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options.entry_points"][COMMAND_GROUP].split("\n")
+    entries = [[part.strip() for part in line.split("=")] for line in lines if line]
+    commands = [EntryPoint(name, value, COMMAND_GROUP).load() for name, value in entries]
+    assert {name for name, _ in entries} == set(build_parser(commands)._subparsers._group_actions[0].choices)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -75,7 +87,10 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys, argv, message):
     ("error", "line"),
     [
         (ValueError("table 'item':\n  too wide."), "table 'item': too wide."),
-        (OSError(errno.EROFS, "Read-only file system", "/m/x"), "/m/x: Read-only file system. Give a place that can be written."),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/m/x"),
+            "/m/x: Read-only file system. Give a place that can be written.",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.csv"), "x.csv: No such file or directory."),
         (FileNotFoundError("x.csv: there is no such file."), "x.csv: there is no such file."),
         (ImportError("Reading needs polars."), "Reading needs polars."),

@@ -89,7 +89,7 @@ def test_what_stands_where() -> None:
 
 
 def test_requests_that_are_not_valid() -> None:
-    with pytest.raises(ValueError, match="layout 'merlin' is unknown. Use one of: tfdlrm, torchrec"):
+    with pytest.raises(ValueError, match=r"layout 'merlin' is unknown\. Use one of: tfdlrm, torchrec"):
         interaction_columns("merlin", 2, 2)
     with pytest.raises(ValueError, match="layout 'nvidia': interact_itself=True is not an option"):
         column_permutation("tfdlrm", "nvidia", 2, 2, interact_itself=True)

@@ -105,8 +105,8 @@ def mlp() -> Iterator[tuple[str, Pair]]:
         yield (
             f"MLP, final_activation={final}",
             (
-                with_gradients(lambda o=ours: o(x), [x, *[w.value for w in ours.trainable_weights]], upstream),
-                with_gradients(lambda t=theirs: t(x), [x, *theirs.trainable_weights], upstream),
+                with_gradients(lambda o=ours, x=x: o(x), [x, *[w.value for w in ours.trainable_weights]], upstream),
+                with_gradients(lambda t=theirs, x=x: t(x), [x, *theirs.trainable_weights], upstream),
             ),
         )
 

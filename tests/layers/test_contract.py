@@ -96,9 +96,7 @@ def _partial(layer: type, *args: Any, **fixed: Any) -> Callable[..., keras.layer
 
 CASES = {
     "mlp": Case(_partial(layers.MLP, [5, 3], seed=1), [(4,)], _mlp(None)),
-    "mlp_relu_at_the_end": Case(
-        _partial(layers.MLP, [5, 3], final_activation="relu", seed=1), [(4,)], _mlp("relu")
-    ),
+    "mlp_relu_at_the_end": Case(_partial(layers.MLP, [5, 3], final_activation="relu", seed=1), [(4,)], _mlp("relu")),
     "mlp_dropout": Case(_partial(layers.MLP, [5, 4, 3], dropout=0.5, seed=1), [(4,)], _mlp(None)),
     "mlp_layer_normalization": Case(
         _partial(layers.MLP, [5, 3], normalization="layer", seed=1), [(4,)], _normalized_mlp("layer")
@@ -108,9 +106,7 @@ CASES = {
     ),
     "dot": Case(_partial(layers.DotInteraction, compiled=True), STACKED, _dot()),
     "dot_one_by_one": Case(_partial(layers.DotInteraction, compiled=False), ONE_BY_ONE, _dot()),
-    "dot_itself_padded": Case(
-        _partial(layers.DotInteraction, True, padding=8, compiled=True), STACKED, _dot(True, 8)
-    ),
+    "dot_itself_padded": Case(_partial(layers.DotInteraction, True, padding=8, compiled=True), STACKED, _dot(True, 8)),
     "dot_without_dense": Case(
         _partial(layers.DotInteraction, padding=4, concat_dense=False, compiled=True), STACKED, _dot(False, 4, 0)
     ),
@@ -156,9 +152,7 @@ def test_forward_is_the_formula(case: Case) -> None:
     np.testing.assert_allclose(layer(as_argument(inputs)).numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("mode", "training"), [("eager", False), ("eager", True), ("graph of unknown batch", True)]
-)
+@pytest.mark.parametrize(("mode", "training"), [("eager", False), ("eager", True), ("graph of unknown batch", True)])
 def test_gradients_are_the_formulas(case: Case, mode: str, training: bool) -> None:
     layer, inputs = built(case), case.inputs(3)
     if training and (getattr(layer, "dropout", 0) or getattr(layer, "normalization", "") == "batch"):

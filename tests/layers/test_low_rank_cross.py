@@ -58,7 +58,7 @@ def test_initial_values_are_torchrecs() -> None:
 
 @pytest.mark.parametrize(("num_layers", "rank"), [(0, 4), (3, 0), (1.5, 4)])
 def test_arguments_that_are_not_valid(num_layers: int, rank: int) -> None:
-    with pytest.raises(ValueError, match="layer 'cross': .* is not a count. Give 1 or more"):
+    with pytest.raises(ValueError, match=r"layer 'cross': .* is not a count\. Give 1 or more"):
         LowRankCross(num_layers, rank, name="cross")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_widths_are_the_references(golden_dir: Path) -> None:
 def test_a_larger_table_is_never_wider(sizes: list[int], alpha: float, width: int, power: bool) -> None:
     found = mixed_dimensions(sizes, alpha, width, power)
     ordered = [dim for _, dim in sorted(zip(sizes, found, strict=True))]
-    assert all(a >= b for a, b in zip(ordered, ordered[1:], strict=False) if a != b)
+    assert all(a >= b for a, b in itertools.pairwise(ordered))
     assert min(found) >= 1
     assert found[sizes.index(min(sizes))] == max(found)
     if power:
@@ -119,5 +120,5 @@ def test_a_width_rounded_up_beyond_the_common_one_is_refused() -> None:
 
 
 def test_a_table_by_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="feature 'c': table='t' is a name. Give the TableConfig"):
+    with pytest.raises(ValueError, match=r"feature 'c': table='t' is a name\. Give the TableConfig"):
         with_mixed_dimensions([FeatureConfig(name="c", table="t")], MixedDimensionConfig(), 16)

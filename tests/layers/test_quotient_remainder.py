@@ -55,12 +55,10 @@ def test_combination_and_its_gradient(operation: str) -> None:
     np.testing.assert_allclose(combined.numpy(), oracle.combine(operation, *vectors), rtol=1e-6)
     upstream = rng.normal(size=combined.shape).astype(np.float32)
     found = tape.gradient(combined, tensors, output_gradients=tf.constant(upstream))
-    for gradient, expected in zip(
-        found, oracle.combine_backward(upstream, operation, *vectors), strict=True
-    ):
+    for gradient, expected in zip(found, oracle.combine_backward(upstream, operation, *vectors), strict=True):
         np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-6)
 
 
 def test_an_unknown_operation_is_refused() -> None:
-    with pytest.raises(ValueError, match="operation='max' is unknown. Use one of 'mult', 'add' and 'concat'"):
+    with pytest.raises(ValueError, match=r"operation='max' is unknown\. Use one of 'mult', 'add' and 'concat'"):
         combine("max", tf.ones([1, 2]), tf.ones([1, 2]))

@@ -129,9 +129,7 @@ def test_updates_by_hand() -> None:
     slots = oracle.new_slots("adagrad", table, 0.1)
     adagrad, _ = oracle.update_table("adagrad", table, slots, ids, gradients, 0.1, epsilon=1e-7, inside=True)
     np.testing.assert_allclose(adagrad[2], 3 - 0.1 * np.array([3, 4]) / np.sqrt([9.1 + 1e-7, 16.1 + 1e-7]))
-    adam, _ = oracle.update_table(
-        "lazy_adam", table, oracle.new_slots("lazy_adam", table), ids, gradients, 0.1
-    )
+    adam, _ = oracle.update_table("lazy_adam", table, oracle.new_slots("lazy_adam", table), ids, gradients, 0.1)
     np.testing.assert_allclose(adam[[0, 2]], [[0.9, 0.9], [2.9, 2.9]], rtol=1e-6)  # the first step is lr * sign(g)
     clipped, _ = oracle.update_table("sgd", table, {}, ids, gradients, 1.0, clipnorm=1.0)
     np.testing.assert_allclose(np.linalg.norm(table - clipped), 1.0)
@@ -149,7 +147,5 @@ def test_ftrl_by_hand() -> None:
     z = 1 + np.sqrt(5.0) - (3 - 2) / 0.5 * 1.0  # sigma = (sqrt(9) - sqrt(4)) / lr
     np.testing.assert_allclose(new["linear"], [[z]])
     np.testing.assert_allclose(updated, [[(0.5 - z) / (3 / 0.5 + 2)]])
-    held, _ = oracle.update_table(
-        "ftrl", table, slots, np.array([0]), np.array([[np.sqrt(5.0)]]), 0.5, l1=9.0
-    )
+    held, _ = oracle.update_table("ftrl", table, slots, np.array([0]), np.array([[np.sqrt(5.0)]]), 0.5, l1=9.0)
     assert held[0, 0] == 0.0

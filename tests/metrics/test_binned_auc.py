@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tfdlrm.metrics import PRAUC, BinnedAUC
-from tfdlrm.metrics.binned_auc import SOFTNESS
+from tfdlrm.metrics.binned_auc import SOFTNESS, prefix_sum
 
 LOGITS = st.floats(-1e5, 1e5, width=32) | st.floats(-3, 3, width=32) | st.sampled_from([0.0, -2.0, math.inf, -math.inf])
 ROWS = st.lists(st.tuples(st.integers(0, 1), LOGITS), min_size=2, max_size=50)
@@ -58,6 +58,12 @@ def test_both_are_exact_for_the_binned_scores(rows, num_bins):
         metric.update_state(labels, logits)
         if 0 < labels.sum() < len(labels):
             assert float(metric.result()) == pytest.approx(score(labels, bins), abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 1000])
+def test_prefix_sum_is_cumsum(length):
+    counts = np.random.default_rng(0).integers(0, 2**40, length).astype(np.float64)
+    np.testing.assert_array_equal(prefix_sum(tf.constant(counts)).numpy(), np.cumsum(counts))
 
 
 def test_order_of_bins_is_order_of_logits():

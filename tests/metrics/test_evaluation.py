@@ -78,12 +78,12 @@ def test_tasks():
     got = evaluate_arrays(labels, logits, weights=weights, tasks=["click", "buy"])
     for task, name in enumerate(["click", "buy"]):
         alone = evaluate_arrays(labels[:, task], logits[:, task], weights=weights)
-        assert {f"{name}/{key}": value for key, value in alone.items()}.items() <= got.items()
-    assert "task_1/auc" in evaluate_arrays(labels, logits)
+        assert {f"{name}_{key}": value for key, value in alone.items()}.items() <= got.items()
+    assert "task_1_auc" in evaluate_arrays(labels, logits)
     entry_weights = np.stack([weights, weights[::-1]], axis=1)
     got = evaluate_arrays(labels, logits, weights=entry_weights)
     alone = evaluate_arrays(labels[:, 1], logits[:, 1], weights=weights[::-1])
-    assert got["task_1/log_loss"] == alone["log_loss"]
+    assert got["task_1_log_loss"] == alone["log_loss"]
     with pytest.raises(ValueError, match=r"3 task names for 2 task"):
         evaluate_arrays(labels, logits, tasks=["a", "b", "c"])
 

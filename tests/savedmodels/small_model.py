@@ -47,7 +47,10 @@ def features(batch_size: int, seed: int = 0) -> dict:
         "dense": tf.random.stateless_normal([batch_size, 2], [seed, 1]),
         "user": draw([batch_size], 300),
         "last items": draw([batch_size, 3], 50),
-        "genres": (genres, genres.with_flat_values(tf.random.stateless_uniform(tf.shape(genres.flat_values), [seed, 2]))),
+        "genres": (
+            genres,
+            genres.with_flat_values(tf.random.stateless_uniform(tf.shape(genres.flat_values), [seed, 2])),
+        ),
         "query": draw([batch_size], 2**62),
         "tags": bags(50, 2),
     }

@@ -1,4 +1,4 @@
-"""`tfdlrm demo`: model beside teacher, one request beside the model, and an exit code that says whether both are well."""
+"""`tfdlrm demo`: model beside teacher, one request beside the model, and an exit code that says if both are well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from tfdlrm.training import demo
 def small_preset(monkeypatch):
     """The demo on few rows of three columns."""
     data = DataConfig(
-        format="synthetic", split="time", synthetic=SyntheticConfig(num_rows=6000, num_dense=2, vocabulary_sizes=(9, 5, 3))
+        format="synthetic",
+        split="time",
+        synthetic=SyntheticConfig(num_rows=20000, num_dense=2, vocabulary_sizes=(9, 5, 3)),
     )
     config = replace(preset("quickstart"), data=data)
     config = apply_overrides(config, ["train.global_batch_size=64", "train.learning_rate=0.1"])
@@ -47,7 +49,7 @@ def run(folder: Path) -> int:
 def test_the_demo_compares_exports_and_serves(capsys, tmp_path):
     assert run(tmp_path / "demo") == 0
     out = capsys.readouterr().out
-    assert "600 rows not trained on" in out
+    assert "2,000 rows not trained on" in out
     assert "below the best possible, within 0.01" in out
     assert "apart, within 1e-6" in out
     assert (tmp_path / "demo" / "export" / "1" / "saved_model.pb").is_file()
@@ -81,12 +83,12 @@ def test_files_of_others_are_left_alone(capsys, tmp_path):
 def test_the_teacher_is_the_best_on_its_own_labels(tmp_path):
     with demo.demo_folder(tmp_path / "demo") as folder:
         result = demo.run_demo(folder, verbose=0)
-    assert result.metrics["rows"] == result.best["rows"] == 600
+    assert result.metrics["rows"] == result.best["rows"] == 2000
     assert result.auc_gap == result.best["auc"] - result.metrics["auc"]
     assert result.metrics["base_rate"] == result.best["base_rate"]
-    # 600 rows: the labels drawn are as good as those expected within sampling error, 3 / sqrt(600)
-    assert np.isclose(result.expected_auc, result.best["auc"], atol=3 / np.sqrt(600))
-    assert np.isclose(result.expected_log_loss, result.best["log_loss"], atol=3 / np.sqrt(600))
+    # 2000 rows: the labels drawn are as good as those expected within sampling error, 3 / sqrt(2000)
+    assert np.isclose(result.expected_auc, result.best["auc"], atol=3 / np.sqrt(2000))
+    assert np.isclose(result.expected_log_loss, result.best["log_loss"], atol=3 / np.sqrt(2000))
 
 
 def test_data_without_a_teacher_are_refused(tmp_path):

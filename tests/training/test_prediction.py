@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from tests.training.csv_run import csv_run, write_rows
+from tests.training.csv_run import SPEC, csv_run, write_rows
 from tfdlrm.data.open import open_rows
-from tfdlrm.training.prediction import load_run, open_file, predict_file, scored_batches
+from tfdlrm.training.prediction import (
+    ScoredBatch,
+    load_run,
+    open_file,
+    predict_file,
+    score_frame,
+    scored_batches,
+)
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +143,20 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path, output, e
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(error, match=message):
         predict_file(tmp_path / "no model", data, tmp_path / output)
+
+
+def test_of_several_tasks_each_has_columns_of_its_own():
+    spec = replace(SPEC, labels=("click", "buy"))
+    logits = np.array([[0.0, 1.0], [2.0, -1.0]], np.float32)
+    keys = {"session": np.array([b"a", b"b"], object), "row_id": np.array([0, 1])}
+    batch = ScoredBatch(labels=np.array([[0, 1], [1, 0]], np.float32), logits=logits, keys=keys)
+    frame = score_frame(batch, spec, labelled=True)
+    tasks = ["probability_click", "probability_buy", "logit_click", "logit_buy"]
+    assert frame.columns == ["row_id", "session", "click", "buy", *tasks]
+    assert frame["logit_buy"].to_list() == [1.0, -1.0]
+    assert frame["session"].to_list() == ["a", "b"]
+    with pytest.raises(ValueError, match="two columns 'session'"):
+        score_frame(batch, replace(spec, labels=("session", "buy")), labelled=True)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

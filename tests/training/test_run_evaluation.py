@@ -60,7 +60,7 @@ def test_rows_without_labels_have_no_metrics(model_dir, tmp_path):
 
 
 def test_a_part_that_is_not_there_is_named(model_dir, tmp_path):
-    with pytest.raises(ValueError, match="part='test' names a part.*is given"):
+    with pytest.raises(ValueError, match=r"part='test' names a part.*is given"):
         evaluate_run(model_dir, data=tmp_path / "new.csv", part="test")
 
 

@@ -16,12 +16,14 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="exact metrics of a trained model",
-        description="Exact metrics of a trained model, on the test part of its own data or on the rows of another file.",
+        description="Exact metrics of a trained model, on the test part of its own data or on the rows of a file.",
     )
     add_model(parser)
     rows = parser.add_mutually_exclusive_group()
     rows.add_argument("--data", metavar="PATH", help="labelled rows; default: a part of the run's own data")
-    rows.add_argument("--part", choices=("test", "validation", "train"), help="default: the first of them that there is")
+    rows.add_argument(
+        "--part", choices=("test", "validation", "train"), help="default: the first of them that there is"
+    )
     add_reading(parser)
     parser.add_argument("--group-by", metavar="KEY", help="key column of the grouped AUC (GAUC)")
     parser.add_argument("--json", metavar="FILE", help="write the metrics there as well")

@@ -13,8 +13,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="score the rows of a file",
-        description="Score the rows of a file, with or without labels, and write row ids, keys, labels if there are any, "
-        "probability and logit, in the order of the rows.",
+        description="Score the rows of a file, with or without labels, and write row ids, keys, labels if there are "
+        "any, probability and logit, in the order of the rows.",
     )
     add_model(parser)
     parser.add_argument("--data", required=True, metavar="PATH", help="the rows")

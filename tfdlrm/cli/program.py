@@ -128,4 +128,3 @@ def main(argv: Sequence[str] | None = None, commands: Iterable[AddCommand] | Non
             raise
         print(f"tfdlrm: error: {one_line(error)}", file=sys.stderr)
         return EXIT_USAGE
-

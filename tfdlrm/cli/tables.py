@@ -33,7 +33,9 @@ def format_number(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.6f}"
 
 
-def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Sequence[int] = (0,)) -> None:
+def print_table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Sequence[int] = (0,)
+) -> None:
     """Prints one table; columns that hold no text are aligned to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

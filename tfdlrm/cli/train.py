@@ -120,7 +120,9 @@ def _model_dir(arguments: argparse.Namespace) -> Path:
         return Path(arguments.model_dir)
     if arguments.config in preset_names():
         return Path(RUNS, arguments.config)
-    raise ValueError(f"--model-dir is missing, and {arguments.config!r} is a file. Give a folder, such as {RUNS}/first.")
+    raise ValueError(
+        f"--model-dir is missing, and {arguments.config!r} is a file. Give a folder, such as {RUNS}/first."
+    )
 
 
 def _refuse_other_files(folder: Path) -> None:

@@ -89,13 +89,13 @@ def parse_hex(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
     if cells.dtype != pl.String:
         values, wrong = parse_integers(cells.fill_null(0))
     else:
-        integers = _integers_of_text(cells, base=16, empty="0")
-        values, wrong = integers.fill_null(0), integers.is_null().to_numpy()
-    low, high = (values.min(), values.max()) if len(values) else (0, 0)
-    if low < 0:
-        wrong = wrong | (values < 0).to_numpy()
+        parsed = _integers_of_text(cells, base=16, empty="0")
+        values, wrong = parsed.fill_null(0), parsed.is_null().to_numpy()
+    integers = values.to_numpy()
+    if integers.min(initial=0) < 0:
+        wrong = wrong | (integers < 0)
         values = values.clip(0, None)
-    return (values.cast(pl.UInt32) if high < 2**32 else values), wrong
+    return (values.cast(pl.UInt32) if integers.max(initial=0) < 2**32 else values), wrong
 
 
 def _integers_of_text(cells: pl.Series, *, base: int, empty: str = "") -> pl.Series:

@@ -111,12 +111,32 @@ def _gunzip(stream: BinaryIO) -> Iterator[bytes]:
                 if not data:
                     break
                 member = zlib.decompressobj(_GZIP_WINDOW_BITS)
+            before = member.copy()
             try:
-                within = True
-                yield member.decompress(data)
+                piece = member.decompress(data)
             except zlib.error as error:
+                yield from _readable(before, data)
                 raise DamagedFileError(f"the gzip data are corrupt ({error})") from error
             within = not member.eof
+            yield piece
             data = member.unused_data
     if within:
         raise DamagedFileError("the gzip file ends early: it was cut off")
+
+
+def _readable(member: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+    """What stands before an error, but for the last byte where that is a wrong checksum.
+
+    zlib keeps back the whole output of a call that fails, so ever shorter calls are made.
+    """
+    for num_bytes in (2**16, 2**8, 1):
+        while True:
+            attempt = member.copy()
+            try:
+                piece = attempt.decompress(data, num_bytes)
+            except zlib.error:
+                break
+            member, data = attempt, attempt.unconsumed_tail
+            yield piece
+            if not piece and not data:
+                return

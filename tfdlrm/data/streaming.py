@@ -53,6 +53,8 @@ class StreamingDataset(Dataset):
         order = permutation(plan.seed, epoch, self.num_blocks) if plan.shuffle else np.arange(self.num_blocks)
         skip = start_batch * plan.batch_size
         left = min(plan.num_batches(self.num_rows) * plan.batch_size, self.num_rows) - skip
+        if left <= 0:
+            return
         carried: list[Columns] = []
         num_carried = 0
         for window, blocks in enumerate(_groups(order, SHUFFLE_BLOCKS if plan.shuffle else 1)):

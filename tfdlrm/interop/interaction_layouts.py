@@ -65,7 +65,8 @@ def interaction_columns(
         positions = [(i, j) for i in range(len(vectors)) for j in range(i + 1, len(vectors))]
     else:
         positions = [(i, j) for i in range(len(vectors)) for j in range(i + int(interact_itself))]
-    pairs: list[Column] = [("pair", *sorted((vectors[i], vectors[j]), reverse=True)) for i, j in positions]
+    named = [(vectors[i], vectors[j]) for i, j in positions]
+    pairs: list[Column] = [("pair", max(pair), min(pair)) for pair in named]
     dense: list[Column] = [("dense", k) for k in range(embedding_dim)]
     return {"nvidia": [*pairs, *dense], "keras_rs": pairs}.get(layout, [*dense, *pairs])
 
@@ -118,7 +119,7 @@ def column_permutation(
     )
     if wanted and not all(column in columns for column in wanted):
         raise ValueError(
-            f"layout {source!r} has no dense part and {target!r} has. Concatenate the dense vector in front of it first "
-            "and take the source as 'tfdlrm'."
+            f"layout {source!r} has no dense part and {target!r} has. Concatenate the dense vector in front of it "
+            "first and take the source as 'tfdlrm'."
         )
     return np.array([columns[column] for column in wanted], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from tfdlrm.layers.vector_inputs import (
     pad_columns,
     pad_to,
     padded_width,
-    vector_shapes,
+    vector_sizes,
 )
 
 
@@ -47,9 +48,7 @@ class ConcatInteraction(keras.layers.Layer):
         return pad_to(join_vectors(inputs), self._output_width)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
-        width = 0
-        for _, *sizes in vector_shapes(self.name, input_shape):
-            width += sizes[0] * sizes[-1] if len(sizes) == 2 else sizes[0]
+        width = sum(math.prod(size) for size in vector_sizes(self.name, input_shape))
         return batch_size(input_shape), padded_width(width, self.padding)
 
     def get_config(self) -> dict[str, Any]:

@@ -33,9 +33,7 @@ class XavierNormal(keras.initializers.RandomNormal):
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Values for a kernel `[fan_in, fan_out]`."""
         if len(shape) != 2:
-            raise ValueError(
-                f"XavierNormal: shape={tuple(shape)} is not that of a kernel. Give [fan_in, fan_out]."
-            )
+            raise ValueError(f"XavierNormal: shape={tuple(shape)} is not that of a kernel. Give [fan_in, fan_out].")
         fan_in, fan_out = shape
         return _normal(shape, math.sqrt(2.0 / (fan_in + fan_out)), self.seed, dtype)
 

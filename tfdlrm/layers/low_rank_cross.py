@@ -55,9 +55,7 @@ class LowRankCross(keras.layers.Layer):
         for layer in range(self.num_layers):
             self.v_kernels.append(self._kernel(f"layer_{layer}_V", (width, self.rank), layer, 0))
             self.w_kernels.append(self._kernel(f"layer_{layer}_W", (self.rank, width), layer, 1))
-            self.biases.append(
-                self.add_weight(name=f"layer_{layer}_bias", shape=(width,), initializer="zeros")
-            )
+            self.biases.append(self.add_weight(name=f"layer_{layer}_bias", shape=(width,), initializer="zeros"))
 
     def _kernel(self, name: str, shape: tuple[int, int], *path: int) -> keras.Variable:
         return self.add_weight(name=name, shape=shape, initializer=XavierNormal(derived_seed(self.seed, *path)))

@@ -41,9 +41,7 @@ def pair_products(rows: tf.Tensor, head: tf.Tensor, interact_itself: bool, width
     return _pick(products, head, *pair_indices(num_vectors, interact_itself), width=width)
 
 
-def compiled_pair_products(
-    rows: tf.Tensor, head: tf.Tensor, interact_itself: bool, width: int
-) -> tf.Tensor:
+def compiled_pair_products(rows: tf.Tensor, head: tf.Tensor, interact_itself: bool, width: int) -> tf.Tensor:
     """`pair_products` for training: the same forward pass, and a gradient in one matrix product.
 
     With S `[N, N]` the symmetric matrix of the pairs' gradients (the diagonal doubled), d rows = S rows: no scatter

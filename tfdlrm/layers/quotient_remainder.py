@@ -66,6 +66,4 @@ def combine(operation: str, quotient_vector: Any, remainder_vector: Any) -> Any:
         return quotient_vector + remainder_vector
     if operation == "concat":
         return keras.ops.concatenate([quotient_vector, remainder_vector], axis=-1)
-    raise ValueError(
-        f"quotient-remainder: operation={operation!r} is unknown. Use one of 'mult', 'add' and 'concat'."
-    )
+    raise ValueError(f"quotient-remainder: operation={operation!r} is unknown. Use one of 'mult', 'add' and 'concat'.")

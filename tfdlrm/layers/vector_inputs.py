@@ -16,8 +16,8 @@ import tensorflow as tf
 Shape = tuple[int | None, ...]
 
 
-def vector_shapes(owner: str, input_shape: Any) -> list[Shape]:
-    """The shapes in order, whatever their nesting.
+def vector_sizes(owner: str, input_shape: Any) -> list[tuple[int, ...]]:
+    """The shapes behind the batch, in order, whatever their nesting: (D,), and (F, D) for a stacked e.
 
     Args:
         owner: the layer's name, for messages.
@@ -29,12 +29,13 @@ def vector_shapes(owner: str, input_shape: Any) -> list[Shape]:
     shapes = _flatten_shapes(input_shape)
     ranks = [len(shape) for shape in shapes]
     good = bool(ranks) and (all(rank == 2 for rank in ranks) or ranks == [2, 3])
-    if not good or any(size is None for shape in shapes for size in shape[1:]):
+    sizes = [tuple(size for size in shape[1:] if size is not None) for shape in shapes]
+    if not good or any(len(known) != rank - 1 for known, rank in zip(sizes, ranks, strict=True)):
         raise ValueError(
             f"layer {owner!r}: inputs of shapes {shapes} cannot be combined. Give [x, e] with x [B, D] and "
             "e [B, F, D], or [x, e1, .., eF] with each [B, D]; only B may be unknown."
         )
-    return shapes
+    return sizes
 
 
 def num_vectors_and_width(owner: str, input_shape: Any) -> tuple[int, int]:
@@ -43,14 +44,14 @@ def num_vectors_and_width(owner: str, input_shape: Any) -> tuple[int, int]:
     Raises:
         ValueError: the widths differ.
     """
-    shapes = vector_shapes(owner, input_shape)
-    widths = [shape[-1] for shape in shapes]
+    sizes = vector_sizes(owner, input_shape)
+    widths = [size[-1] for size in sizes]
     if len(set(widths)) > 1:
         raise ValueError(
             f"layer {owner!r}: the dense vector has width {widths[0]}, the features {widths[1:]}. Make the last "
             "unit of the bottom MLP and the features' embedding_dim equal."
         )
-    return sum(shape[1] if len(shape) == 3 else 1 for shape in shapes), widths[0]
+    return sum(size[0] if len(size) == 2 else 1 for size in sizes), widths[0]
 
 
 def batch_size(input_shape: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfdlrm.metrics.binary_metric import BinaryMetric
@@ -13,14 +14,27 @@ from tfdlrm.metrics.binary_metric import BinaryMetric
 # With 4096 bins one is 0.002 wide at x = 0, 0.007 at -3.5 (a click rate of 3 %) and 0.05 at 16.
 SOFTNESS = 4.0
 DEFAULT_NUM_BINS = 4096
+_BLOCK = 16
 _LARGE_LOGIT = 1e9  # infinity would give inf / inf
+
+
+def prefix_sum(values: tf.Tensor) -> tf.Tensor:
+    """`tf.cumsum` of a `[N]` tensor of static length.
+
+    The kernel of tf.cumsum takes 12 ns an element on a CPU; a product with a triangle does 16 elements at once.
+    """
+    length = values.shape[0]
+    blocks = tf.reshape(tf.pad(values, [[0, -length % _BLOCK]]), [-1, _BLOCK])
+    inside = tf.matmul(blocks, tf.constant(np.triu(np.ones((_BLOCK, _BLOCK))), values.dtype))
+    before = tf.cumsum(inside[:, -1], exclusive=True)
+    return tf.reshape(inside + before[:, tf.newaxis], [-1])[:length]
 
 
 class ScoreHistogram(BinaryMetric):
     """Weight of positives and negatives in each bin of the logit; abstract.
 
-    Rows of one bin count as tied. `counts` is `[num_bins + 1, 2]` (positives, negatives); the last row counts
-    NaN scores, and one of them makes the result NaN.
+    Rows of one bin count as tied. `counts` is `[2 * (num_bins + 1)]`: positives, then negatives, and the last bin
+    of each counts NaN scores, one of which makes the result NaN.
 
     Args:
         num_bins: of the logit, 2 or more; work and memory a step grow with it.
@@ -42,7 +56,7 @@ class ScoreHistogram(BinaryMetric):
         if num_bins < 2:
             raise ValueError(f"{type(self).__name__}: num_bins={num_bins!r} is too small. Give 2 or more.")
         self.num_bins = int(num_bins)
-        self.counts = self.add_variable((self.num_bins + 1, 2), "zeros", dtype=self.dtype, name="counts")
+        self.counts = self.add_variable((2 * (self.num_bins + 1),), "zeros", dtype=self.dtype, name="counts")
 
     def update_rows(self, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None) -> None:
         logits = scores if self.from_logits else tf.math.log(scores) - tf.math.log1p(-scores)
@@ -52,28 +66,33 @@ class ScoreHistogram(BinaryMetric):
         position = half + half * (logits / (SOFTNESS + tf.abs(logits)))
         bins = tf.minimum(tf.cast(position, tf.int32), self.num_bins - 1)
         bins = tf.where(not_a_number, self.num_bins, bins)
-        classes = tf.stack([labels, 1.0 - labels], axis=1)
+        positive, negative = labels, 1.0 - labels
         if weights is not None:
-            classes *= weights[:, tf.newaxis]
-        # a dense addition: on-read variables of a strategy have no scatter
-        self.counts.assign_add(tf.math.unsorted_segment_sum(tf.cast(classes, self.dtype), bins, self.num_bins + 1))
+            positive, negative = positive * weights, negative * weights
+        # One flat sum for both classes is half the time of a [B, 2] one. It is added densely: the on-read
+        # variables of a strategy have no scatter.
+        added = tf.cast(tf.concat([positive, negative], axis=0), self.dtype)
+        both = tf.concat([bins, bins + (self.num_bins + 1)], axis=0)
+        self.counts.assign_add(tf.math.unsorted_segment_sum(added, both, 2 * (self.num_bins + 1)))
 
     def histogram(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Positives and negatives of each bin, ascending, both `[num_bins]`, and the weight of NaN scores."""
         counts = tf.convert_to_tensor(self.counts)
-        return counts[:-1, 0], counts[:-1, 1], tf.reduce_sum(counts[-1])
+        positives, negatives = tf.split(counts, 2)
+        return positives[:-1], negatives[:-1], positives[-1] + negatives[-1]
 
     def binned_auc(self) -> tf.Tensor:
         """ROC AUC of the binned scores."""
         positives, negatives, num_nan = self.histogram()
-        won = tf.reduce_sum(positives * (tf.cumsum(negatives) - 0.5 * negatives))
+        won = tf.reduce_sum(positives * (prefix_sum(negatives) - 0.5 * negatives))
         auc = won / (tf.reduce_sum(positives) * tf.reduce_sum(negatives))
         return tf.where(num_nan > 0, tf.constant(float("nan"), self.dtype), auc)
 
     def binned_average_precision(self) -> tf.Tensor:
         """Average precision of the binned scores."""
         positives, negatives, num_nan = self.histogram()
-        true, false = tf.cumsum(positives, reverse=True), tf.cumsum(negatives, reverse=True)
+        positives, negatives = tf.reverse(positives, [0]), tf.reverse(negatives, [0])  # from the highest score
+        true, false = prefix_sum(positives), prefix_sum(negatives)
         precision = tf.math.divide_no_nan(true, true + false)
         average_precision = tf.reduce_sum(positives * precision) / tf.reduce_sum(positives)
         return tf.where(num_nan > 0, tf.constant(float("nan"), self.dtype), average_precision)

@@ -153,7 +153,7 @@ def evaluate_arrays(
         memory_bytes: limit of what the AUC holds beside the arrays.
 
     Returns:
-        As `EvaluationAccumulator.result`; where T > 1 each key is preceded by its task's name and a slash.
+        As `EvaluationAccumulator.result`; where T > 1 each name comes after its task's: `click_auc`.
 
     Raises:
         ValueError: shapes differ, or a value is not valid (a NaN score for example; the message has the
@@ -195,7 +195,7 @@ def evaluate_arrays(
                 None if columns["groups"] is None else columns["groups"][piece],
                 None if weight is None else weight[piece],
             )
-        prefix = f"{name}/" if num_tasks > 1 else ""
+        prefix = f"{name}_" if num_tasks > 1 else ""
         metrics.update({prefix + key: value for key, value in evaluation.result().items()})
     return metrics
 

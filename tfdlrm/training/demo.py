@@ -71,8 +71,8 @@ def run_demo(folder: Path, config: ExperimentConfig | None = None, *, verbose: i
     teacher = best_possible(data.test) if data.test is not None else None
     if teacher is None:
         raise ValueError(
-            f"DataConfig: format={config.data.format!r}, split={config.data.split!r}: the demo needs synthetic rows and a "
-            "test part. Set format: synthetic and split: time."
+            f"DataConfig: format={config.data.format!r}, split={config.data.split!r}: the demo needs synthetic "
+            "rows and a test part. Set format: synthetic and split: time."
         )
     result = train(config, folder / MODEL, data=data, verbose=verbose)
     if result.test is None:

@@ -18,6 +18,7 @@ from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.open import BadRowsMode, open_rows
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
+from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.model_dir import ModelDir
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ class ScoredBatch:
         return tf.sigmoid(self.logits).numpy()
 
 
-def scored_batches(
-    model: keras.Model, dataset: Dataset, batch_size: int = SCORING_BATCH_SIZE
-) -> Iterator[ScoredBatch]:
+def scored_batches(model: keras.Model, dataset: Dataset, batch_size: int = SCORING_BATCH_SIZE) -> Iterator[ScoredBatch]:
     """Scores a dataset, every row once and in order.
 
     Args:
@@ -191,7 +190,9 @@ def open_file(
 def _check_output(output: Path, data: Path) -> None:
     if output.suffix not in (*SEPARATORS, PARQUET):
         known = ", ".join((*SEPARATORS, PARQUET))
-        raise ValueError(f"{output}: {output.suffix or 'no suffix'} is not a format of scores. Name it one of: {known}.")
+        raise ValueError(
+            f"{output}: {output.suffix or 'no suffix'} is not a format of scores. Name it one of: {known}."
+        )
     if output.is_dir():
         raise IsADirectoryError(f"{output}: a folder, where the file of scores is to be written. Give a file.")
     if not output.parent.is_dir():
@@ -205,26 +206,31 @@ def _frames(model: keras.Model, dataset: Dataset, batch_size: int) -> tuple[Iter
     batches = scored_batches(model, dataset, batch_size)
     first = next(batches)
     labelled = not np.isnan(first.labels).all()
-    names = dataset.spec.labels
 
     def frames() -> Iterator[pl.DataFrame]:
-        yield _frame(first, names, labelled)
+        yield score_frame(first, dataset.spec, labelled=labelled)
         for batch in batches:
-            yield _frame(batch, names, labelled)
+            yield score_frame(batch, dataset.spec, labelled=labelled)
 
     return frames(), labelled
 
 
-def _frame(batch: ScoredBatch, tasks: tuple[str, ...], labelled: bool) -> pl.DataFrame:
+def score_frame(batch: ScoredBatch, spec: FeatureSpec, *, labelled: bool) -> pl.DataFrame:
+    """The lines of the file of scores: `row_id`, keys, labels if there are any, probabilities, logits.
+
+    Raises:
+        ValueError: two columns would have one name.
+    """
     from tfdlrm.data.polars_extra import pl
 
-    order = sorted(batch.keys, key=lambda name: name != ROW_ID)  # row_id first, the others in the schema's order
-    columns = [(name, _texts(batch.keys[name])) for name in order]
+    tasks = spec.labels
+    keys = dict.fromkeys([ROW_ID, *spec.keys])
+    columns: list[tuple[str, np.ndarray | list[str]]] = [(name, _texts(batch.keys[name])) for name in keys]
     if labelled:
         columns += [(name, batch.labels[:, task]) for task, name in enumerate(tasks)]
-    for kind, values in (("probability", batch.probabilities), ("logit", batch.logits)):
-        columns += [(kind if len(tasks) == 1 else f"{kind}_{name}", values[:, k]) for k, name in enumerate(tasks)]
-    frame: dict[str, np.ndarray] = {}
+    for kind, scores in (("probability", batch.probabilities), ("logit", batch.logits)):
+        columns += [(kind if len(tasks) == 1 else f"{kind}_{name}", scores[:, k]) for k, name in enumerate(tasks)]
+    frame: dict[str, np.ndarray | list[str]] = {}
     for name, values in columns:
         if name in frame:
             raise ValueError(f"the file of scores would have two columns {name!r}. Rename the key or label {name!r}.")

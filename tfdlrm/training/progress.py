@@ -12,6 +12,7 @@ import keras
 from tfdlrm.training.run_state import RunState
 
 LINE_EVERY_SECONDS = 15.0
+BAR_EVERY_SECONDS = 0.1
 _SHOWN = ("loss", "auc", "accuracy")
 _SHOWN_AT_END = (*_SHOWN, "val_auc", "val_log_loss", "val_gauc")
 
@@ -49,7 +50,7 @@ class Progress(keras.callbacks.Callback):
         self._clock = SampleClock()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._epoch_began = self._last_line = time.monotonic()
+        self._epoch_began = self._last_shown = time.monotonic()
         self._clock.begin()
         if self._stream.isatty():
             from rich.console import Console
@@ -71,17 +72,24 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         rows = self._rows(self._state.batch)
         self._clock.count(rows)
+        now = time.monotonic()
+        if now - self._last_shown < (self._line_every if self._bar is None else BAR_EVERY_SECONDS):
+            return
+        self._last_shown = now
+        detail = self._detail(rows, logs or {})
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._state.batch, detail=self._detail(rows, logs or {}))
-        elif time.monotonic() - self._last_line >= self._line_every:
-            self._last_line = time.monotonic()
+            self._bar.update(self._task, completed=self._state.batch, detail=detail)
+        else:
             step = f"step {self._state.batch}/{self._state.batches_per_epoch}"
-            self._print(f"epoch {self._state.epoch + 1}/{self._epochs}  {step}  {self._detail(rows, logs or {})}")
+            self._print(f"epoch {self._state.epoch + 1}/{self._epochs}  {step}  {detail}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        ended = self._state.has_ended(epoch)
+        if self._bar is not None and ended:
+            self._bar.update(self._task, completed=self._state.batches_per_epoch)
         self._end_bar()
         place = f"epoch {epoch + 1}/{self._epochs}"
-        if not self._state.has_ended(epoch):
+        if not ended:
             self._print(f"{place}  stopped at step {self._state.batch}")
             return
         spent = timedelta(seconds=round(time.monotonic() - self._epoch_began))

@@ -63,7 +63,9 @@ def evaluate_run(
         0.6174
     """
     if data is not None and part is not None:
-        raise ValueError(f"part={part!r} names a part of the run's own data, and data={str(data)!r} is given. Drop one.")
+        raise ValueError(
+            f"part={part!r} names a part of the run's own data, and data={str(data)!r} is given. Drop one."
+        )
     model, config, preprocessing = load_run(model_dir, checkpoint)
     bad_rows = bad_rows or config.train.bad_rows
     if data is not None:
@@ -82,7 +84,9 @@ def _part(
     splits = open_dataset(config.data, bad_rows=bad_rows, preprocessing=preprocessing)
     name = part or next(name for name in PARTS if name in splits.parts)
     if name not in splits.parts:
-        raise ValueError(f"the data of this run have no {name} part. There are: {', '.join(splits.parts)}. Or give --data.")
+        raise ValueError(
+            f"the data of this run have no {name} part. There are: {', '.join(splits.parts)}. Or give --data."
+        )
     return splits.parts[name], f"{name} part", splits.books
 
 

@@ -80,8 +80,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         ):
             if not getattr(self, name) >= minimum:
                 raise ValueError(
-                    f"WarmupPolynomialDecay: {name}={getattr(self, name)!r} is not valid. "
-                    f"Give {minimum} or more."
+                    f"WarmupPolynomialDecay: {name}={getattr(self, name)!r} is not valid. Give {minimum} or more."
                 )
         if self.num_decay_steps and self.decay_start_step < self.warmup_steps:
             raise ValueError(
@@ -133,8 +132,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         """The rate at a step counted from 0, a scalar float32."""
         step = tf.cast(keras.ops.convert_to_tensor(step), tf.int64) // self.gradient_accumulation_steps + 1
         warmup, start, decay = (
-            tf.constant(count, tf.int64)
-            for count in (self.warmup_steps, self.decay_start_step, self.num_decay_steps)
+            tf.constant(count, tf.int64) for count in (self.warmup_steps, self.decay_start_step, self.num_decay_steps)
         )
         base = tf.constant(self.base_learning_rate, tf.float64)
         one = tf.constant(1, tf.int64)  # a policy without warmup or decay must not divide by 0

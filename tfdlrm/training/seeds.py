@@ -91,7 +91,9 @@ def train_seeds(
     present = [folder for folder in folders.values() if (folder / "checkpoints").is_dir()]
     if present and not resume:
         # before hours are spent on the seeds that come first
-        raise FileExistsError(f"{present[0]}: there is a run here. Go on with it by --resume, or give another --model-dir.")
+        raise FileExistsError(
+            f"{present[0]}: there is a run here. Go on with it by --resume, or give another --model-dir."
+        )
     data = open_dataset(config.data, bad_rows=config.train.bad_rows, quarantine_dir=model_dir)
     if data.test is None:
         raise ValueError(
@@ -108,9 +110,7 @@ def train_seeds(
         assert result.best is not None
         assert result.test is not None
         best = result.best
-        runs.append(
-            SeedResult(seed=seed, best_epoch=best["epoch"] + 1, validation=best["value"], test=result.test)
-        )
+        runs.append(SeedResult(seed=seed, best_epoch=best["epoch"] + 1, validation=best["value"], test=result.test))
         del result
         keras.backend.clear_session()  # or the graphs of all seeds would stay until the end
     return SeedResults(monitor=config.train.monitor, runs=tuple(runs))
