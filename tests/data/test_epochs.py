@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tests.data.sample_rows import plain_columns
 from tests.data.test_batches import ArrayBlocks
+from tests.devices import two_devices
 from tfdlrm.data import Dataset, InMemoryDataset, ResumableInput, StreamingDataset
 
 NUM_ROWS, BATCH_SIZE, EPOCHS = 11, 4, 3
@@ -41,7 +42,13 @@ def _compiled(steps_per_execution: int = 1) -> Recorder:
     return model
 
 
-def _fit(model: Recorder, dataset: Dataset, position: tuple[int, int], **options: int) -> list[list[int]]:
+def _fit(
+    model: Recorder,
+    dataset: Dataset,
+    position: tuple[int, int],
+    validation: tf.data.Dataset | None = None,
+    **options: int,
+) -> list[list[int]]:
     model.rows.clear()
     resumable = ResumableInput(dataset, BATCH_SIZE, shuffle=True, seed=5, position=position, **options)
     model.fit(
@@ -51,7 +58,7 @@ def _fit(model: Recorder, dataset: Dataset, position: tuple[int, int], **options
         shuffle=False,
         verbose=0,
         callbacks=[resumable.callback()],
-        validation_data=dataset.batches(BATCH_SIZE),
+        validation_data=validation,
     )
     return list(model.rows)
 
@@ -64,12 +71,21 @@ def _expected(dataset: Dataset, **options: int) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 2])
-def test_fit_resumes_at_every_batch(dataset: Dataset, steps_per_execution: int) -> None:
-    model = _compiled(steps_per_execution)
-    expected = _expected(dataset)
+def test_fit_resumes_at_every_batch(dataset: Dataset) -> None:
+    model, expected = _compiled(), _expected(dataset)
     for number in range(EPOCHS * NUM_BATCHES):
         assert _fit(model, dataset, divmod(number, NUM_BATCHES)) == expected[number:]
+
+
+def test_several_steps_an_execution(dataset: Dataset) -> None:
+    model, expected = _compiled(steps_per_execution=2), _expected(dataset)
+    for number in (0, 4, 5):
+        assert _fit(model, dataset, divmod(number, NUM_BATCHES)) == expected[number:]
+
+
+def test_validation_between_the_epochs_changes_nothing(dataset: Dataset) -> None:
+    rows = _fit(_compiled(), dataset, (0, 1), dataset.batches(BATCH_SIZE))
+    assert rows == _expected(dataset)[1:]
 
 
 def test_a_stream_resumes_too() -> None:
@@ -119,7 +135,7 @@ def test_another_callback_may_still_stop_the_training(dataset: Dataset) -> None:
 
 def test_two_replicas_share_the_batches_of_a_resumed_run(dataset: Dataset) -> None:
     """Under a strategy Keras reads one batch ahead, to build the model; the callback puts the position back."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_devices()
     resumable = ResumableInput(dataset, BATCH_SIZE, seed=5, position=(1, 1))
     with strategy.scope():
         model = Recorder()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference as oracle
+from tests.devices import two_devices
 from tfdlrm.layers import MLP, DotInteraction
 from tfdlrm.layers.pair_products import num_pairs, pair_indices
 
@@ -118,7 +119,8 @@ def test_auto_is_plain_when_eager() -> None:
 def _model(compiled: bool | str, seed: int = 1) -> keras.Model:
     dense, e = keras.Input((3,), name="dense"), keras.Input((5, 8), name="e")
     x = MLP([8, 8], final_activation="relu", seed=seed)(dense)
-    z = DotInteraction(compiled=compiled)([x, e])
+    vectors = MLP([8], seed=seed + 2)(e)  # so that the features' gradient counts as well
+    z = DotInteraction(compiled=compiled)([x, vectors])
     return keras.Model({"dense": dense, "e": e}, MLP([8, 1], seed=seed + 1, dtype="float32")(z))
 
 
@@ -151,7 +153,7 @@ def test_fit_is_the_same_compiled_or_not(compile_arguments: dict[str, Any], plai
 
 
 def test_fit_under_two_replicas_is_the_same(plain_weights: np.ndarray) -> None:
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_devices().scope():
         weights = _fitted(True, jit_compile=False)
     np.testing.assert_allclose(weights, plain_weights, rtol=1e-5, atol=1e-7)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.devices import two_devices
 from tfdlrm.config import FeatureConfig, QuotientRemainderConfig, TableConfig
 from tfdlrm.embeddings.optimizers import SGD, Adagrad, RowwiseAdagrad
 from tfdlrm.embeddings.recording import record_lookups
@@ -108,7 +109,7 @@ def test_ways_to_run_agree(cls, options, expected) -> None:
 
 @pytest.mark.parametrize("cls", [Model, keras.Model])
 def test_two_mirrored_devices_equal_one(cls, expected) -> None:
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_devices()
     with strategy.scope():
         model = functional(cls)
     assert_same(fit(model), expected)
@@ -122,7 +123,7 @@ def test_mirrored_clipping_and_loss_scaling_equal_one_device() -> None:
         )
 
     single = fit(functional(Model), make(0.05))
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_devices().scope():
         model = functional(Model)
         optimizer = make(0.05)
     # Keras clips each replica's dense gradient once more by the same limit, which is then no limit

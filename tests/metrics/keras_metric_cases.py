@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+from tests.devices import two_devices
 from tfdlrm.metrics import (
     PRAUC,
     Accuracy,
@@ -61,4 +62,4 @@ def model_of(metrics: list[keras.metrics.Metric], **compile_options: object) -> 
 
 
 def two_replicas() -> tf.distribute.MirroredStrategy:
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
+    return two_devices()

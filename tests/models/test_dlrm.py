@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests import reference as oracle
+from tests.devices import two_devices
 from tests.models.golden_runs import GoldenRun, read_weight
 from tests.reference import Bags
 from tests.reference_dlrm import ReferenceDLRM
@@ -221,7 +222,7 @@ def test_several_labels() -> None:
 def test_two_mirrored_devices_equal_one(options) -> None:
     x, y = batch(64)
     single = compiled(small_config(**options))
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_devices().scope():
         mirrored = compiled(small_config(**options))
     for model in (single, mirrored):
         model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)

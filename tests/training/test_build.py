@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.devices import two_devices
 from tests.training.small_run import SPEC, TRAIN_ROWS, assert_identical, numbers, rows, small_config, with_model
 from tfdlrm.config import ExperimentConfig, TrainConfig
 from tfdlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowOptimizer
@@ -82,7 +83,7 @@ def test_steps_per_execution(options: dict, expected: int) -> None:
 
 
 def test_one_step_an_execution_under_replicas() -> None:
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_devices().scope():
         assert steps_per_execution(TrainConfig(steps_per_execution="auto", global_batch_size=128)) == 1
 
 

@@ -69,6 +69,18 @@ class Model(keras.Model):
             self.optimizer.apply(dense, weights)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds from one replica's batch.
+
+        Keras takes the *mean* of the replicas' batches, which turns ids into float32 and is not defined for ragged ones.
+        """
+        if self._distribute_strategy is not None and iterator is not None:
+            _, _, batches = next(iter(iterator))
+            local = self._distribute_strategy.experimental_local_results
+            data_batch = tf.nest.map_structure(lambda value: local(value)[0], next(batches))
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
+
 
 @keras.saving.register_keras_serializable(package="tfdlrm")
 class FunctionalModel(Model, Functional):

@@ -44,7 +44,11 @@ class DLRMDCNv2(DLRM):
 
     def _interaction(self) -> keras.layers.Layer:
         return CrossInteraction(
-            self.config.cross_layers, self.config.cross_rank, name="interaction", dtype=self.dtype_policy
+            self.config.cross_layers,
+            self.config.cross_rank,
+            seed=self.config.seed,
+            name="interaction",
+            dtype=self.dtype_policy,
         )
 
 
@@ -55,14 +59,16 @@ class CrossInteraction(keras.layers.Layer):
     Args:
         num_layers: cross layers.
         rank: r of each.
+        seed: of the initial values.
     """
 
-    def __init__(self, num_layers: int, rank: int, **kwargs: Any):
+    def __init__(self, num_layers: int, rank: int, *, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_layers = num_layers
         self.rank = rank
+        self.seed = seed
         self._join = ConcatInteraction(name="join", dtype=self.dtype_policy)
-        self._cross = LowRankCross(num_layers, rank, name="cross", dtype=self.dtype_policy)
+        self._cross = LowRankCross(num_layers, rank, seed=seed, name="cross", dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
         self._join.build(input_shape)
@@ -75,4 +81,4 @@ class CrossInteraction(keras.layers.Layer):
         return self._join.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_layers": self.num_layers, "rank": self.rank}
+        return {**super().get_config(), "num_layers": self.num_layers, "rank": self.rank, "seed": self.seed}
