@@ -72,7 +72,7 @@ class Model(keras.Model):
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds from one replica's batch.
 
-        Keras takes the *mean* of the replicas' batches, which turns ids into float32 and is not defined for ragged ones.
+        Keras takes the mean of the replicas' batches, which turns ids into float32 and has no meaning for ragged ones.
         """
         if self._distribute_strategy is not None and iterator is not None:
             _, _, batches = next(iter(iterator))
