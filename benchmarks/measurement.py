@@ -137,13 +137,20 @@ class ChunkTimer:
         """Whether the clock has passed `end` (of `now`) and enough chunks were timed."""
         return self.now() >= end and len(self.step_seconds) >= MINIMUM_CHUNKS
 
+    @property
+    def others_share(self) -> float:
+        """Share of the machine's CPU time that other processes took during the completed chunks."""
+        if self._first_clock is None or self._last_clock is None:
+            return 0.0
+        return self._last_clock.others_share_since(self._first_clock, usable_cores())
+
     def result(self, side: str, workload: Workload, *, loss: float, versions: Mapping[str, str]) -> SideResult:
         """What was timed, as a result of `side`.
 
         Raises:
             ValueError: Not one chunk was completed.
         """
-        if self._first_clock is None or self._last_clock is None:
+        if not self.step_seconds:
             raise ValueError(f"side {side!r}: no chunk was timed. Call start(), and lap() after each step.")
         return SideResult(
             side=side,
@@ -153,7 +160,7 @@ class ChunkTimer:
             loss=loss,
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # Linux counts in KiB
             versions=dict(versions),
-            others_share=self._last_clock.others_share_since(self._first_clock, usable_cores()),
+            others_share=self.others_share,
         )
 
 

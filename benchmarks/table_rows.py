@@ -27,6 +27,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
+from comparison import DISTURBED_SHARE
 from machine import this_machine
 from measurement import RESULT_PREFIX, ChunkTimer, add_timing_arguments
 from setup_peers import BENCHMARKS_DIR
@@ -55,6 +56,7 @@ class RowsResult:
         resident_peak_bytes: Peak resident size up to the last timed step above the size with the model
             built: the step's graph, its buffers and whatever is made the size of a table.
         op_seconds: Self time a step, by op type.
+        others_share: Share of the machine's CPU time that other processes took while steps were timed.
     """
 
     rows: int
@@ -66,6 +68,7 @@ class RowsResult:
     resident_growth_bytes: int
     resident_peak_bytes: int
     op_seconds: dict[str, float]
+    others_share: float = 0.0
 
 
 def resident_bytes(field: str) -> int:
@@ -150,6 +153,7 @@ def measure_rows(arguments: argparse.Namespace) -> RowsResult:
         resident_growth_bytes=resident_after - resident_before,
         resident_peak_bytes=resident_peak - resident_built,
         op_seconds={row.label: row.self_seconds for row in profile.by_type},
+        others_share=timer.others_share,
     )
 
 
@@ -215,9 +219,13 @@ def report(rounds: Sequence[Sequence[RowsResult]]) -> str:
             f"{max(result.resident_peak_bytes for result in results) / MIB:.1f} |"
         )
     small, large = rounds[0][0], rounds[0][-1]
+    worst = max(result.others_share for one_round in rounds for result in one_round)
+    time_ratio = f"{seconds[-1] / seconds[0]:.3f}"
+    if worst > DISTURBED_SHARE:  # bytes do not depend on who else is running; times do
+        time_ratio = f"disturbed (other processes took up to {worst:.0%} of the CPUs; memory is not affected)"
     lines += [
         "",
-        f"Step time with {large.rows:,} rows over that with {small.rows:,}: {seconds[-1] / seconds[0]:.3f}.  ",
+        f"Step time with {large.rows:,} rows over that with {small.rows:,}: {time_ratio}.  ",
         f"Largest allocation with {large.rows:,} rows: {large.largest_by}; one float a row would be "
         f"{large.rows * BYTES_PER_VALUE / MIB:.1f} MiB.  ",
         "Ops that took longer, ms a step: "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 # TensorFlow reads these once, when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -45,12 +44,3 @@ def free_memory() -> Iterator[None]:
     """Tables and graphs of one module are gone before the next begins."""
     yield
     gc.collect()
-
-
-@pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    """Folder with what the reference implementation computed; TFDLRM_GOLDEN_DIR names another one."""
-    folder = Path(os.environ.get("TFDLRM_GOLDEN_DIR", Path(__file__).parent / "golden"))
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no golden files there. Set TFDLRM_GOLDEN_DIR to a folder that has them.")
-    return folder

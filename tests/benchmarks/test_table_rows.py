@@ -32,6 +32,11 @@ def test_the_ratio_is_of_medians_over_rounds() -> None:
     assert f"with 10,000: {12 / 11:.3f}." in text
 
 
+def test_no_time_ratio_of_a_disturbed_run() -> None:
+    text = report([[result(10_000), result(10_000_000, others_share=0.5)]])
+    assert "with 10,000: disturbed (other processes took up to 50% of the CPUs" in text
+
+
 def test_ops_are_listed_by_what_they_grew() -> None:
     small = result(10, op_seconds={"MatMul": 0.002, "Gone": 0.001})
     large = result(100, op_seconds={"MatMul": 0.003, "ReadVariableOp": 0.5})

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.sample_rows import criteo_rows, criteo_text
+from tests.golden_files import golden_files
 from tfdlrm.config import DataConfig
 from tfdlrm.data import Preprocessing, Quarantine, open_dataset, open_rows
 from tfdlrm.data.criteo import criteo_source, kaggle_rows_per_day, kaggle_split
@@ -19,15 +20,11 @@ from tfdlrm.data.parse import RowParser
 from tfdlrm.data.sources import read_rows
 from tfdlrm.schema import CategoricalColumn, FeatureSpec, criteo_feature_spec
 
-
-def _golden_files(golden_dir: Path) -> list[Path]:
-    files = sorted(golden_dir.glob("criteo_kaggle_rows*.tsv.gz"))
-    assert files, f"no criteo_kaggle_rows*.tsv.gz in {golden_dir}"
-    return files
+FILES = golden_files("criteo_kaggle_rows*.tsv.gz")
 
 
-def test_the_references_preprocessing(golden_dir: Path) -> None:
-    for path in _golden_files(golden_dir):
+def test_the_references_preprocessing() -> None:
+    for path in FILES:
         golden = np.load(path.parent / (path.name.removesuffix(".tsv.gz") + ".npz"))
         splits = open_dataset(DataConfig(format="criteo", path=str(path), split="criteo-kaggle"))
         num_rows = len(golden["label"])
@@ -43,9 +40,9 @@ def test_the_references_preprocessing(golden_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 3000, 2**24])
-def test_all_golden_rows_in_any_chunks(golden_dir: Path, chunk_bytes: int) -> None:
+def test_all_golden_rows_in_any_chunks(chunk_bytes: int) -> None:
     spec = criteo_feature_spec()
-    for path in _golden_files(golden_dir):
+    for path in FILES:
         golden = np.load(path.parent / (path.name.removesuffix(".tsv.gz") + ".npz"))
         quarantine = Quarantine()
         source, labelled = criteo_source(path, spec, quarantine, chunk_bytes=chunk_bytes)
@@ -58,8 +55,8 @@ def test_all_golden_rows_in_any_chunks(golden_dir: Path, chunk_bytes: int) -> No
         np.testing.assert_array_equal(columns.dense, np.log(raw + np.float32(1)))
 
 
-def test_batches_of_golden_rows(golden_dir: Path) -> None:
-    [path, *_] = _golden_files(golden_dir)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_batches_of_golden_rows(path: Path) -> None:
     splits = open_dataset(DataConfig(format="criteo", path=str(path), split="criteo-kaggle"))
     features, labels = next(iter(splits.train.batches(8)))
     assert list(features) == ["dense", *(f"cat_{i}" for i in range(1, 27))]

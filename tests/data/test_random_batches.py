@@ -3,81 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.golden_files import golden_files
 from tfdlrm.data import RandomBatches
 
 SEED = 123  # of the golden files
 
+Batches = list[dict[str, np.ndarray]]
 
-def _stored(golden: np.lib.npyio.NpzFile, mode: str) -> list[dict[str, np.ndarray]]:
-    batches: list[dict[str, np.ndarray]] = []
+
+def _stored(golden: np.lib.npyio.NpzFile, mode: str) -> Batches:
+    batches: Batches = []
     while f"{mode}/batch_{len(batches)}/dense" in golden:
         prefix = f"{mode}/batch_{len(batches)}/"
         batches.append({key.removeprefix(prefix): golden[key] for key in golden.files if key.startswith(prefix)})
     return batches
 
 
-def _candidates(batch: dict[str, np.ndarray], table: int) -> Sequence[int]:
-    """Sizes the table may have: a stored file does not say, but its first bags leave few."""
-    largest = int(batch[f"ids_{table}"].max())
-    return range(largest + 1, largest + 40 + largest // 4)
-
-
-def _first_batch_matches(sizes: list[int], stored: dict[str, np.ndarray], ids_per_bag: int, fixed: bool) -> bool:
-    batch_size, num_dense = stored["dense"].shape
-    generator = RandomBatches(
-        vocabulary_sizes=sizes,
-        num_dense=num_dense,
-        batch_size=batch_size,
-        num_batches=1,
-        ids_per_bag=ids_per_bag,
-        fixed=fixed,
-        seed=SEED,
-    )
-    [batch] = generator
-    return np.array_equal(batch.ids[-1], stored[f"ids_{len(sizes) - 1}"])
-
-
-def _parameters(stored: list[dict[str, np.ndarray]], fixed: bool) -> tuple[list[int], int]:
-    """Table sizes and ids a bag that give the first batch, table by table."""
-    num_tables = sum(key.startswith("ids_") for key in stored[0])
-    for ids_per_bag in range(1, 33):
-        sizes: list[int] = []
-        for table in range(num_tables):
-            fitting = (
-                size
-                for size in _candidates(stored[0], table)
-                if _first_batch_matches([*sizes, size], stored[0], ids_per_bag, fixed)
-            )
-            size = next(fitting, None)
-            if size is None:
-                break
-            sizes.append(size)
-        else:
-            return sizes, ids_per_bag
-    raise AssertionError("no table sizes give the stored ids")
-
-
-@pytest.mark.parametrize("mode", ["fixed", "variable"])
-def test_the_references_batches(golden_dir: Path, mode: str) -> None:
-    files = sorted(golden_dir.glob("random_batches*.npz"))
-    assert files, f"no random_batches*.npz in {golden_dir}"
-    for file in files:
-        stored = _stored(np.load(file), mode)
-        documented = ([40, 9, 300], 4 if mode == "fixed" else 6)
-        try:
-            _compare(stored, *documented, mode == "fixed")
-        except AssertionError:
-            _compare(stored, *_parameters(stored, mode == "fixed"), mode == "fixed")
-
-
-def _compare(stored: list[dict[str, np.ndarray]], sizes: list[int], ids_per_bag: int, fixed: bool) -> None:
+def _generator(stored: Batches, sizes: Sequence[int], ids_per_bag: int, fixed: bool) -> RandomBatches:
     batch_size, num_dense = stored[0]["dense"].shape
-    generator = RandomBatches(
+    return RandomBatches(
         vocabulary_sizes=sizes,
         num_dense=num_dense,
         batch_size=batch_size,
@@ -86,10 +34,61 @@ def _compare(stored: list[dict[str, np.ndarray]], sizes: list[int], ids_per_bag:
         fixed=fixed,
         seed=SEED,
     )
+
+
+def _num_tables(stored: Batches) -> int:
+    return sum(key.startswith("ids_") for key in stored[0])
+
+
+def _equal(stored: Batches, generator: RandomBatches, tables: Sequence[int]) -> bool:
+    return all(
+        np.array_equal(batch.ids[table], expected[f"ids_{table}"])
+        for batch, expected in zip(generator, stored, strict=True)
+        for table in tables
+    )
+
+
+def _sizes(stored: Batches) -> list[int]:
+    """Table sizes of a stored file, which does not name them.
+
+    A fixed number of draws does not depend on the sizes, so that each can be found by itself.
+    """
+    num_tables = _num_tables(stored)
+    ids_per_bag = max(
+        int(np.diff(batch[f"offsets_{table}"], append=len(batch[f"ids_{table}"])).max())
+        for batch in stored
+        for table in range(num_tables)
+    )
+    sizes = [1] * num_tables
+    for table in range(num_tables):
+        largest = max(int(batch[f"ids_{table}"].max()) for batch in stored)
+        for sizes[table] in range(largest + 1, 3 * largest + 50):
+            if _equal(stored, _generator(stored, sizes, ids_per_bag, True), [table]):
+                break
+        else:
+            raise AssertionError(f"no size of table {table} gives the stored ids")
+    return sizes
+
+
+@pytest.mark.parametrize("mode", ["fixed", "variable"])
+def test_the_references_batches(mode: str) -> None:
+    for file in golden_files("random_batches*.npz"):
+        golden = np.load(file)
+        stored, sizes = _stored(golden, mode), _sizes(_stored(golden, "fixed"))
+        tables = range(len(sizes))
+        ids_per_bag = next(
+            number
+            for number in range(1, 65)
+            if _equal(stored, _generator(stored, sizes, number, mode == "fixed"), tables)
+        )
+        _compare(stored, _generator(stored, sizes, ids_per_bag, mode == "fixed"))
+
+
+def _compare(stored: Batches, generator: RandomBatches) -> None:
     for batch, expected in zip(generator, stored, strict=True):
         np.testing.assert_array_equal(batch.dense, expected["dense"])
         np.testing.assert_array_equal(batch.labels, expected["label"])
-        assert len(batch.ids) == sum(key.startswith("ids_") for key in expected)
+        assert len(batch.ids) == len(batch.offsets) == _num_tables(stored)
         for table, (ids, offsets) in enumerate(zip(batch.ids, batch.offsets, strict=True)):
             np.testing.assert_array_equal(ids, expected[f"ids_{table}"])
             np.testing.assert_array_equal(offsets, expected[f"offsets_{table}"])

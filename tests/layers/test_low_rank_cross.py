@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.golden_files import golden_files
 from tfdlrm.layers import LowRankCross
 
 
@@ -17,8 +18,9 @@ def _assert_close(actual: tf.Tensor, stored: np.ndarray, name: str) -> None:
     np.testing.assert_allclose(actual.numpy(), stored, rtol=1e-5, atol=1e-6 * scale, err_msg=name)
 
 
-def test_forward_and_gradients_are_the_references(golden_dir: Path) -> None:
-    with np.load(golden_dir / "lowrank_cross.npz", allow_pickle=False) as stored:
+@pytest.mark.parametrize("path", golden_files("lowrank_cross*.npz"), ids=lambda path: path.stem)
+def test_forward_and_gradients_are_the_references(path: Path) -> None:
+    with np.load(path, allow_pickle=False) as stored:
         golden = {name: stored[name] for name in stored.files}
     num_layers = sum(name.startswith("layer_") and name.endswith("/V") for name in golden)
     layer = LowRankCross(num_layers, golden["layer_0/V"].shape[1])

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.golden_files import golden_files
 from tfdlrm.config import FeatureConfig, MixedDimensionConfig, QuotientRemainderConfig, TableConfig
 from tfdlrm.layers.mixed_dimension import mixed_dimensions, with_mixed_dimensions
 
 SIZES = st.lists(st.integers(1, 10**8), min_size=1, max_size=8)
 
 
-def test_widths_are_the_references(golden_dir: Path) -> None:
-    cases = json.loads((golden_dir / "mixed_dimension.json").read_text())["mixed_dimension"]
+@pytest.mark.parametrize("path", golden_files("mixed_dimension*.json"), ids=lambda path: path.stem)
+def test_widths_are_the_references(path: Path) -> None:
+    cases = json.loads(path.read_text())["mixed_dimension"]
     assert cases
     for case in cases:
         found = mixed_dimensions(case["rows"], case["alpha"], case["d0"], case["round"])

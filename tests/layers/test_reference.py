@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import reference as oracle
+from tests.golden_files import golden_files, golden_runs
 from tests.reference import Bags
 from tests.reference_dlrm import ReferenceDLRM
-
-GOLDEN = Path(os.environ.get("TFDLRM_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
 
 
 def assert_close(actual: np.ndarray, stored: np.ndarray, name: str = "") -> None:
@@ -31,14 +29,7 @@ def _section(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
 
 
-RUNS = sorted(path for path in GOLDEN.glob("*.npz") if "config" in np.load(path, allow_pickle=False).files)
-
-
-def test_there_are_stored_runs() -> None:
-    assert RUNS
-
-
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", golden_runs(), ids=lambda path: path.stem)
 def test_a_stored_run(path: Path) -> None:
     arrays = _load(path)
     config = json.loads(str(arrays["config"]))
@@ -57,8 +48,9 @@ def test_a_stored_run(path: Path) -> None:
         assert_close(model.weights[name], value, name)
 
 
-def test_the_stored_cross() -> None:
-    arrays = _load(GOLDEN / "lowrank_cross.npz")
+@pytest.mark.parametrize("path", golden_files("lowrank_cross*.npz"), ids=lambda path: path.stem)
+def test_the_stored_cross(path: Path) -> None:
+    arrays = _load(path)
     count = sum(name.startswith("layer_") and name.endswith("/V") for name in arrays)
     layers = [tuple(arrays[f"layer_{i}/{part}"] for part in ("V", "W", "bias")) for i in range(count)]
     outputs = oracle.low_rank_cross(arrays["x"], layers)

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.golden_files import golden_runs
 from tests.models.golden_runs import GoldenRun, dense_weight, read_weight
 from tfdlrm.embeddings.recording import record_lookups
 from tfdlrm.models import DLRM
 
 RELATIVE = 1e-5
-GOLDEN = Path(os.environ.get("TFDLRM_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
-
-
-def _is_run(path: Path) -> bool:
-    with np.load(path, allow_pickle=False) as stored:
-        return "config" in stored.files
-
-
-RUNS = sorted(path for path in GOLDEN.glob("*.npz") if _is_run(path))
-
-
-def test_there_are_runs() -> None:
-    assert RUNS, f"no stored runs in {GOLDEN}"
+RUNS = golden_runs()
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, name: str) -> None:

@@ -16,9 +16,11 @@ import pytest
 import tensorflow as tf
 
 from tests.training.small_run import SPEC, assert_identical, numbers, small_config, small_splits, with_model
-from tfdlrm.config import ExperimentConfig
+from tfdlrm.config import ExperimentConfig, FeatureConfig, TableConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
-from tfdlrm.embeddings.optimizers import SGD
+from tfdlrm.embeddings.optimizers import SGD, LazyAdam
+from tfdlrm.layers import EmbeddingCollection
+from tfdlrm.models.base import Model
 from tfdlrm.training.build import build_model, resolve_config
 from tfdlrm.training.checkpoint_folder import tidy, verify_folder, write_file, write_folder
 from tfdlrm.training.checkpoints import Checkpoints
@@ -59,6 +61,32 @@ def saved(tmp_path_factory: pytest.TempPathFactory, model: keras.Model) -> Path:
 def test_every_number_comes_back(model: keras.Model, saved: Path) -> None:
     other = scrambled(built(), seed=2)  # named dlrm_1 or so by Keras, were it not named by us
     restore_model_state(other, saved)
+    assert_identical(numbers(other), numbers(model))
+
+
+def two_collections() -> keras.Model:
+    """A model of one's own: two collections on one set of tables, a third with its own."""
+    tables = {name: TableConfig(name=name, vocabulary_size=20, embedding_dim=4) for name in ("item", "user")}
+    inputs = {name: keras.Input((), dtype="int64", name=name) for name in ("seen", "bought", "who")}
+    seen = EmbeddingCollection([FeatureConfig(name="seen", table=tables["item"])], optimizer=LazyAdam(0.1))
+    bought = EmbeddingCollection([FeatureConfig(name="bought", table="item")], share_tables_with=seen)
+    who = EmbeddingCollection([FeatureConfig(name="who", table=tables["user"])], optimizer=SGD(0.1))
+    pooled = [layer({name: inputs[name]}) for layer, name in ((seen, "seen"), (bought, "bought"), (who, "who"))]
+    logits = keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Concatenate()(pooled)))
+    model = Model(inputs, logits)
+    model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_models_of_several_collections(tmp_path: Path) -> None:
+    model = two_collections()
+    ids = {name: np.arange(8) for name in ("seen", "bought", "who")}
+    model.fit(ids, np.arange(8) % 2, epochs=2, verbose=0)
+    save_model_state(model, tmp_path)
+    assert {file.name.partition(".")[0] for file in tmp_path.glob("*.index")} == {"tables", "tables-1"}
+    other = two_collections()
+    restore_model_state(other, tmp_path)
     assert_identical(numbers(other), numbers(model))
 
 

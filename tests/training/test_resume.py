@@ -129,7 +129,9 @@ def test_early_stopping(tmp_path: Path) -> None:
     assert result.best is not None
     assert result.best["epoch"] == 0
     assert_identical(numbers(result.model), numbers(ModelDir(tmp_path).load_model("best")[0]))
+    (tmp_path / "best.json").unlink()  # as if killed just before it was written
     again = run(config, tmp_path, resume=True)  # nothing left to do
+    assert ModelDir(tmp_path).checkpoint_name("best") == result.best["checkpoint"]
     assert again.history == result.history
     assert again.best == result.best
 

@@ -126,7 +126,7 @@ class MovieLensSource:
     def _items(self) -> pl.DataFrame:
         items, _ = self._table("item", Quarantine("error"))
         if self._atomic:
-            year, genres = pl.col("release_year"), pl.col("class")
+            year, genres = pl.col("release_year"), pl.col("class").fill_null("")
         else:
             # The title ends in the year, as in "Toy Story (1995)"; the date is the fallback.
             in_title = pl.col("title").str.extract(r"\((\d{4})\)[^)]*(?:\(V\))?\s*$")

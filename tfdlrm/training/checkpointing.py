@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -14,7 +12,6 @@ import tensorflow as tf
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.models.base import inner_optimizer
 from tfdlrm.schema import FeatureSpec
-from tfdlrm.training.checkpoint_folder import write_file
 from tfdlrm.training.model_dir import ModelDir
 from tfdlrm.training.run_state import RunState
 from tfdlrm.training.step_counter import diverged
@@ -66,8 +63,7 @@ class Checkpointing(keras.callbacks.Callback):
         is_best = state.best is not None and state.best.step == state.step
         if state.has_ended(epoch) and (self._is_whole_update() or is_best or last):
             self._save()
-            if state.best is not None:
-                write_file(self._directory.best_file, json.dumps(asdict(state.best), indent=1))
+            self._directory.save_best(state.best)
         elif not state.has_ended(epoch) and state.step != self._last_step and self._is_whole_update():
             # cut short, by a callback or by a signal during validation: resuming does the rest
             self._save()

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.build import build_model
 from tfdlrm.training.checkpoint_folder import write_file
 from tfdlrm.training.checkpoints import CONFIG_FILE, Checkpoints
+from tfdlrm.training.run_state import BestModel
 
 if TYPE_CHECKING:
     from tfdlrm.data.preprocessing import Preprocessing
@@ -84,6 +86,13 @@ class ModelDir:
     def load_spec(self) -> FeatureSpec:
         """The columns of the run's data."""
         return FeatureSpec.load(self.path)
+
+    def save_best(self, best: BestModel | None) -> None:
+        """Writes `best.json`; removes it where there is no best epoch yet."""
+        if best is None:
+            self.best_file.unlink(missing_ok=True)
+        else:
+            write_file(self.best_file, json.dumps(asdict(best), indent=1))
 
     def read_best(self) -> dict[str, Any] | None:
         """Step, epoch, monitor, value and checkpoint of the best epoch; None before the first."""

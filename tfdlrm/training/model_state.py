@@ -127,7 +127,7 @@ def _tables_prefix(number: int) -> str:
 def _label(variable: Any) -> str:
     """A variable's path without the numbers that Keras counts up: `dlrm_3/top_mlp/dense_7` is `top_mlp/dense`."""
     path = getattr(variable, "path", variable.name)
-    parts = [re.sub(r"_\d+$", "", part) for part in path.split("/")]
+    parts = [re.sub(r"_\d+(?=_|$)", "", part) for part in path.split("/")]
     return "/".join(parts[1:] if len(parts) > 1 else parts)
 
 

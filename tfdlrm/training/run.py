@@ -16,6 +16,7 @@ from tfdlrm.data.open import open_dataset
 from tfdlrm.data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.training.build import build_model, resolve_config
+from tfdlrm.training.checkpoint_folder import write_file
 from tfdlrm.training.checkpointing import Checkpointing
 from tfdlrm.training.determinism import reproducible
 from tfdlrm.training.epoch_end import BestEpoch, Validation, check_monitor
@@ -36,7 +37,8 @@ class TrainResult:
     """What `train` gives back.
 
     Args:
-        model: with all numbers of the best epoch (of the last step, where no epoch was completed).
+        model: with all numbers of the best epoch; of the last step, where training was interrupted or no epoch was
+            the best.
         history: name -> one value an epoch, over all sessions of the run.
         best: step, epoch, monitored value and checkpoint path of the best epoch; None before the first.
         books: rows read = used + set aside.
@@ -133,6 +135,7 @@ class _Run:
     ) -> None:
         self._config, self._directory, self._data = config, directory, data
         self._verbose, self._callbacks = verbose, list(callbacks)
+        self._resumed = resume
         options = config.train
         if resume:
             self._model, self._state = resume_run(directory, config, data.spec)
@@ -165,7 +168,14 @@ class _Run:
             )
 
     def run(self) -> TrainResult:
-        self._directory.save_config(self._config, self._data.spec, self._data.preprocessing)
+        if self._resumed:
+            # the rest is as it was; a process killed while writing it again would leave it torn
+            write_file(self._directory.config_file, self._config.to_yaml())
+            self._directory.save_best(self._state.best)
+            if self._verbose:
+                print(f"resuming at step {self._state.step}: epoch {self._state.epoch + 1}, batch {self._state.batch}")
+        else:
+            self._directory.save_config(self._config, self._data.spec, self._data.preprocessing)
         with StopSignals() as signals:
             history = self._fit(signals)
         best = self._state.best

@@ -54,6 +54,6 @@ def diverged(state: RunState, what: str) -> TrainingDivergedError:
     """The error, with the step."""
     return TrainingDivergedError(
         f"step {state.step} (epoch {state.epoch}, batch {state.batch} of {state.batches_per_epoch}): {what}. "
-        "Lower train.learning_rate, or set train.global_clipnorm, and go on from an earlier checkpoint; if it happens "
+        "Lower train.learning_rate or set train.global_clipnorm, and train anew in another --model-dir; if it happens "
         "at once, look for extreme values in the dense columns."
     )
