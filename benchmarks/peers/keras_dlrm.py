@@ -32,8 +32,7 @@ def build_model(workload: Workload, optimizer: str) -> keras.Model:
     probability = keras.layers.Dense(workload.top_mlp[-1], activation="sigmoid")(y)
     model = keras.Model([dense, *ids], probability)
     optimizers = {"sgd": keras.optimizers.SGD, "adagrad": keras.optimizers.Adagrad}
-    # jit_compile=False is the faster of the two here: XLA turns the sparse gradients of tables into dense
-    # ones.
+    # Without XLA, as every other side runs.
     model.compile(optimizers[optimizer](LEARNING_RATE), "binary_crossentropy", jit_compile=False)
     return model
 

@@ -19,7 +19,7 @@ from tfdlrm.data.movielens_columns import GENRES
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.raw_rows import FrameBlock
+from tfdlrm.data.raw_rows import FrameBlock, row_as_text
 from tfdlrm.data.sources import TextSource
 
 # GroupLens's files have no header, so these are their columns in order; atomic files name theirs.
@@ -78,7 +78,7 @@ class MovieLensSource:
             frame=frame,
             lines=frame["line"].to_numpy(),
             numbers=frame["number"].to_numpy(),
-            raw=lambda row: "\t".join(frame.select(columns).row(row)).encode(),
+            raw=lambda row: row_as_text(frame.select(columns), row),
         )
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
@@ -105,8 +105,8 @@ class MovieLensSource:
             problems.bad_rows(
                 self.file,
                 joined["line"].to_numpy(),
-                lambda column, row: joined[column][row],
-                lambda row: "\t".join(joined.select(columns).row(row)).encode(),
+                lambda column, row: joined[column][row] or "",
+                lambda row: row_as_text(joined.select(columns), row),
             )
         )
         return problems.bad

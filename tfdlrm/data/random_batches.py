@@ -80,7 +80,9 @@ class RandomBatches:
             if getattr(self, name) < 1:
                 raise ValueError(f"RandomBatches: {name}={getattr(self, name)} is too small. Give 1 or more.")
         if self.distribution not in ("uniform", "gaussian"):
-            raise ValueError(f"RandomBatches: distribution={self.distribution!r} is not known. Use uniform or gaussian.")
+            raise ValueError(
+                f"RandomBatches: distribution={self.distribution!r} is not known. Use uniform or gaussian."
+            )
         smallest = min(self.vocabulary_sizes)
         if self.distribution == "gaussian" and not 0 <= self.minimum <= self.maximum < smallest:
             raise ValueError(

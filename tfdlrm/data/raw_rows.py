@@ -129,6 +129,11 @@ class RawRows:
         )
 
 
+def row_as_text(frame: pl.DataFrame, row: int) -> bytes:
+    """One row with tabs between its cells: the raw text of a row that has no text of its own."""
+    return "\t".join("" if cell is None else str(cell) for cell in frame.row(row)).encode()
+
+
 def concatenate_raw(parts: Sequence[RawRows]) -> RawRows:
     """The rows of all parts of one file, one after another."""
     first = parts[0]

@@ -16,7 +16,7 @@ from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.raw_rows import FrameBlock
+from tfdlrm.data.raw_rows import FrameBlock, row_as_text
 from tfdlrm.data.sources import TextSource
 from tfdlrm.schema import FeatureSpec
 
@@ -116,11 +116,11 @@ class ParquetSource:
             frame = self._collect(pl.all(), start, _PARQUET_BLOCK_ROWS)
             numbers = np.arange(start, start + frame.height)
             self.rows_read = start + frame.height
-            yield FrameBlock(frame=frame, lines=numbers + 1, numbers=numbers, raw=functools.partial(_raw, frame))
+            yield FrameBlock(frame=frame, lines=numbers + 1, numbers=numbers, raw=functools.partial(row_as_text, frame))
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
         """See `RowSource`."""
-        return {line: _raw(self._collect(pl.all(), line - 1, 1), 0) for line in lines}
+        return {line: row_as_text(self._collect(pl.all(), line - 1, 1), 0) for line in lines}
 
     def column_names(self) -> list[str]:
         """The columns of the file."""
@@ -142,10 +142,6 @@ def parquet_source(
     """Rows of a Parquet file; see `check_columns`."""
     source = ParquetSource(check_readable_file(path, "a Parquet file"))
     return source, check_columns(source.file, source.column_names(), spec, allow_unlabelled=allow_unlabelled)
-
-
-def _raw(frame: pl.DataFrame, row: int) -> bytes:
-    return "\t".join("" if cell is None else str(cell) for cell in frame.row(row)).encode()
 
 
 def _unreadable(file: str, error: Exception) -> ValueError:
