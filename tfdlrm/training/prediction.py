@@ -110,9 +110,9 @@ def predict_file(
 ) -> Prediction:
     """Scores the rows of a file with a trained model and writes them to another.
 
-    The output has a line a row, in the order of the input (MovieLens: of time): `row_id` (the row's number in the input, from 0) and the
-    schema's other keys, the labels where there are any, `probability` and `logit` (`probability_<task>` and
-    `logit_<task>` where the model has several tasks). It appears whole or not at all.
+    The output has a line a row, in the order of the input (MovieLens: of time): `row_id` (the row's number in the
+    input, from 0) and the schema's other keys, the labels where there are any, `probability` and `logit`
+    (`probability_<task>` and `logit_<task>` where the model has several tasks). It appears whole or not at all.
 
     Args:
         model_dir: of the training run.
