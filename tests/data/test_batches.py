@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tests.data.sample_rows import columns_of_every_kind, plain_columns
 from tfdlrm.data import Books, Dataset, InMemoryDataset, StreamingDataset
-from tfdlrm.data.batching import BatchPlan, permutation, to_tensors
+from tfdlrm.data.batching import permutation, to_tensors
 from tfdlrm.data.columns import Columns, aligned_array, concatenate, id_dtype
+from tfdlrm.data.streaming import EpochRows
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 
@@ -123,30 +124,20 @@ def test_an_epoch_resumes_at_every_batch(make: Callable, shuffle: bool) -> None:
 @given(
     num_rows=st.integers(1, 60),
     block_rows=st.integers(1, 20),
-    batch_size=st.integers(1, 25),
     shuffle=st.booleans(),
-    drop_remainder=st.booleans(),
-    max_batches=st.none() | st.integers(1, 8),
+    bounds=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=10),
 )
-def test_a_stream_of_any_blocks_resumes_at_every_batch(
-    num_rows: int, block_rows: int, batch_size: int, shuffle: bool, drop_remainder: bool, max_batches: int | None
+def test_a_stream_can_be_read_anywhere(
+    num_rows: int, block_rows: int, shuffle: bool, bounds: list[tuple[int, int]]
 ) -> None:
-    dataset = StreamingDataset(ArrayBlocks(*plain_columns(num_rows), block_rows))
-    plan = BatchPlan(
-        batch_size=batch_size, shuffle=shuffle, seed=3, drop_remainder=drop_remainder, max_batches=max_batches
-    )
-    total = plan.num_batches(num_rows)
-
-    def rows(start: int) -> list[int]:
-        chunks = list(dataset.chunks(plan, epoch=1, start_batch=start))
-        assert all(chunk.num_rows % batch_size == 0 for chunk in chunks[:-1])
-        return [int(row) for chunk in chunks for row in chunk.dense[:, 0]]
-
-    whole = rows(0)
-    assert len(whole) == min(total * batch_size, num_rows)
-    assert len(set(whole)) == len(whole)
-    for start in range(total + 1):
-        assert rows(start) == whole[start * batch_size :]
+    epoch = EpochRows(ArrayBlocks(*plain_columns(num_rows), block_rows), shuffle=shuffle, seed=3, epoch=1)
+    whole = epoch.read(0, num_rows).dense[:, 0].astype(int).tolist()
+    assert sorted(whole) == list(range(num_rows))
+    assert shuffle or whole == sorted(whole)
+    for start, stop in bounds:
+        if start % num_rows < stop % num_rows:
+            piece = epoch.read(start % num_rows, stop % num_rows)
+            assert piece.dense[:, 0].astype(int).tolist() == whole[start % num_rows : stop % num_rows]
 
 
 @every_dataset
@@ -244,7 +235,7 @@ def test_the_tensors_share_the_memory_of_aligned_arrays() -> None:
     dense = aligned_array((8, 2), np.float32)
     dense[:] = columns.dense
     dataset = InMemoryDataset(spec, Columns(**{**vars(columns), "dense": dense}))
-    tensors = to_tensors(dataset.columns)
+    tensors = to_tensors(dataset.columns, with_keys=False)
     dense[0, 0] = 77.0
     assert float(tensors["dense"][0, 0]) == 77.0
 

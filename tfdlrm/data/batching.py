@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdlrm.data.columns import TENSOR_ALIGNMENT_BYTES, Columns, RaggedColumn, fixed_columns, weighted_columns
+from tfdlrm.data.python_calls import python_call
 from tfdlrm.schema import FeatureSpec
 
 Nest = dict[str, Any]
@@ -61,20 +62,25 @@ def permutation(seed: int, epoch: int, num_items: int) -> np.ndarray:
 def permutation_tensor(seed: int, epoch: tf.Tensor, num_items: int) -> tf.Tensor:
     """`permutation` for an epoch known only when the graph runs."""
     dtype = tf.int32 if num_items <= tf.int32.max else tf.int64
-    items = tf.numpy_function(lambda number: permutation(seed, int(number), num_items), [epoch], dtype)
+    items = python_call(lambda number: permutation(seed, int(number), num_items), [epoch], dtype)
     items.set_shape([num_items])
     return items
 
 
-def to_tensors(columns: Columns) -> Nest:
-    """The tensors of a dataset. Aligned numeric arrays are shared and not copied."""
+def to_tensors(columns: Columns, *, with_keys: bool) -> Nest:
+    """The tensors of a dataset. Aligned numeric arrays are shared and not copied.
+
+    Args:
+        columns: the rows.
+        with_keys: include the key columns; as text they take far more memory than as arrays.
+    """
     return {
         "dense": _tensor(columns.dense),
         "labels": _tensor(columns.labels),
         "ids": _tensor(columns.ids),
         "weights": _tensor(columns.weights),
         "ragged": {name: _ragged_tensors(column) for name, column in columns.ragged.items()},
-        "keys": {name: _tensor(values) for name, values in columns.keys.items()},
+        "keys": {name: _tensor(values) for name, values in columns.keys.items()} if with_keys else {},
     }
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfdlrm.data.batching import BatchPlan
 from tfdlrm.data.dataset import PREFETCH_BATCHES, Dataset, check_start_batch
+from tfdlrm.data.python_calls import python_call
 
 if TYPE_CHECKING:
     import keras
@@ -86,7 +87,7 @@ class ResumableInput:
         """
 
         def begin(_: tf.Tensor) -> tf.Tensor:
-            position = tf.numpy_function(self._begin_epoch, [], tf.int64, stateful=True)
+            position = python_call(self._begin_epoch, [], tf.int64)
             return tf.ensure_shape(position, [2])
 
         batches = (

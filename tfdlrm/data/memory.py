@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import tensorflow as tf
 
 from tfdlrm.data.batching import BatchCutter, BatchPlan, Nest, permutation_tensor, to_tensors
@@ -24,17 +22,19 @@ class InMemoryDataset(Dataset):
     def __init__(self, spec: FeatureSpec, columns: Columns, books: Books | None = None) -> None:
         super().__init__(spec, columns.num_rows, books)
         self.columns = columns
+        self._made: dict[bool, Nest] = {}
 
-    @functools.cached_property
-    def _tensors(self) -> Nest:
-        # Made outside of any graph: they are captured by reference, never embedded as constants.
-        with tf.init_scope():
-            return to_tensors(self.columns)
+    def _tensors(self, with_keys: bool) -> Nest:
+        if with_keys not in self._made:
+            # Made outside of any graph: they are captured by reference, never embedded as constants.
+            with tf.init_scope():
+                self._made[with_keys] = to_tensors(self.columns, with_keys=with_keys)
+        return self._made[with_keys]
 
     def epoch_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
         """See `Dataset.epoch_batches`."""
         cutter = BatchCutter(self.spec, plan)
-        tensors = self._tensors
+        tensors = self._tensors(plan.with_keys)
         numbers = tf.data.Dataset.range(start_batch, plan.num_batches(self.num_rows))
 
         def bounds(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -31,8 +31,9 @@ def open_dataset(
 ) -> Splits:
     """The training, validation and test rows a configuration describes.
 
-    Vocabularies and statistics come from the training part only, but for `split: criteo-kaggle` with no `oov`
-    column: the reference's preprocessing builds its vocabularies on all rows.
+    `split: time` takes contiguous parts of the rows in the order of the file, which must be the order of time;
+    MovieLens's ratings are sorted by it. Vocabularies and statistics come from the training part only, but for
+    `split: criteo-kaggle` with no `oov` column: the reference's preprocessing builds its vocabularies on all rows.
 
     Args:
         config: format, paths, split and schema.

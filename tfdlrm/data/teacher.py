@@ -7,9 +7,9 @@ columns; the pair sum runs over a few interacting features. Each of the three te
 s1 + s2 + s3 = 1, so `scale` is about the standard deviation of the logit. It is a function a small DLRM can represent:
 first-order effects through the dot product with the bottom MLP's output, pairs through the dot products.
 
-To be learnable from a million rows, effects shrink with the rarity of an id: an id expected in fewer rows than
-`HALF_EFFECT_ROWS` of the calibration's million has less than half of its effect, and ids beyond
-`NUM_IDS_WITH_EFFECT` have none.
+So that it can be learnt from a million rows, effects shrink with the rarity of an id: one expected in
+`HALF_EFFECT_ROWS` of a million rows has half of the effect drawn for it, and ids from `NUM_IDS_WITH_EFFECT` on have
+none.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""Python functions inside a `tf.data` graph, such that the interpreter can end while a pipeline is still alive.
+
+`tf.data` calls them from its own threads. A thread that asks for the interpreter's lock while the interpreter shuts
+down never gets it, and the pipeline's destructor then waits for that thread for ever. So before the interpreter shuts
+down, calls under way are waited for, and new ones refused.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+# Long enough for a thread that has called but does not yet run, to run and be counted or refused.
+_GRACE_SECONDS = 0.05
+
+
+class _Calls:
+    """Counts the calls under way, and refuses new ones once the process ends."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._ending = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._ending:
+                raise RuntimeError("the process is ending: no more data are read")
+            self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Wait for the calls under way; there are none afterwards."""
+        with self._changed:
+            self._ending = True
+            self._changed.wait_for(lambda: not self._under_way)
+        time.sleep(_GRACE_SECONDS)
+
+
+_calls = _Calls()
+atexit.register(_calls.end)
+
+
+def python_call(function: Callable[..., Any], inputs: Sequence[tf.Tensor], output_types: Any) -> Any:
+    """`tf.numpy_function`, safe at the end of the process.
+
+    Args:
+        function: of NumPy arrays to NumPy arrays.
+        inputs: tensors handed to it.
+        output_types: dtype of its result, or a list of dtypes.
+    """
+
+    def guarded(*arrays: Any) -> Any:
+        with _calls:
+            return function(*arrays)
+
+    return tf.numpy_function(guarded, inputs, output_types, stateful=True)
