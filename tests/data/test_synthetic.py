@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.data.sample_rows import assert_same_columns
 from tfdlrm.config import DataConfig, SyntheticConfig
-from tfdlrm.data import best_possible, open_dataset, synthetic_dataset
+from tfdlrm.data import Preprocessing, best_possible, open_dataset, synthetic_dataset
 from tfdlrm.data.columns import concatenate
 from tfdlrm.data.power_law import NUM_EXACT_IDS, PowerLaw
 from tfdlrm.data.synthetic import SEED_BLOCK_ROWS, TEACHER_PROBABILITY, SyntheticRows
@@ -208,25 +208,15 @@ def test_the_pair_term_is_the_sum_over_pairs(rows: SyntheticRows, all_rows) -> N
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), part.keys[TEACHER_PROBABILITY], rtol=1e-4)
 
 
-@pytest.mark.multiprocess
-def test_synthetic_rows_need_no_polars() -> None:
+def test_synthetic_rows_need_no_polars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And reading a file without it names the extra."""
-    code = (
-        "import sys; sys.modules['polars'] = None\n"
-        "from tfdlrm.config import DataConfig, SyntheticConfig\n"
-        "from tfdlrm.data import Preprocessing, open_dataset\n"
-        "config = DataConfig(synthetic=SyntheticConfig(num_rows=100, vocabulary_sizes=(10,)), split='time')\n"
-        "splits = open_dataset(config)\n"
-        "import tempfile; folder = tempfile.mkdtemp()\n"
-        "splits.preprocessing.save(folder)\n"
-        "print(Preprocessing.load(folder).spec == splits.spec, len(list(splits.train.batches(10))))\n"
-        "try: open_dataset(DataConfig(format='criteo', path=__file__ if '__file__' in dir() else sys.executable))\n"
-        "except ImportError as error: print(error)\n"
-    )
-    root = Path(__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == [
-        "True 8",
-        "Reading data files needs polars. Install it: pip install 'tfdlrm[data]'",
-    ]
+    monkeypatch.setitem(sys.modules, "polars", None)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tfdlrm.data.") and hasattr(module, "pl"):
+            monkeypatch.delitem(sys.modules, name)
+    splits = open_dataset(DataConfig(synthetic=CONFIG, split="time"))
+    splits.preprocessing.save(tmp_path)
+    assert Preprocessing.load(tmp_path).spec == splits.spec
+    assert len(list(splits.train.batches(10_000))) == 4
+    with pytest.raises(ImportError, match=re.escape("pip install 'tfdlrm[data]'")):
+        open_dataset(DataConfig(format="criteo", path=str(tmp_path / "schema.yaml")))
