@@ -121,7 +121,8 @@ def test_ids_stay_below_the_modulo():
 def test_movielens_protocol():
     config = preset("movielens-100k")
     assert config.model.embedding_dim == 16
-    assert (config.train.optimizer, config.train.learning_rate) == ("adagrad", 0.05)
+    assert config.train.optimizer == "adagrad"
+    assert config.train.deterministic  # the documented numbers can be repeated
     assert (config.train.monitor, config.train.monitor_mode) == ("val_auc", "max")
     assert (config.data.format, config.data.split) == ("movielens", "time")
     assert (config.data.train_fraction, config.data.validation_fraction) == (0.8, 0.1)
