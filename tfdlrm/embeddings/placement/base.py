@@ -51,7 +51,11 @@ class RowGradients(NamedTuple):
 
 
 class TableSlice(NamedTuple):
-    """A contiguous piece of one logical array, for checkpoints: rows `[start, stop)` of `[total, width]`."""
+    """A contiguous piece of one logical array, for checkpoints: rows `[start, stop)` of `[total, width]`.
+
+    `read(first, last)` gives rows `[start + first, start + last)`, `write(first, values)` overwrites rows from
+    `start + first` on: both count from the slice's own first row.
+    """
 
     name: str
     total: int
