@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -269,15 +270,23 @@ def test_progress_on_a_terminal() -> None:
     assert "val_auc 0.62500" in shown
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as a terminal has it: a process that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_signals_are_noted_once(capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGINT)
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == "SIGINT"
         with pytest.raises(KeyboardInterrupt):  # the second one acts at once
             os.kill(os.getpid(), signal.SIGINT)
     assert "writing a checkpoint" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_other_threads_take_no_signals() -> None:
