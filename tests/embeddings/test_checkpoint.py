@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import resource
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.full_disk import file_size_limit
 from tfdlrm.config import QuotientRemainderConfig, TableConfig
 from tfdlrm.embeddings.checkpoint import (
     ITERATIONS,
@@ -293,17 +292,6 @@ def test_damaged_files_are_an_error(tmp_path: Path) -> None:
 def test_no_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DamagedCheckpointError, match="index"):
         restore_tables(EmbeddingTables(some_tables()), tmp_path / "tables")
-
-
-@contextlib.contextmanager
-def file_size_limit(num_bytes: int) -> Iterator[None]:
-    """A disk that takes no file of more than so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_an_os_error(tmp_path: Path) -> None:

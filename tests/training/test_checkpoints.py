@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.full_disk import file_size_limit
 from tests.training.small_run import SPEC, assert_identical, numbers, small_config, small_splits, with_model
 from tfdlrm.config import ExperimentConfig, FeatureConfig, TableConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
@@ -216,17 +214,6 @@ def test_the_last_and_the_best_are_kept(tmp_path: Path, model: keras.Model) -> N
         checkpoints.path("step-000000040")
     plain = json.loads((tmp_path / "step-000000050" / "state.json").read_text())
     assert set(plain) == {"tfdlrm", "tensorflow", "keras", "config_sha256", "state"}
-
-
-@contextlib.contextmanager
-def file_size_limit(num_bytes: int) -> Iterator[None]:
-    """A disk that takes no file of more than so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # the first number is below the size of the tables, the second between theirs and that of the other variables

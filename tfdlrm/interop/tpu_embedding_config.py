@@ -145,9 +145,8 @@ def _convert_initializer(owner: str, given: Any, stand_in: Initializer | None) -
         return Uniform(low=float(given.minval), high=float(given.maxval))
     if isinstance(given, (keras.initializers.RandomNormal, tf.random_normal_initializer)):
         return Normal(mean=float(given.mean), stddev=float(given.stddev))
-    if (
-        type(given).__name__ == "TruncatedNormal"
-    ):  # what a table has that states none; TensorFlow's own class is private
+    # what a table has that states none; by name, because TensorFlow's own class is private
+    if type(given).__name__ == "TruncatedNormal":
         return TruncatedNormal(mean=float(given.mean), stddev=float(given.stddev))
     if stand_in is None:
         _refuse(
