@@ -16,6 +16,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, settings
 
+from tests.kernels import both_kernels  # noqa: F401 - a fixture
+
 # MirroredStrategy needs two devices, and they cannot be added once TensorFlow has run an op.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

@@ -104,11 +104,11 @@ CASES = {
     "mlp_batch_normalization": Case(
         _partial(layers.MLP, [5, 3], normalization="batch", seed=1), [(4,)], _normalized_mlp("batch")
     ),
-    "dot": Case(_partial(layers.DotInteraction, compiled=True), STACKED, _dot()),
-    "dot_one_by_one": Case(_partial(layers.DotInteraction, compiled=False), ONE_BY_ONE, _dot()),
-    "dot_itself_padded": Case(_partial(layers.DotInteraction, True, padding=8, compiled=True), STACKED, _dot(True, 8)),
+    "dot": Case(_partial(layers.DotInteraction), STACKED, _dot()),
+    "dot_one_by_one": Case(_partial(layers.DotInteraction), ONE_BY_ONE, _dot()),
+    "dot_itself_padded": Case(_partial(layers.DotInteraction, True, padding=8), STACKED, _dot(True, 8)),
     "dot_without_dense": Case(
-        _partial(layers.DotInteraction, padding=4, concat_dense=False, compiled=True), STACKED, _dot(False, 4, 0)
+        _partial(layers.DotInteraction, padding=4, concat_dense=False), STACKED, _dot(False, 4, 0)
     ),
     "concat": Case(_partial(layers.ConcatInteraction), STACKED, lambda i, w: oracle.concat_interaction(*i)),
     "concat_padded": Case(
@@ -287,7 +287,7 @@ def test_keras_file_round_trip(case: Case, tmp_path: Path) -> None:
 def test_fit_reaches_the_weights_before_and_in_the_layer(name: str) -> None:
     case = CASES[name]
     inputs = case.symbolic()
-    # compiled or not, the gradient must get through the layer
+    # whatever computes it, the gradient must get through the layer
     scaled = [keras.layers.Dense(case.shapes[0][-1], use_bias=False)(inputs[0]), *inputs[1:]]
     model = keras.Model(as_argument(inputs), case.make(name="case")(as_argument(scaled)))
     model.compile(keras.optimizers.SGD(0.01), "mse")

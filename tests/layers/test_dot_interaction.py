@@ -1,4 +1,4 @@
-"""DotInteraction: the order of the pairs, and the compiled gradient wherever training runs."""
+"""DotInteraction: the order of the pairs, and the gradient, by the native kernels and by TensorFlow's own ops."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tfdlrm
 from tests import reference as oracle
 from tests.devices import two_devices
+from tests.kernels import NATIVE, TENSORFLOW, kernels
 from tfdlrm.layers import MLP, DotInteraction
 from tfdlrm.layers.pair_products import num_pairs, pair_indices
+from tfdlrm.native.scope import native_kernels
 
 
 def _inputs(batch: int, features: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -53,15 +56,15 @@ def test_pairs_are_row_major_below_the_diagonal(itself: bool) -> None:
 def test_any_shape_is_the_oracles(batch: int, features: int, width: int, itself: bool, padding: int, seed: int) -> None:
     x, e = _inputs(batch, features, width, seed)
     expected = oracle.dot_interaction(x, e, itself, padding)
-    layer = DotInteraction(itself, padding, compiled=True)
+    layer = DotInteraction(itself, padding)
     assert layer.compute_output_shape([x.shape, e.shape]) == expected.shape
     upstream = np.random.default_rng(seed).normal(size=expected.shape).astype(np.float32)
     gradients = oracle.dot_interaction_backward(upstream, x, e, itself)
-    for training in (False, True):  # op by op, compiled
+    for native in (False, True):
         tensors = [tf.constant(x), tf.constant(e)]
-        with tf.GradientTape() as tape:
+        with native_kernels(native), tf.GradientTape() as tape:
             tape.watch(tensors)
-            output = layer(tensors, training=training)
+            output = layer(tensors)
         np.testing.assert_allclose(output.numpy(), expected, rtol=1e-5, atol=1e-5)
         found = tape.gradient(output, tensors, output_gradients=tf.constant(upstream))
         for gradient, right in zip(found, gradients, strict=True):
@@ -76,57 +79,42 @@ def test_the_forms_of_the_input_agree_to_the_bit(form: Any) -> None:
     np.testing.assert_array_equal(DotInteraction()(form(x, e)).numpy(), DotInteraction()([x, e]).numpy())
 
 
-def test_training_gives_the_same_output_to_the_bit() -> None:
-    inputs = _inputs(33, 26, 16)
-    layer = DotInteraction(compiled=True)
-    np.testing.assert_array_equal(layer(inputs, training=True).numpy(), layer(inputs, training=False).numpy())
-
-
 def test_no_feature_gives_the_dense_vector() -> None:
     x = np.float32([[1, 2]])
-    for training in (False, True):
-        assert DotInteraction(compiled=True)([x], training=training).numpy().tolist() == [[1, 2]]
+    for native in (False, True):
+        with native_kernels(native):
+            assert DotInteraction()([x]).numpy().tolist() == [[1, 2]]
 
 
-def _uses_xla(function: Any) -> bool:
-    library = function.get_concrete_function().graph.as_graph_def().library
-    return any(inner.attr["_XlaMustCompile"].b for inner in library.function)
+def _ops_of(layer: DotInteraction, inputs: list[tf.Tensor]) -> set[str]:
+    function = tf.function(lambda: layer(inputs), autograph=False)
+    return {op.type for op in function.get_concrete_function().graph.get_operations()}
 
 
-@pytest.mark.parametrize(
-    ("compiled", "training", "in_graph"),
-    [
-        ("auto", True, True),
-        ("auto", False, False),
-        ("auto", None, False),
-        (True, True, True),
-        (True, False, False),
-        (False, True, False),
-    ],
-)
-def test_only_training_has_compiled_parts(compiled: Any, training: bool | None, in_graph: bool) -> None:
-    layer = DotInteraction(compiled=compiled)
+def test_the_kernel_runs_inside_steps_and_nowhere_else() -> None:
     inputs = [tf.ones([2, 3]), tf.ones([2, 2, 3])]
-    assert _uses_xla(tf.function(lambda: layer(inputs, training=training), autograph=False)) is in_graph
+    with native_kernels():
+        assert "TfdlrmInteract" in _ops_of(DotInteraction(), inputs)
+    assert not any(op.startswith("Tfdlrm") for op in _ops_of(DotInteraction(), inputs))
 
 
-def test_auto_is_plain_when_eager() -> None:
-    layer = DotInteraction(compiled="auto")
-    assert not layer._compiles(training=True)
-    assert DotInteraction(compiled=True)._compiles(training=True)
+def test_half_precision_takes_stock_ops() -> None:
+    inputs = [tf.ones([2, 3], tf.bfloat16), tf.ones([2, 2, 3], tf.bfloat16)]
+    with native_kernels():
+        assert DotInteraction(dtype="bfloat16")(inputs).numpy().tolist() == [[1, 1, 1, 3, 3, 3]] * 2
 
 
-def _model(compiled: bool | str, seed: int = 1) -> keras.Model:
+def _model(seed: int = 1) -> tfdlrm.Model:
     dense, e = keras.Input((3,), name="dense"), keras.Input((5, 8), name="e")
     x = MLP([8, 8], final_activation="relu", seed=seed)(dense)
-    vectors = MLP([8], seed=seed + 2)(e)  # so that the features' gradient counts as well
-    z = DotInteraction(compiled=compiled)([x, vectors])
-    return keras.Model({"dense": dense, "e": e}, MLP([8, 1], seed=seed + 1, dtype="float32")(z))
+    vectors = keras.layers.Dense(8, kernel_initializer=keras.initializers.GlorotUniform(seed), name="vectors")(e)
+    z = DotInteraction()([x, vectors])
+    return tfdlrm.Model({"dense": dense, "e": e}, MLP([8, 1], seed=seed + 1, dtype="float32")(z))
 
 
-def _fitted(compiled: bool | str, **compile_arguments: Any) -> np.ndarray:
+def _fitted(which: str, **compile_arguments: Any) -> np.ndarray:
     """Weights after two epochs, whose last batches are smaller than the others."""
-    model = _model(compiled)
+    model = _model()
     model.compile(keras.optimizers.SGD(0.1), keras.losses.BinaryCrossentropy(from_logits=True), **compile_arguments)
     rng = np.random.default_rng(0)
     data = {
@@ -134,48 +122,29 @@ def _fitted(compiled: bool | str, **compile_arguments: Any) -> np.ndarray:
         "e": rng.normal(size=(40, 5, 8)).astype(np.float32),
     }
     labels = (rng.random((40, 1)) < 0.5).astype(np.float32)
-    model.fit(data, labels, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    with kernels(which):
+        model.fit(data, labels, batch_size=16, epochs=2, shuffle=False, verbose=0)
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_weights])
 
 
 @pytest.fixture(scope="module")
 def plain_weights() -> np.ndarray:
-    return _fitted(compiled=False, jit_compile=False)
+    return _fitted(TENSORFLOW, jit_compile=False)
 
 
 @pytest.mark.parametrize(
     "compile_arguments",
-    [{"jit_compile": False}, {"run_eagerly": True}, {"steps_per_execution": 3}],
+    [{"jit_compile": False}, {"run_eagerly": True}, {"steps_per_execution": 3}, {"jit_compile": True}],
     ids=lambda arguments: ",".join(arguments),
 )
-def test_fit_is_the_same_compiled_or_not(compile_arguments: dict[str, Any], plain_weights: np.ndarray) -> None:
-    np.testing.assert_allclose(_fitted(True, **compile_arguments), plain_weights, rtol=1e-5, atol=1e-7)
+def test_fit_is_the_same_by_the_kernel(compile_arguments: dict[str, Any], plain_weights: np.ndarray) -> None:
+    np.testing.assert_allclose(_fitted(NATIVE, **compile_arguments), plain_weights, rtol=1e-5, atol=1e-7)
 
 
 def test_fit_under_two_replicas_is_the_same(plain_weights: np.ndarray) -> None:
     with two_devices().scope():
-        weights = _fitted(True, jit_compile=False)
+        weights = _fitted(NATIVE, jit_compile=False)
     np.testing.assert_allclose(weights, plain_weights, rtol=1e-5, atol=1e-7)
-
-
-def test_fit_with_loss_scaling_is_the_same_compiled_or_not() -> None:
-    keras.config.set_dtype_policy("mixed_float16")
-    plain, compiled = (_fitted(mode, jit_compile=False) for mode in (False, True))
-    # float16 keeps 11 bits; one product rounds otherwise than the sum of two
-    np.testing.assert_allclose(compiled, plain, atol=1e-3)
-
-
-def test_inside_a_function_that_is_compiled_itself() -> None:
-    layer, inputs = DotInteraction(compiled=True), [tf.constant(array) for array in _inputs(6, 3, 4)]
-
-    def gradients() -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            loss = tf.reduce_sum(tf.sin(layer(inputs, training=True)))
-        return tape.gradient(loss, inputs)
-
-    for inside, outside in zip(tf.function(gradients, autograph=False, jit_compile=True)(), gradients(), strict=True):
-        np.testing.assert_allclose(inside.numpy(), outside.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +167,5 @@ def test_inputs_that_do_not_fit(inputs: list[tuple], message: str) -> None:
 def test_arguments_that_are_not_valid() -> None:
     with pytest.raises(ValueError, match=r"layer 'i': padding=0 .* Give 1"):
         DotInteraction(padding=0, name="i")
-    with pytest.raises(ValueError, match=r"layer 'i': compiled='yes' .* True, False or 'auto'"):
-        DotInteraction(compiled="yes", name="i")
     with pytest.raises(ValueError, match="layer 'i': one vector has no pairs"):
         DotInteraction(concat_dense=False, name="i").build([(2, 4)])

@@ -16,6 +16,8 @@ from tfdlrm.models import DLRM
 RELATIVE = 1e-5
 RUNS = golden_runs()
 
+pytestmark = pytest.mark.usefixtures("both_kernels")
+
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, name: str) -> None:
     """Within 1e-5 of the expected value, or of the array's largest one where a value is near zero."""
@@ -65,7 +67,7 @@ def gradients_by_name(model: DLRM, inputs: dict, labels: np.ndarray) -> dict[str
     dense, pooled = tape.gradient(loss, [list(named.values()), recorder.leaves])
     found = {name: gradient.numpy() for name, gradient in zip(named, dense, strict=True)}
     ((tables, pairs),) = recorder.by_tables(pooled)
-    for key, (ids, values) in tables.gradients(pairs).items():
+    for key, (ids, values) in tables.placement.summed(tables.gradients(pairs)).items():
         index, kind = key.split("/")
         stack = tables.plan.stacks[int(index)]
         whole = np.zeros((stack.num_rows, values.shape[1]), np.float32)

@@ -49,7 +49,7 @@ def to_bags(feature: str, value: Any, hotness: int | None) -> Bags:
         return _from_ragged(feature, ids, weights)
     if isinstance(weights, (tf.SparseTensor, tf.RaggedTensor)):
         raise ValueError(f"feature {feature!r}: weights are {type(weights).__name__} but ids are dense. Use one form.")
-    ids = _check_dtype(feature, tf.convert_to_tensor(ids))
+    ids = check_dtype(feature, tf.convert_to_tensor(ids))
     if ids.shape.rank == 1:
         ids = ids[:, tf.newaxis]
         weights = None if weights is None else tf.reshape(weights, tf.shape(ids))
@@ -72,7 +72,12 @@ def to_bags(feature: str, value: Any, hotness: int | None) -> Bags:
     return Bags(ids, None, weights, tf.shape(ids)[0] if static is None else static)
 
 
-def _check_dtype(feature: str, ids: tf.Tensor) -> tf.Tensor:
+def check_dtype(feature: str, ids: tf.Tensor) -> tf.Tensor:
+    """Ids as int32, int64 or string.
+
+    Raises:
+        TypeError: they are neither integers nor strings.
+    """
     if ids.dtype in (tf.int32, tf.int64, tf.string):
         return ids
     if ids.dtype.is_integer:
@@ -99,7 +104,7 @@ def _from_ragged(feature: str, ids: tf.RaggedTensor, weights: Any) -> Bags:
         )
         with tf.control_dependencies([same] if same is not None else []):
             weights = tf.cast(tf.identity(weights.flat_values), tf.float32)
-    values = _check_dtype(feature, ids.flat_values)
+    values = check_dtype(feature, ids.flat_values)
     return Bags(values, tf.cast(ids.value_rowids(), tf.int32), weights, tf.cast(ids.nrows(), tf.int32))
 
 
@@ -116,7 +121,7 @@ def _from_sparse(feature: str, ids: tf.SparseTensor, weights: Any) -> Bags:
         )
         with tf.control_dependencies([same] if same is not None else []):
             weights = tf.cast(tf.identity(weights.values), tf.float32)
-    values = _check_dtype(feature, ids.values)
+    values = check_dtype(feature, ids.values)
     return Bags(values, tf.cast(ids.indices[:, 0], tf.int32), weights, tf.cast(ids.dense_shape[0], tf.int32))
 
 
@@ -135,11 +140,7 @@ def apply_policy(
     ids = bags.ids
     if policy == "hash":
         return bags._replace(ids=hash_to_buckets(ids, vocabulary_size)), None
-    if ids.dtype == tf.string:
-        raise TypeError(
-            f"feature {feature!r} (table {table!r}): ids are strings but id_policy is {policy!r}. "
-            "Use id_policy='hash', or map strings to ids with a vocabulary first."
-        )
+    refuse_strings(ids, policy, feature, table)
     if policy == "error":
         return bags, None
     size = tf.constant(vocabulary_size, tf.int64)
@@ -155,6 +156,15 @@ def apply_policy(
     else:
         raise ValueError(f"feature {feature!r}: id_policy={policy!r} is unknown. Use error, clip, modulo, oov or hash.")
     return bags._replace(ids=tf.cast(fixed, ids.dtype)), count
+
+
+def refuse_strings(ids: tf.Tensor, policy: str, feature: str, table: str) -> None:
+    """Raises TypeError for string ids under a policy other than "hash"."""
+    if ids.dtype == tf.string and policy != "hash":
+        raise TypeError(
+            f"feature {feature!r} (table {table!r}): ids are strings but id_policy is {policy!r}. "
+            "Use id_policy='hash', or map strings to ids with a vocabulary first."
+        )
 
 
 def check_range(ids: tf.Tensor, columns: list[tuple[str, str, int]], row_ids: tf.Tensor | None) -> tf.Tensor:

@@ -13,7 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfdlrm.config import FeatureConfig, TableConfig
-from tfdlrm.embeddings.ids import Bags, apply_policy, check_range, to_bags
+from tfdlrm.embeddings.bags import BagGroup, FlatBags, bag_group, flat_bags, from_bags, in_order
+from tfdlrm.embeddings.ids import Bags, apply_policy, check_range, refuse_strings, to_bags
 from tfdlrm.embeddings.placement.base import IdGroup
 from tfdlrm.embeddings.planner import QUOTIENT, REMAINDER, ShardingPlan
 
@@ -35,7 +36,7 @@ class GroupLayout:
     """Which columns a group's bags hold, in order: bag `b * len(columns) + k` is row b of `columns[k]`."""
 
     columns: tuple[int, ...]
-    group: IdGroup
+    group: IdGroup | BagGroup
 
 
 class LookupPlan:
@@ -67,25 +68,55 @@ class LookupPlan:
             for column in columns
         )
 
-    def groups(self, inputs: Mapping[str, Any] | tf.Tensor) -> tuple[list[GroupLayout], tf.Tensor]:
+    def groups(
+        self, inputs: Mapping[str, Any] | tf.Tensor, *, as_bags: bool = False
+    ) -> tuple[list[GroupLayout], tf.Tensor]:
         """Checked id groups, and `[num_features]` int64 counts of ids that a policy had to change.
 
         Args:
             inputs: feature name -> ids; or all features side by side as `[B, sum of hotness]`, in order.
+            as_bags: `BagGroup`s, for a placement that takes them, in place of `IdGroup`s.
 
         Raises:
             ValueError: a feature is missing from `inputs`, or the packed matrix has another width.
         """
         if not isinstance(inputs, Mapping):
             inputs = self._unpack(tf.convert_to_tensor(inputs))
-        bags: dict[str, Bags] = {}
-        counts = []
         for feature in self.features:
             if feature.name not in inputs:
                 raise ValueError(
                     f"feature {feature.name!r} is missing from the inputs, which have {sorted(inputs)}. "
                     "Add the column, or remove the feature from the model."
                 )
+        return self._bag_groups(inputs) if as_bags else self._id_groups(inputs)
+
+    def _bag_groups(self, inputs: Mapping[str, Any]) -> tuple[list[GroupLayout], tf.Tensor]:
+        flat: dict[str, FlatBags] = {}
+        for feature in self.features:
+            table = feature.table
+            assert isinstance(table, TableConfig)
+            value = in_order(inputs[feature.name])
+            one = flat_bags(feature, value) or from_bags(to_bags(feature.name, value, feature.hotness))
+            refuse_strings(one.ids, feature.id_policy, feature.name, table.name)
+            flat[feature.name] = one
+        members: dict[Any, list[int]] = {}
+        for index, column in enumerate(self.columns):
+            members.setdefault((column.stack, column.table.combiner), []).append(index)
+        layouts, counts = [], {}
+        for indices in members.values():
+            columns = [self.columns[index] for index in indices]
+            group, changed = bag_group(columns, [flat[column.feature.name] for column in columns])
+            layouts.append(GroupLayout(columns=tuple(indices), group=group))
+            for position, column in enumerate(columns):
+                counts[column.feature.name] = changed[position]
+        if len(layouts) == 1 and len(self.columns) == len(self.features):
+            return layouts, changed
+        return layouts, tf.stack([counts[feature.name] for feature in self.features])
+
+    def _id_groups(self, inputs: Mapping[str, Any]) -> tuple[list[GroupLayout], tf.Tensor]:
+        bags: dict[str, Bags] = {}
+        counts = []
+        for feature in self.features:
             table = feature.table
             assert isinstance(table, TableConfig)
             one = to_bags(feature.name, inputs[feature.name], feature.hotness)
@@ -188,13 +219,15 @@ class LookupPlan:
         return GroupLayout(columns=members, group=group)
 
     def assemble(self, layouts: Sequence[GroupLayout], pooled: Sequence[tf.Tensor]) -> list[tf.Tensor] | tf.Tensor:
-        """Pooled groups `[B * F_g, D]` -> one vector a column.
+        """Pooled groups `[B * F_g, D]` or `[B, F_g, D]` -> one vector a column.
 
         Returns:
             `[B, C, D]` where one group holds every column in order (no copy), else a list of `[B, D_c]`.
         """
         if len(layouts) == 1:
             columns = len(layouts[0].columns)
+            if pooled[0].shape.rank == 3:
+                return pooled[0]
             return tf.reshape(pooled[0], [-1, columns, pooled[0].shape[-1]])
         vectors: list[Any] = [None] * len(self.columns)
         for layout, block in zip(layouts, pooled, strict=True):

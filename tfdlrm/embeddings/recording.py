@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
+from tfdlrm.native.scope import native_kernels
+
 if TYPE_CHECKING:
     from tfdlrm.embeddings.placement.base import Residual
     from tfdlrm.embeddings.tables import EmbeddingTables
@@ -87,12 +89,18 @@ def current_recorder() -> LookupRecorder | None:
 
 
 @contextlib.contextmanager
-def record_lookups(tape: tf.GradientTape) -> Iterator[LookupRecorder]:
-    """Opens a recorder for the lookups made in its body."""
+def record_lookups(tape: tf.GradientTape, *, native: bool = True) -> Iterator[LookupRecorder]:
+    """Opens a recorder for the lookups made in its body.
+
+    Args:
+        tape: whose leaves the pooled vectors become.
+        native: whether the body may use the native kernels, which XLA cannot compile.
+    """
     stack = _active.__dict__.setdefault("stack", [])
     recorder = LookupRecorder(tape)
     stack.append(recorder)
     try:
-        yield recorder
+        with native_kernels(native):
+            yield recorder
     finally:
         stack.pop()

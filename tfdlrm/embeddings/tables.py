@@ -13,8 +13,8 @@ from tfdlrm.checks import nearest
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.lookup import LookupPlan
 from tfdlrm.embeddings.optimizers import RowOptimizer, RowwiseAdagrad
-from tfdlrm.embeddings.placement.base import Gradients, IdGroup, Placement, Residual, TableSlice
-from tfdlrm.embeddings.placement.local import LocalPlacement
+from tfdlrm.embeddings.placement.base import Gradients, Placement, Residual, TableSlice
+from tfdlrm.embeddings.placement.native import local_placement
 from tfdlrm.embeddings.planner import ShardingPlan, plan_local, stored_tables
 
 Pairs = list[tuple[Residual, tf.Tensor]]
@@ -28,7 +28,8 @@ class EmbeddingTables(tf.Module):
         optimizer: for tables that have none of their own; default `RowwiseAdagrad()`, following the learning
             rate of the model's dense optimizer.
         seed: of the initial values. The same seed gives the same rows under any plan.
-        placement: makes a placement of a plan and a seed; default: everything local.
+        placement: makes a placement of a plan and a seed; default: everything local, by the
+            native kernels where they can be had.
 
     Example:
         >>> tables = EmbeddingTables([TableConfig(name="item", vocabulary_size=1000, embedding_dim=16)])
@@ -44,7 +45,7 @@ class EmbeddingTables(tf.Module):
         *,
         seed: int = 0,
         plan: Callable[[Iterable], ShardingPlan] = plan_local,
-        placement: Callable[[ShardingPlan, int], Placement] = LocalPlacement,
+        placement: Callable[[ShardingPlan, int], Placement] = local_placement,
     ):
         super().__init__(name="embedding_tables")
         self.configs = {table.name: table for table in tables}
@@ -76,8 +77,13 @@ class EmbeddingTables(tf.Module):
     def lookup_plan(self, features: Sequence[FeatureConfig]) -> LookupPlan:
         return LookupPlan(features, self.plan)
 
-    def lookup(self, group: IdGroup) -> tuple[tf.Tensor, Residual]:
-        """Pooled vectors `[num_bags, D]` of one id group, and what `update` needs of it."""
+    @property
+    def takes_bags(self) -> bool:
+        """What `LookupPlan.groups` needs to know: which groups the placement looks up now."""
+        return self.placement.takes_bags
+
+    def lookup(self, group: Any) -> tuple[tf.Tensor, Residual]:
+        """Pooled vectors of one group of `LookupPlan.groups`, and what `update` needs of it."""
         return self.placement.lookup(group)
 
     def gradients(self, pairs: Pairs) -> Gradients:

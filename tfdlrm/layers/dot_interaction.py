@@ -7,14 +7,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdlrm.layers.pair_products import compiled_pair_products, num_pairs, pair_products
+from tfdlrm.layers.pair_products import num_pairs, pair_products
 from tfdlrm.layers.vector_inputs import (
     batch_size,
+    feature_vectors,
     num_vectors_and_width,
     pad_columns,
     padded_width,
     stack_vectors,
 )
+from tfdlrm.native.scope import native_ops
 
 
 @keras.saving.register_keras_serializable(package="tfdlrm")
@@ -31,10 +33,6 @@ class DotInteraction(keras.layers.Layer):
         interact_itself: also the dot product of each vector with itself, i >= j.
         padding: zeros are added to make the output's width a multiple of this.
         concat_dense: whether x is at the front of the output; without it the output is `[B, P]`.
-        compiled: whether training moves numbers with code compiled by XLA, which costs a compilation of about 0.1 s
-            for each batch size and saves more than half of the layer's time at a large batch. "auto": in a graph,
-            not eagerly. Evaluation, prediction and exported models always have TensorFlow's stock ops only. Compiled
-            training has first-order gradients only.
 
     Raises:
         ValueError: widths differ, a shape is not one of those above, or an argument is not valid.
@@ -50,16 +48,12 @@ class DotInteraction(keras.layers.Layer):
         padding: int = 1,
         *,
         concat_dense: bool = True,
-        compiled: bool | str = "auto",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if compiled not in (True, False, "auto"):
-            raise ValueError(f"layer {self.name!r}: compiled={compiled!r} is unknown. Use True, False or 'auto'.")
         self.interact_itself = bool(interact_itself)
         self.padding = pad_columns(self.name, padding)
         self.concat_dense = bool(concat_dense)
-        self.compiled = compiled
 
     def build(self, input_shape: Any) -> None:
         num_vectors, width = num_vectors_and_width(self.name, input_shape)
@@ -69,17 +63,19 @@ class DotInteraction(keras.layers.Layer):
         self._output_width = padded_width(pairs + (width if self.concat_dense else 0), self.padding)
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
-        rows = stack_vectors(inputs)  # [B, F + 1, D]
+    def call(self, inputs: Any) -> tf.Tensor:
         x = tf.nest.flatten(inputs)[0]
+        ops = native_ops()
+        if ops is not None and x.dtype == tf.float32:
+            return ops.tfdlrm_interact(
+                x=x,
+                e=feature_vectors(inputs),
+                head=self.concat_dense,
+                itself=self.interact_itself,
+                width=self._output_width,
+            )
         head = x if self.concat_dense else x[:, :0]
-        interact = compiled_pair_products if self._compiles(training) else pair_products
-        return interact(rows, head, self.interact_itself, self._output_width)
-
-    def _compiles(self, training: bool | None) -> bool:
-        if not training or not self.compiled:
-            return False
-        return self.compiled is True or not tf.executing_eagerly()
+        return pair_products(stack_vectors(inputs), head, self.interact_itself, self._output_width)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         num_vectors, width = num_vectors_and_width(self.name, input_shape)
@@ -92,5 +88,4 @@ class DotInteraction(keras.layers.Layer):
             "interact_itself": self.interact_itself,
             "padding": self.padding,
             "concat_dense": self.concat_dense,
-            "compiled": self.compiled,
         }

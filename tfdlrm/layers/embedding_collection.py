@@ -130,7 +130,7 @@ class EmbeddingCollection(keras.layers.Layer):
                 )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        layouts, counts = self._plan.groups(inputs)
+        layouts, counts = self._plan.groups(inputs, as_bags=self._tables.takes_bags)
         found = [self._tables.lookup(layout.group) for layout in layouts]
         pooled = [vectors for vectors, _ in found]
         if training and self.trainable:

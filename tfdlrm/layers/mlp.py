@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfdlrm.layers.initializers import BiasNormal, XavierNormal, derived_seed
+from tfdlrm.native.scope import native_ops
 
 Activation = str | Callable[[Any], Any] | None
 
@@ -117,7 +119,7 @@ class MLP(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         x = inputs
         for index, dense in enumerate(self.dense_layers):
-            x = dense(x)
+            x = _apply(dense, x)
             if index < len(self.normalizations):
                 x = self.activation(self.normalizations[index](x, training=training))
             if index < len(self.dropouts):
@@ -139,6 +141,34 @@ class MLP(keras.layers.Layer):
             "bias_initializer": _serialized(self.bias_initializer),
             "seed": self.seed,
         }
+
+
+def _apply(dense: keras.layers.Dense, x: Any) -> Any:
+    """`dense(x)`; where native kernels may run, with the gradient of bias and relu in one pass over memory."""
+    ops = native_ops()
+    relu = dense.activation is keras.activations.relu
+    if (
+        ops is None
+        or not dense.use_bias
+        or x.dtype != tf.float32
+        or x.shape.rank != 2
+        or not (relu or dense.activation is keras.activations.linear)
+    ):
+        return dense(x)
+
+    @tf.custom_gradient
+    def product(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
+        y = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+        if relu:
+            y = tf.nn.relu(y)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            masked, dbias = ops.tfdlrm_activation_gradient(upstream=upstream, y=y, relu=relu)
+            return tf.matmul(masked, kernel, transpose_b=True), tf.matmul(x, masked, transpose_a=True), dbias
+
+        return y, gradient
+
+    return product(x, tf.convert_to_tensor(dense.kernel), tf.convert_to_tensor(dense.bias))
 
 
 def _checked_units(name: str, units: Sequence[int]) -> tuple[int, ...]:

@@ -20,6 +20,8 @@ from typing import Any
 
 import keras
 
+from tfdlrm.native.scope import native_kernels
+
 _FIX = "Use tfdlrm.Model in place of keras.Model: Model(inputs, outputs) or class MyModel(tfdlrm.Model)."
 _training = threading.local()
 
@@ -115,7 +117,7 @@ def install(is_collection: Any, owns_tape: type) -> None:
 
     @functools.wraps(train_step)
     def train_step_marked(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
-        with _stock_step(self):
+        with _stock_step(self), native_kernels(not self.jit_compile):
             return train_step(self, *args, **kwargs)
 
     stepper.train_step = train_step_marked

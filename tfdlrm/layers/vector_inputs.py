@@ -67,6 +67,16 @@ def stack_vectors(inputs: Any) -> tf.Tensor:
     return tf.stack(tensors, axis=1)
 
 
+def feature_vectors(inputs: Any) -> tf.Tensor:
+    """All vectors but the dense one, `[B, F, D]`."""
+    tensors = tf.nest.flatten(inputs)
+    if tensors[-1].shape.rank == 3:
+        return tensors[1]
+    if len(tensors) == 1:
+        return tensors[0][:, tf.newaxis, :][:, :0]
+    return tf.stack(tensors[1:], axis=1)
+
+
 def join_vectors(inputs: Any) -> tf.Tensor:
     """All vectors side by side, `[B, sum of widths]`."""
     tensors = tf.nest.flatten(inputs)

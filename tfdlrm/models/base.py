@@ -11,6 +11,7 @@ from keras.src.models.functional import Functional
 from tfdlrm.embeddings.recording import LookupRecorder, record_lookups
 from tfdlrm.layers.embedding_collection import EmbeddingCollection
 from tfdlrm.layers.stock_model import install
+from tfdlrm.native.scope import native_kernels
 
 Tensors = list[tf.Tensor | None]
 
@@ -49,7 +50,7 @@ class Model(keras.Model):
 
     def train_step(self, data: Any) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape, record_lookups(tape) as recorder:
+        with tf.GradientTape() as tape, record_lookups(tape, native=not self.jit_compile) as recorder:
             y_pred = self(x, training=True)
             loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
             rows = tf.shape(next(leaf for leaf in tf.nest.flatten(x) if leaf is not None))[0]
@@ -68,6 +69,14 @@ class Model(keras.Model):
         if weights:
             self.optimizer.apply(dense, weights)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data: Any) -> Any:
+        with native_kernels(not self.jit_compile):
+            return super().test_step(data)
+
+    def predict_step(self, data: Any) -> Any:
+        with native_kernels(not self.jit_compile):
+            return super().predict_step(data)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds from one replica's batch.

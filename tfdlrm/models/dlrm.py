@@ -80,7 +80,7 @@ class DLRM(Model):
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> tf.Tensor:
         x = self.bottom_mlp(inputs["dense"], training=training)  # [B, D]
         e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
-        z = self.interaction([x, e], training=training)  # [B, D + P]
+        z = self.interaction([x, e])  # [B, D + P]
         logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
         return logits[0] if len(logits) == 1 else keras.ops.concatenate(logits, axis=1)
 

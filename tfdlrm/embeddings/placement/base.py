@@ -78,11 +78,20 @@ class Placement(Protocol):
 
     plan: ShardingPlan
 
+    @property
+    def takes_bags(self) -> bool:
+        """Whether `lookup` wants `bags.BagGroup`s now, which need native kernels, rather than `IdGroup`s."""
+
     def build(self) -> None:
         """Creates rows, slots and pooling weights where they live, with their initial values."""
 
-    def lookup(self, group: IdGroup) -> tuple[tf.Tensor, Residual]:
-        """Pooled vectors `[num_bags, D]` float32 and the residual. Empty bags give zeros."""
+    def lookup(self, group: Any) -> tuple[tf.Tensor, Residual]:
+        """Pooled vectors float32 and the residual. Empty bags give zeros.
+
+        Args:
+            group: an `IdGroup`, whose pooled vectors are `[num_bags, D]`; or, from a placement that `takes_bags`, a
+                `bags.BagGroup`, whose pooled vectors are `[B, columns, D]`.
+        """
 
     def gradients(self, pairs: list[tuple[Residual, tf.Tensor]]) -> Gradients:
         """Gradients of one replica's lookups.

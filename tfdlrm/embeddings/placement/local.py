@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -102,12 +103,16 @@ class LocalPlacement(tf.Module):
         self.stores = [StackStore(stack, seed) for stack in plan.stacks]
         self._held: dict[str, HeldGradients] = {}
 
+    @property
+    def takes_bags(self) -> bool:
+        return False
+
     def build(self) -> None:
         with tf.init_scope():
             for store in self.stores:
                 store.build()
 
-    def lookup(self, group: IdGroup) -> tuple[tf.Tensor, LocalResidual]:
+    def lookup(self, group: Any) -> tuple[tf.Tensor, Any]:
         store = self.stores[group.stack]
         assert store.rows is not None
         rows = store.rows.gather(group.ids)
@@ -123,7 +128,7 @@ class LocalPlacement(tf.Module):
         )
         return _sum_bags(group, weighted), residual
 
-    def gradients(self, pairs: list[tuple[LocalResidual, tf.Tensor]]) -> dict[str, RowGradients]:
+    def gradients(self, pairs: list[tuple[Any, tf.Tensor]]) -> Any:
         """Summed row gradients a variable, under the key `<stack index>/rows` or `<stack index>/pooling_weights`."""
         found: dict[str, list[RowGradients]] = {}
         for residual, gradient in pairs:
@@ -141,12 +146,16 @@ class LocalPlacement(tf.Module):
                 found.setdefault(f"{index}/{POOLING}", []).append(RowGradients(ids, by_weight))
         return {key: sum_duplicates(parts) for key, parts in found.items()}
 
-    def merge(self, parts: list[dict[str, RowGradients]]) -> dict[str, RowGradients]:
+    def merge(self, parts: list[Any]) -> Any:
         keys = sorted({key for part in parts for key in part})
         return {key: sum_duplicates([part[key] for part in parts if key in part]) for key in keys}
 
-    def squared_norm(self, gradients: dict[str, RowGradients]) -> tf.Tensor:
-        parts = [tf.reduce_sum(g.values * g.values) for g in self._with_held(gradients).values()]
+    def summed(self, gradients: Any) -> dict[str, RowGradients]:
+        """`<stack>/rows` or `<stack>/pooling_weights` -> unique rows and the sums of their gradients, held ones too."""
+        return self._with_held(gradients)
+
+    def squared_norm(self, gradients: Any) -> tf.Tensor:
+        parts = [tf.reduce_sum(g.values * g.values) for g in self.summed(gradients).values()]
         return tf.add_n(parts) if parts else tf.constant(0.0)
 
     def _with_held(self, gradients: dict[str, RowGradients]) -> dict[str, RowGradients]:
@@ -170,21 +179,35 @@ class LocalPlacement(tf.Module):
                 summed = summed * scale
             if optimizer.clipnorm is not None:
                 summed = tf.clip_by_norm(summed, optimizer.clipnorm)
-            rate = resolve_learning_rate(store.stack, learning_rate, step)
             target = store.rows if kind == ROWS else store.pooling
             slots = store.slots if kind == ROWS else store.pooling_slots
             assert target is not None
-            rows = target.gather(ids) if optimizer.reads_rows() else None
-            before = {name: array.gather(ids) for name, array in slots.items()}
-            result = optimizer.update_rows(rows, before, summed, rate, step)
-            for name, values in result.slots.items():
-                slots[name].scatter_update(ids, values)
-            if result.rows is not None:
-                target.scatter_update(ids, result.rows)
-            elif result.delta is not None:
-                target.scatter_sub(ids, result.delta)
+            self.update_array(store, target, slots, RowGradients(ids, summed), learning_rate, step)
         for held in self._held.values():
             held.clear()
+
+    @staticmethod
+    def update_array(
+        store: StackStore,
+        array: RowArray,
+        slots: dict[str, RowArray],
+        gradients: RowGradients,
+        learning_rate: tf.Tensor | None,
+        step: tf.Tensor,
+    ) -> None:
+        """Updates the rows of `gradients`, whose ids are unique, by the stack's optimizer."""
+        optimizer = store.stack.optimizer
+        rate = resolve_learning_rate(store.stack, learning_rate, step)
+        ids, summed = gradients
+        rows = array.gather(ids) if optimizer.reads_rows() else None
+        before = {name: slot.gather(ids) for name, slot in slots.items()}
+        result = optimizer.update_rows(rows, before, summed, rate, step)
+        for name, values in result.slots.items():
+            slots[name].scatter_update(ids, values)
+        if result.rows is not None:
+            array.scatter_update(ids, result.rows)
+        elif result.delta is not None:
+            array.scatter_sub(ids, result.delta)
 
     def prepare_holding(self) -> None:
         with tf.init_scope():
@@ -199,7 +222,7 @@ class LocalPlacement(tf.Module):
 
     def hold(self, gradients: dict[str, RowGradients]) -> None:
         """Costs the size of the batches held, never the table's."""
-        for key, both in self._with_held(gradients).items():
+        for key, both in self.summed(gradients).items():
             self._held[key].assign(both)
 
     def slices(self) -> Iterator[TableSlice]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
+from tfdlrm.native import loader
+
 
 class RowArray(tf.Module):
     """A `[num_rows, width]` float32 variable with row access only.
@@ -32,6 +34,10 @@ class RowArray(tf.Module):
                 trainable=False,
                 name=name.replace("/", "_"),
             )
+            ops = loader.library()
+            if ops is not None:
+                # fewer page faults and misses of the address cache at random rows
+                ops.tfdlrm_advise_huge_pages(table=self.variable.handle)
 
     def gather(self, ids: tf.Tensor) -> tf.Tensor:
         """Rows `[N, width]` of `ids` `[N]`."""

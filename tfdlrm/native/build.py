@@ -1,0 +1,105 @@
+"""Compiling the kernels into a shared library."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE_DIR = Path(__file__).parent / "src"
+LIBRARY_NAME = "libtfdlrm_native.so"
+# One a translation unit, in the order in which they take longest.
+UNITS = ("ops.cc", "kernels_avx512.cc", "kernels_avx2.cc", "kernels_base.cc")
+_ERROR_LINES = 20
+
+
+class BuildError(RuntimeError):
+    """The library could not be built; says why and what to do."""
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler: `$CXX`, else g++, else c++; None where there is none."""
+    named = os.environ.get("CXX")
+    if named:
+        return shutil.which(named)
+    return shutil.which("g++") or shutil.which("c++")
+
+
+def cache_key() -> str:
+    """What a library depends on, in 16 hexadecimal digits: sources, TensorFlow, compiler, processor."""
+    import tensorflow as tf
+
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE_DIR.iterdir()):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    parts = [tf.__version__, *_flags(), _compiler_version(), platform.machine(), _processor()]
+    digest.update("\0".join(parts).encode())
+    return digest.hexdigest()[:16]
+
+
+def build(target: Path) -> None:
+    """Compiles and links the library, then moves it to `target` in one step.
+
+    Raises:
+        BuildError: no compiler, or it failed.
+        OSError: the folder cannot be written.
+    """
+    found = compiler()
+    if found is None:
+        raise BuildError("there is no C++ compiler (g++). Install one, for instance with `apt-get install g++`")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
+        work = Path(folder)
+        with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            objects = list(pool.map(lambda unit: _compile(found, unit, work), UNITS))
+        library = work / LIBRARY_NAME
+        _run([found, "-shared", "-o", str(library), *map(str, objects), *_link_flags()])
+        library.replace(target)
+
+
+def _compile(found: str, unit: str, work: Path) -> Path:
+    target = work / f"{unit}.o"
+    _run([found, *_flags(), "-c", str(SOURCE_DIR / unit), "-o", str(target)])
+    return target
+
+
+def _flags() -> list[str]:
+    import tensorflow as tf
+
+    own = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-w"]
+    given = os.environ.get("TFDLRM_NATIVE_CXXFLAGS", "").split()
+    return [*(flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("--std")), *own, *given]
+
+
+def _link_flags() -> list[str]:
+    import tensorflow as tf
+
+    return [*tf.sysconfig.get_link_flags(), *os.environ.get("TFDLRM_NATIVE_LDFLAGS", "").split()]
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        lines = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()
+        raise BuildError(f"{Path(command[0]).name} failed:\n" + "\n".join(lines[:_ERROR_LINES]))
+
+
+def _compiler_version() -> str:
+    found = compiler()
+    if found is None:
+        return ""
+    return subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
