@@ -56,6 +56,7 @@ def train_session(model_dir: str, log: str, resume: bool, rows: int, epochs: int
             learning_rate=0.01,
             schedule=LearningRateConfig(warmup_steps=20, decay_start_step=60, num_decay_steps=400),
             global_batch_size=64,
+            steps_per_execution=1,
             epochs=epochs,
             deterministic=True,
             checkpoint_every_steps=7,

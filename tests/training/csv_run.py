@@ -42,7 +42,9 @@ def csv_config(file: Path) -> ExperimentConfig:
     """Two epochs over the first 80 % of the file."""
     return ExperimentConfig(
         model=DLRMConfig(embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(8, 1)),
-        train=TrainConfig(optimizer="adagrad", global_batch_size=32, epochs=2, group_by="session"),
+        train=TrainConfig(
+            optimizer="adagrad", global_batch_size=32, steps_per_execution=1, epochs=2, group_by="session"
+        ),
         data=DataConfig(format="csv", path=str(file), split="time", schema=SPEC),
     )
 

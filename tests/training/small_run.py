@@ -41,6 +41,7 @@ def small_config(**train: Any) -> ExperimentConfig:
         "learning_rate": 0.1,
         "schedule": LearningRateConfig(warmup_steps=5, decay_start_step=12, num_decay_steps=40),
         "global_batch_size": BATCH_SIZE,
+        "steps_per_execution": 1,
         "epochs": 3,
         "deterministic": True,
         "checkpoint_every_minutes": None,

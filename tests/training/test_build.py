@@ -76,6 +76,8 @@ def test_tables_and_tasks_come_from_the_schema() -> None:
         ({"global_batch_size": 512, "gradient_accumulation_steps": 3}, 3),
         ({"global_batch_size": 2048, "gradient_accumulation_steps": 3}, 3),
         ({"global_batch_size": 2048, "steps_per_execution": 7}, 7),
+        ({"global_batch_size": 128, "checkpoint_every_steps": 100}, 10),
+        ({"global_batch_size": 128, "checkpoint_every_steps": 7}, 7),
     ],
 )
 def test_steps_per_execution(options: dict, expected: int) -> None:

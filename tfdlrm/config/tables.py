@@ -19,6 +19,7 @@ from tfdlrm.schema import IdPolicy
 
 Combiner = Literal["sum", "mean", "sqrtn"]
 PoolingWeights = Literal["fixed", "learned"]
+RowDtype = Literal["float32", "bfloat16", "float16", "int8"]
 QuotientRemainderOperation = Literal["mult", "add", "concat"]
 QuotientRemainderInitializer = Literal["paper", "reference"]
 
@@ -111,6 +112,8 @@ class TableConfig(Record):
         output_dim: mixed dimension: width after a bias-free projection of D; None for no projection.
         pooling_weights: one weight per table row, `fixed` or `learned`, initially 1; None for none.
         trainable: whether training updates the rows.
+        row_dtype: how rows are stored. `bfloat16` and `float16` take half the memory and are updated with stochastic
+            rounding; `int8` takes a quarter and is for inference: the table cannot be trainable. Slots stay float32.
 
     Raises:
         ValueError: a value is not valid; the message names the table.
@@ -130,6 +133,7 @@ class TableConfig(Record):
     output_dim: int | None = None
     pooling_weights: PoolingWeights | None = None
     trainable: bool = True
+    row_dtype: RowDtype = "float32"
 
     readers: ClassVar[Mapping[str, Reader]] = {
         "initializer": read_initializer,
@@ -156,6 +160,12 @@ class TableConfig(Record):
         if self.pooling_weights is not None:
             checks.check_choice(owner, "pooling_weights", self.pooling_weights, get_args(PoolingWeights))
         checks.check_flag(owner, "trainable", self.trainable)
+        checks.check_choice(owner, "row_dtype", self.row_dtype, get_args(RowDtype))
+        if self.row_dtype == "int8" and self.trainable:
+            raise ValueError(
+                f"{owner}: row_dtype='int8' is for inference and the table is trainable. Set trainable to false, or "
+                "train with bfloat16 or float16 rows."
+            )
         if self.quotient_remainder is not None:
             self._check_quotient_remainder(owner, self.quotient_remainder)
 

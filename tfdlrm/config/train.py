@@ -67,7 +67,8 @@ class TrainConfig(Record):
         global_clipnorm: limit of the gradient's L2 norm over dense variables and touched rows; None for none.
         gradient_accumulation_steps: steps whose gradients make one update; None for 1.
         precision: of the dense layers; rows stay float32.
-        steps_per_execution: steps a call of the compiled function, or `auto`.
+        steps_per_execution: steps a call of the compiled function; `auto` takes more of small batches, and a divisor of
+            `checkpoint_every_steps`.
         checkpoint_every_steps, checkpoint_every_minutes: None for never; both may be given.
         keep_checkpoints: the last so many.
         monitor, monitor_mode: metric that names the best model, and which end of it is good.
@@ -99,7 +100,7 @@ class TrainConfig(Record):
     global_clipnorm: float | None = None
     gradient_accumulation_steps: int | None = None
     precision: Precision = "float32"
-    steps_per_execution: int | Literal["auto"] = 1
+    steps_per_execution: int | Literal["auto"] = "auto"
     checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float | None = 10.0
     keep_checkpoints: int = 3

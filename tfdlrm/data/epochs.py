@@ -86,16 +86,17 @@ class ResumableInput:
         an epoch by it. `callback()` ends a shorter first epoch without Keras's warning of missing data.
         """
 
+        # plain TensorFlow all through: converting it by AutoGraph would take seconds
+        @tf.autograph.experimental.do_not_convert
         def begin(_: tf.Tensor) -> tf.Tensor:
             position = python_call(self._begin_epoch, [], tf.int64)
             return tf.ensure_shape(position, [2])
 
-        batches = (
-            tf.data.Dataset.range(1)
-            .map(begin)
-            .flat_map(lambda position: self._dataset.epoch_batches(self._plan, position[0], position[1]))
-            .prefetch(PREFETCH_BATCHES)
-        )
+        @tf.autograph.experimental.do_not_convert
+        def read(position: tf.Tensor) -> tf.data.Dataset:
+            return self._dataset.epoch_batches(self._plan, position[0], position[1])
+
+        batches = tf.data.Dataset.range(1).map(begin).flat_map(read).prefetch(PREFETCH_BATCHES)
         batches.cardinality = lambda: tf.constant(self.num_batches, tf.int64)
         return batches
 

@@ -21,7 +21,7 @@ REMAINDER = "/remainder"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTable:
-    """One array of rows, `[vocabulary_size, embedding_dim]` float32, under its checkpoint name."""
+    """One array of rows, `[vocabulary_size, embedding_dim]`, under its checkpoint name."""
 
     name: str
     vocabulary_size: int
@@ -30,6 +30,7 @@ class StoredTable:
     optimizer: RowOptimizer
     pooling_weights: str | None = None
     trainable: bool = True
+    row_dtype: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,10 @@ class Stack:
     @property
     def trainable(self) -> bool:
         return self.tables[0].trainable
+
+    @property
+    def row_dtype(self) -> str:
+        return self.tables[0].row_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,7 @@ def stored_tables(table: TableConfig, default_optimizer: RowOptimizer) -> tuple[
                 optimizer=optimizer,
                 pooling_weights=table.pooling_weights,
                 trainable=table.trainable,
+                row_dtype=table.row_dtype,
             ),
         )
     # concatenated halves make the table's width
@@ -115,6 +121,7 @@ def stored_tables(table: TableConfig, default_optimizer: RowOptimizer) -> tuple[
             initializer=initializer,
             optimizer=optimizer,
             trainable=table.trainable,
+            row_dtype=table.row_dtype,
         )
         for suffix, num_rows in rows.items()
     )
@@ -128,7 +135,14 @@ def plan_local(tables: Iterable[StoredTable]) -> ShardingPlan:
     groups: dict[object, list[StoredTable]] = {}
     for table in tables:
         alone = table.name if table.optimizer.clipnorm is not None else None
-        key = (table.embedding_dim, table.optimizer, table.pooling_weights, table.trainable, alone)
+        key = (
+            table.embedding_dim,
+            table.optimizer,
+            table.pooling_weights,
+            table.trainable,
+            table.row_dtype,
+            alone,
+        )
         groups.setdefault(key, []).append(table)
     stacks, reasons = [], []
     for index, members in enumerate(groups.values()):

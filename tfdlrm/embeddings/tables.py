@@ -201,7 +201,7 @@ class EmbeddingTables(tf.Module):
     @property
     def num_bytes(self) -> int:
         """Bytes of rows, slots and pooling weights."""
-        return sum((piece.stop - piece.start) * piece.width * 4 for piece in self.slices())
+        return sum((piece.stop - piece.start) * piece.row_bytes for piece in self.slices())
 
 
 def _replica(strategy: tf.distribute.Strategy, value: Any, replica: int) -> Any:

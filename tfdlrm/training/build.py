@@ -85,8 +85,8 @@ def step_metrics(tasks: tuple[str, ...]) -> list[keras.metrics.Metric]:
 def steps_per_execution(train: TrainConfig) -> int:
     """Training steps a call of the compiled function.
 
-    "auto" takes as many as make up `_ROWS_PER_EXECUTION` rows, in whole updates where gradients are accumulated; 1
-    under a strategy of several replicas, where Keras supports no more.
+    "auto" takes as many as make up `_ROWS_PER_EXECUTION` rows, in whole updates where gradients are accumulated, and a
+    divisor of `checkpoint_every_steps`; 1 under a strategy of several replicas, where Keras supports no more.
     """
     if train.steps_per_execution != "auto":
         return int(train.steps_per_execution)
@@ -94,6 +94,10 @@ def steps_per_execution(train: TrainConfig) -> int:
         return 1
     steps = min(_MAX_STEPS_PER_EXECUTION, max(1, _ROWS_PER_EXECUTION // train.global_batch_size))
     accumulate = train.gradient_accumulation_steps or 1
+    if train.checkpoint_every_steps:
+        # a checkpoint falls on the end of an execution
+        every = train.checkpoint_every_steps
+        steps = max(count for count in range(1, min(steps, every) + 1) if every % count == 0)
     return max(1, steps // accumulate) * accumulate
 
 

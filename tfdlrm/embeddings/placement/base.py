@@ -54,7 +54,8 @@ class TableSlice(NamedTuple):
     """A contiguous piece of one logical array, for checkpoints: rows `[start, stop)` of `[total, width]`.
 
     `read(first, last)` gives rows `[start + first, start + last)`, `write(first, values)` overwrites rows from
-    `start + first` on: both count from the slice's own first row.
+    `start + first` on: both count from the slice's own first row. Values are float32, however rows are stored;
+    `row_bytes` is what a row takes in memory.
     """
 
     name: str
@@ -64,6 +65,7 @@ class TableSlice(NamedTuple):
     stop: int
     read: Any
     write: Any
+    row_bytes: int
 
 
 Gradients = Any

@@ -59,7 +59,10 @@ class StackStore(tf.Module):
                 self.pooling_slots[slot.name] = self._array(f"{POOLING}_{slot.name}", 1, slot.initial_value)
 
     def _array(self, name: str, width: int, value: float | None) -> RowArray:
-        array = RowArray(f"{self.stack.name}/{name}", self.stack.num_rows, width)
+        stack = self.stack
+        dtype = stack.row_dtype if name == ROWS else "float32"
+        seed = table_seed(self._seed, f"{stack.tables[0].name}/rounding")
+        array = RowArray(f"{stack.name}/{name}", stack.num_rows, width, dtype, seed)
         for table, offset in zip(self.stack.tables, self.stack.offsets, strict=True):
             initializer: Initializer = table.initializer if value is None else Constant(value=value)
             seed = table_seed(self._seed, table.name)
@@ -199,13 +202,16 @@ class LocalPlacement(tf.Module):
         optimizer = store.stack.optimizer
         rate = resolve_learning_rate(store.stack, learning_rate, step)
         ids, summed = gradients
-        rows = array.gather(ids) if optimizer.reads_rows() else None
+        narrow = array.dtype != "float32"
+        rows = array.gather(ids) if narrow or optimizer.reads_rows() else None
         before = {name: slot.gather(ids) for name, slot in slots.items()}
         result = optimizer.update_rows(rows, before, summed, rate, step)
         for name, values in result.slots.items():
             slots[name].scatter_update(ids, values)
         if result.rows is not None:
-            array.scatter_update(ids, result.rows)
+            array.scatter_rounded(ids, result.rows, step)
+        elif narrow and rows is not None:
+            array.scatter_rounded(ids, rows - result.delta, step)
         elif result.delta is not None:
             array.scatter_sub(ids, result.delta)
 
@@ -237,6 +243,7 @@ class LocalPlacement(tf.Module):
                         stop=table.vocabulary_size,
                         read=_reader(array, offset),
                         write=_writer(array, offset, f"table {table.name!r}, {suffix}"),
+                        row_bytes=array.row_bytes,
                     )
 
 

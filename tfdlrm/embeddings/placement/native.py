@@ -147,7 +147,7 @@ class NativePlacement(LocalPlacement):
                 array.variable.handle,
                 [slots[slot.name].variable.handle for slot in optimizer.slots()],
                 groups,
-                optimizer=op_attributes(optimizer),
+                optimizer={**op_attributes(optimizer), "seed": array.seed},
                 learning_rate=resolve_learning_rate(store.stack, learning_rate, step),
                 step=step,
                 scale=factor,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
+from tfdlrm.embeddings import row_types
 from tfdlrm.native import loader
 
 
 class RowArray(tf.Module):
-    """A `[num_rows, width]` float32 variable with row access only.
+    """A `[num_rows, width]` variable with row access only; values go in and come out as float32.
 
     Every access is a gather or a scatter on the variable's handle. A dense read, after the first scatter, copies
     the whole array (docs/decisions/0002), so there is no method for one.
@@ -18,19 +19,24 @@ class RowArray(tf.Module):
         name: of the variable.
         num_rows: V.
         width: D, or a slot's width.
+        dtype: how rows are stored; see `row_types`.
+        seed: of stochastic rounding.
     """
 
-    def __init__(self, name: str, num_rows: int, width: int):
+    def __init__(self, name: str, num_rows: int, width: int, dtype: str = "float32", seed: int = 0):
         super().__init__(name=name.replace("/", "_"))
         self.num_rows = num_rows
         self.width = width
+        self.dtype = dtype
+        self.seed = seed
+        shape, stored = [num_rows, row_types.stored_width(dtype, width)], row_types.stored_dtype(dtype)
         with tf.init_scope():
             # not tf.Variable: this one is not mirrored, whatever the strategy's scope. Empty() gives memory that is
             # touched only when rows are written; the rows are written in blocks right after.
             self.variable = resource_variable_ops.ResourceVariable(
-                initial_value=lambda: tf.raw_ops.Empty(shape=[num_rows, width], dtype=tf.float32, init=False),
-                shape=[num_rows, width],
-                dtype=tf.float32,
+                initial_value=lambda: tf.raw_ops.Empty(shape=shape, dtype=stored, init=False),
+                shape=shape,
+                dtype=stored,
                 trainable=False,
                 name=name.replace("/", "_"),
             )
@@ -39,16 +45,31 @@ class RowArray(tf.Module):
                 # fewer page faults and misses of the address cache at random rows
                 ops.tfdlrm_advise_huge_pages(table=self.variable.handle)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes a row."""
+        return row_types.row_bytes(self.dtype, self.width)
+
     def gather(self, ids: tf.Tensor) -> tf.Tensor:
         """Rows `[N, width]` of `ids` `[N]`."""
-        return tf.gather(self.variable, ids)
+        return row_types.widen(tf.gather(self.variable, ids), self.dtype)
 
     def scatter_update(self, ids: tf.Tensor, values: tf.Tensor) -> None:
-        """Overwrites rows; ids must be unique."""
-        tf.raw_ops.ResourceScatterUpdate(resource=self.variable.handle, indices=ids, updates=values)
+        """Overwrites rows, rounded to the nearest; ids must be unique."""
+        self._scatter(ids, row_types.narrow(values, self.dtype))
+
+    def scatter_rounded(self, ids: tf.Tensor, values: tf.Tensor, step: tf.Tensor) -> None:
+        """Overwrites rows of a training step, rounded stochastically where they are not float32; ids must be unique."""
+        if self.dtype == "float32":
+            self._scatter(ids, values)
+        else:
+            self._scatter(ids, row_types.round_stochastically(values, self.dtype, self.seed, step, ids))
+
+    def _scatter(self, ids: tf.Tensor, stored: tf.Tensor) -> None:
+        tf.raw_ops.ResourceScatterUpdate(resource=self.variable.handle, indices=ids, updates=stored)
 
     def scatter_sub(self, ids: tf.Tensor, values: tf.Tensor) -> None:
-        """Subtracts from rows; ids must be unique."""
+        """Subtracts from float32 rows; ids must be unique."""
         tf.raw_ops.ResourceScatterSub(resource=self.variable.handle, indices=ids, updates=values)
 
     def read(self, start: int, stop: int) -> tf.Tensor:

@@ -7,7 +7,8 @@
 namespace tfdlrm {
 
 // Rows as they are stored. float32 rows are computed on in place, the others are widened first.
-enum class RowType : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2 };
+// int8 rows are for lookups: dim bytes of data, then scale and minimum as float32.
+enum class RowType : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kInt8 = 3 };
 
 enum class OptimizerKind : int { kSgd = 0, kAdagrad = 1, kRowwiseAdagrad = 2, kLazyAdam = 3, kFtrl = 4 };
 
@@ -61,6 +62,7 @@ struct PoolArguments {
   RowType type;
   int64_t num_rows;
   int64_t dim;
+  int64_t row_bytes;
   const float* pooling;  // [num_rows] weights of rows, or null
   const float* weights;  // weights of ids, or null
   bool wide_ids;         // ids are int64, else int32
