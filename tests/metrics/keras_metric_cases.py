@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import tensorflow as tf
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
-from tests.devices import two_devices
 from tfdlrm.metrics import (
     PRAUC,
     Accuracy,
@@ -59,7 +57,3 @@ def model_of(metrics: list[keras.metrics.Metric], **compile_options: object) -> 
     options = {"jit_compile": False, **compile_options}
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True), weighted_metrics=metrics, **options)
     return model
-
-
-def two_replicas() -> tf.distribute.MirroredStrategy:
-    return two_devices()

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from tests.metrics.keras_metric_cases import EXACT, model_of, two_replicas
+from tests.devices import two_devices
+from tests.metrics.keras_metric_cases import EXACT, model_of
 from tfdlrm.metrics import BinnedAUC, ExactAUC
 
 by_kind = pytest.mark.parametrize("kind", EXACT, ids=lambda kind: kind.__name__)
@@ -36,7 +37,7 @@ class LastStep(keras.callbacks.Callback):
         (tf.distribute.get_strategy, {}),
         (tf.distribute.get_strategy, {"steps_per_execution": 3}),
         (tf.distribute.get_strategy, {"run_eagerly": True}),
-        (two_replicas, {"steps_per_execution": 3}),
+        (two_devices, {"steps_per_execution": 3}),
     ],
 )
 def test_evaluate_is_exact_where_the_bins_are_blind(strategy, options):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.metrics.keras_metric_cases import ALL, BINNED, EXACT, MEANS, expected, make_rows, model_of, two_replicas
+from tests.devices import two_devices
+from tests.metrics.keras_metric_cases import ALL, BINNED, EXACT, MEANS, expected, make_rows, model_of
 from tfdlrm.metrics import PRAUC, Accuracy, BinnedAUC, Calibration, LogLoss, NormalizedEntropy
 
 BATCHES = [slice(0, 100), slice(100, 101), slice(101, 350)]
@@ -143,7 +144,7 @@ def test_keras_evaluate_and_fit():
 
 
 def test_replicas_are_added_up():
-    with two_replicas().scope():
+    with two_devices().scope():
         model = model_of(metrics_of(ALL))
     assert_evaluates(model, ALL)
 

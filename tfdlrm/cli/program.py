@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import tfdlrm.cli.config
 import tfdlrm.cli.evaluate
+import tfdlrm.cli.native
 import tfdlrm.cli.predict
 import tfdlrm.cli.train
 from tfdlrm.cli.errors import is_expected, one_line
@@ -51,6 +52,7 @@ def own_commands() -> list[AddCommand]:
         tfdlrm.cli.evaluate.add_command,
         tfdlrm.cli.predict.add_command,
         tfdlrm.cli.config.add_command,
+        tfdlrm.cli.native.add_command,
     ]
 
 

@@ -13,6 +13,7 @@ from tfdlrm.config.tables import (
     MixedDimensionConfig,
     PoolingWeights,
     QuotientRemainderConfig,
+    RowDtype,
     TableConfig,
 )
 from tfdlrm.records import Reader, Record, each, optional
@@ -43,6 +44,7 @@ class DLRMConfig(Record):
         mixed_dimension: applied to tables of more rows than its threshold; excludes quotient_remainder.
         pooling_weights: for tables that state none, `fixed` or `learned` weights per row.
         combiner: for tables made from a schema.
+        row_dtype: for tables made from a schema: how rows are stored.
         dropout: rate after each hidden layer of the MLPs, in [0, 1).
         normalization: `batch` or `layer` after each hidden layer, or None.
         tasks: names of the outputs, one logit each.
@@ -72,6 +74,7 @@ class DLRMConfig(Record):
     mixed_dimension: MixedDimensionConfig | None = None
     pooling_weights: PoolingWeights | None = None
     combiner: Combiner = "sum"
+    row_dtype: RowDtype = "float32"
     dropout: float = 0.0
     normalization: Normalization | None = None
     tasks: tuple[str, ...] = ("label",)
@@ -110,6 +113,7 @@ class DLRMConfig(Record):
         checks.check_choice(owner, "architecture", self.architecture, get_args(Architecture))
         checks.check_choice(owner, "interaction", self.interaction, get_args(Interaction))
         checks.check_choice(owner, "combiner", self.combiner, get_args(Combiner))
+        checks.check_choice(owner, "row_dtype", self.row_dtype, get_args(RowDtype))
         checks.check_flag(owner, "interact_itself", self.interact_itself)
         if self.pooling_weights is not None:
             checks.check_choice(owner, "pooling_weights", self.pooling_weights, get_args(PoolingWeights))
@@ -225,7 +229,7 @@ class DLRMConfig(Record):
         """The same model on the columns of `spec`: its dense width, features, tables and tasks.
 
         A table that the config already has keeps its settings and takes the schema's vocabulary size; a new
-        one takes the model's width and combiner.
+        one takes the model's width, combiner and row_dtype.
 
         Raises:
             ValueError: the schema has no vocabulary size for a table yet.
@@ -248,6 +252,7 @@ class DLRMConfig(Record):
                         vocabulary_size=size,
                         embedding_dim=self.embedding_dim,
                         combiner=self.combiner,
+                        row_dtype=self.row_dtype,
                     )
                 )
         features = [

@@ -73,6 +73,20 @@ def ensure_built() -> Path:
     return path
 
 
+def build_and_load() -> Path:
+    """Builds the library where it is missing, loads it, and returns where it is; for `tfdlrm native build`.
+
+    Raises:
+        RuntimeError: it cannot be built, written or loaded; says why.
+    """
+    try:
+        path = ensure_built()
+        _load(path)
+    except (build.BuildError, OSError) as error:
+        raise RuntimeError(f"the native kernels cannot be built in {cache_dir()}: {error}") from error
+    return path
+
+
 def _setting() -> str:
     setting = os.environ.get(SETTING, "auto").strip().lower() or "auto"
     if setting not in _SETTINGS:
