@@ -133,7 +133,7 @@ def test_another_callback_may_still_stop_the_training(dataset: Dataset) -> None:
     assert model.stop_training is True
 
 
-def test_two_replicas_share_the_batches_of_a_resumed_run(dataset: Dataset) -> None:
+def test_two_devices_share_the_batches_of_a_resumed_run(dataset: Dataset) -> None:
     """Under a strategy Keras reads one batch ahead, to build the model; the callback puts the position back."""
     strategy = two_devices()
     resumable = ResumableInput(dataset, BATCH_SIZE, seed=5, position=(1, 1))

@@ -141,7 +141,7 @@ def test_fit_is_the_same_by_the_kernel(compile_arguments: dict[str, Any], plain_
     np.testing.assert_allclose(_fitted(NATIVE, **compile_arguments), plain_weights, rtol=1e-5, atol=1e-7)
 
 
-def test_fit_under_two_replicas_is_the_same(plain_weights: np.ndarray) -> None:
+def test_fit_under_two_devices_is_the_same(plain_weights: np.ndarray) -> None:
     with two_devices().scope():
         weights = _fitted(NATIVE, jit_compile=False)
     np.testing.assert_allclose(weights, plain_weights, rtol=1e-5, atol=1e-7)
