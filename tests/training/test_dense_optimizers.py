@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdlrm.config import LearningRateConfig, TrainConfig
 from tfdlrm.training import dense_optimizers
-from tfdlrm.training.dense_optimizers import Adagrad, dense_optimizer_from_config
+from tfdlrm.training.dense_optimizers import SGD, Adagrad, dense_optimizer_from_config
 from tfdlrm.training.schedules import WarmupPolynomialDecay
 
 STEPS = 6
@@ -105,7 +105,7 @@ def test_adagrad_refuses(options, message):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("sgd", keras.optimizers.SGD), ("adagrad", Adagrad), ("adam", keras.optimizers.Adam)],
+    [("sgd", SGD), ("adagrad", Adagrad), ("adam", keras.optimizers.Adam)],
 )
 def test_from_config(name, kind):
     optimizer = dense_optimizer_from_config(TrainConfig(optimizer=name, learning_rate=0.25))
@@ -153,3 +153,35 @@ def test_from_config_refuses_an_unknown_optimizer():
 
 def test_examples():
     assert doctest.testmod(dense_optimizers).failed == 0
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_sgd_is_keras_sgd(momentum: float, in_graph: bool) -> None:
+    found = []
+    for kind in (SGD, keras.optimizers.SGD):
+        optimizer, weight = kind(0.3, momentum=momentum), keras.Variable(np.ones((4, 3), np.float32))
+        optimizer.build([weight])
+
+        def apply(gradient: tf.Tensor) -> None:
+            optimizer.apply([gradient], [weight])  # noqa: B023
+
+        step = tf.function(apply) if in_graph else apply
+        for gradient in gradients():
+            step(tf.constant(gradient))
+        found.append(weight.numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+def test_one_op_updates_a_weight() -> None:
+    for optimizer, op in ((SGD(0.3), "ResourceApplyGradientDescent"), (Adagrad(0.3), "ResourceApplyAdagradV2")):
+        weight = keras.Variable(np.ones((4, 3), np.float32))
+        optimizer.build([weight])
+        function = tf.function(lambda: optimizer.apply([tf.ones((4, 3))], [weight]))  # noqa: B023
+        assert op in {node.type for node in function.get_concrete_function().graph.get_operations()}
+
+
+def test_half_precision_weights_take_keras_own_way() -> None:
+    weight = keras.Variable(np.ones(2, np.float32), dtype="bfloat16")
+    SGD(0.5).apply([tf.constant([1.0, 0.0], tf.bfloat16)], [weight])
+    assert keras.ops.cast(weight, "float32").numpy().tolist() == [0.5, 1.0]
