@@ -39,4 +39,4 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"{loader.SETTING}  {os.environ.get(loader.SETTING, 'auto')}")
     print(f"compiler       {build.compiler() or 'none found'}")
     print(f"library        {path}")
-    print(f"built          {'yes' if path.exists() else 'no, it is built on first use'}")
+    print(f"built          {'yes' if build.is_whole(path) else 'no, it is built on first use'}")

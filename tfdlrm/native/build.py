@@ -38,7 +38,7 @@ def cache_key() -> str:
     for path in sorted(SOURCE_DIR.iterdir()):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
-    parts = [tf.__version__, *_flags(), _compiler_version(), platform.machine(), _processor()]
+    parts = [tf.__version__, *_flags(), *_link_flags(), _compiler_version(), platform.machine(), _processor()]
     digest.update("\0".join(parts).encode())
     return digest.hexdigest()[:16]
 
@@ -60,7 +60,27 @@ def build(target: Path) -> None:
             objects = list(pool.map(lambda unit: _compile(found, unit, work), UNITS))
         library = work / LIBRARY_NAME
         _run([found, "-shared", "-o", str(library), *map(str, objects), *_link_flags()])
+        digest = _digest(library)
         library.replace(target)
+        # last: a library without it was not finished
+        _digest_file(target).write_text(digest, encoding="ascii")
+
+
+def is_whole(target: Path) -> bool:
+    """Whether the library is there as it was built. Loading half of one would end the process."""
+    try:
+        return _digest_file(target).read_text(encoding="ascii") == _digest(target)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _digest_file(target: Path) -> Path:
+    return target.with_name(target.name + ".sha256")
+
+
+def _digest(library: Path) -> str:
+    with open(library, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compile(found: str, unit: str, work: Path) -> Path:

@@ -54,18 +54,18 @@ def library_path() -> Path:
 
 
 def ensure_built() -> Path:
-    """Builds the library unless the cache has it; two processes build it once.
+    """Builds the library unless the cache has it whole; two processes build it once.
 
     Raises:
         build.BuildError: no compiler, or it failed.
         OSError: the cache cannot be written.
     """
     path = library_path()
-    if path.exists():
+    if build.is_whole(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with _file_lock(path.parent / "lock"):
-        if not path.exists():
+        if not build.is_whole(path):
             _say(f"tfdlrm: building native kernels into {path.parent} (once, about 15 s) ...")
             start = time.perf_counter()
             build.build(path)
@@ -117,6 +117,7 @@ def _library(setting: str) -> Any | None:
         return None
 
 
+@functools.cache
 def _load(path: Path) -> Any:
     import tensorflow as tf
 
