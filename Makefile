@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= build/demo
+BENCH_FLAGS ?= --wait-idle 300 --retries 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench clean
@@ -38,8 +39,21 @@ format: $(VENV)/.installed-test ## rewrite files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-test ## the training step beside the peers that are installed
-	$(BIN)/python benchmarks/train_step.py
+# A peer that cannot be installed is named in the reports.
+bench: $(VENV)/.installed-test ## every benchmark beside its peers, on a quiet machine; appends to benchmarks/RESULTS.md (about 2 hours)
+	-$(BIN)/python benchmarks/setup_peers.py
+	$(BIN)/python benchmarks/embedding_bags.py $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/embedding_bags.py --hotness mlperf-dcnv2 $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/train_step.py --batch-sizes 128 2048 16384 $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/train_step.py --batch-sizes 2048 --embedding-dim 64 --max-rows 1000000 $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/train_step.py --batch-sizes 2048 --embedding-dim 128 --max-rows 500000 $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/train_step.py --model dcnv2 $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/floor.py $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/floor.py --model dcnv2 $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/fit_from_files.py $(BENCH_FLAGS) --record
+	$(BIN)/python benchmarks/table_rows.py --wait-idle 300 --record
+	$(BIN)/python benchmarks/table_rows.py --model-rows 100000 100000000 --wait-idle 300 --record
+	$(BIN)/python benchmarks/table_rows.py --memory --record
 
 clean: ## remove the environment, builds and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ from typing import Any
 
 from measurement import SideResult
 from sides import SIDES, Absence
+from targets import Target
 
 MIB = 2**20
 # Above this share of CPU time for other processes a comparison is not worth quoting; the kernel's own
@@ -94,26 +95,52 @@ def summarize_side(results: Sequence[SideResult]) -> SideSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Sitting:
-    """All sides at one batch size, measured in turn.
+    """All sides on one workload, measured in turn.
 
     Args:
         workload: `Workload.to_dict()`.
         summaries: Sides that ran, in the order of the run.
         absences: Sides that did not, and why.
+        title: What was timed, where it is not the training step.
     """
 
     workload: Mapping[str, int | None]
     summaries: tuple[SideSummary, ...]
     absences: tuple[Absence, ...]
+    title: str = ""
+
+    @property
+    def disturbed(self) -> tuple[str, ...]:
+        """Sides whose numbers other processes spoiled."""
+        return tuple(summary.side for summary in self.summaries if summary.others_share > DISTURBED_SHARE)
+
+    def ratio(self, ours: str, other: str) -> float | None:
+        """How many times the samples/s of side `other` those of `ours` are; None where one of them did not run."""
+        seconds = {summary.side: summary.median_seconds for summary in self.summaries}
+        return seconds[other] / seconds[ours] if ours in seconds and other in seconds else None
 
     def ratios(self) -> dict[str, dict[str, float]]:
         """`ratios()[peer][ours]`: how many times the peer's median samples/s this project's are."""
-        ours = [summary for summary in self.summaries if SIDES[summary.side].environment is None]
+        ours = [
+            summary
+            for summary in self.summaries
+            if SIDES[summary.side].environment is None and SIDES[summary.side].models
+        ]
         peers = [summary for summary in self.summaries if SIDES[summary.side].environment is not None]
         return {peer.side: {own.side: peer.median_seconds / own.median_seconds for own in ours} for peer in peers}
 
+    def target(self, name: str, ours: str, other: str, *, at_least: float) -> Target:
+        """`ratio(ours, other)` as a target, judged only where both ran undisturbed."""
+        reasons = [f"{absence.side}: {absence.reason.splitlines()[0]}" for absence in self.absences]
+        unknown = [reason for reason in reasons if reason.startswith((f"{ours}:", f"{other}:"))]
+        spoiled = [side for side in (ours, other) if side in self.disturbed]
+        if spoiled:
+            unknown.append(f"{', '.join(spoiled)} disturbed")
+        return Target(name=name, value=self.ratio(ours, other), at_least=at_least, unknown_because="; ".join(unknown))
+
     def to_dict(self) -> dict[str, Any]:
         return {
+            "title": self.title,
             "workload": dict(self.workload),
             "sides": [summary.to_dict() for summary in self.summaries],
             "absent": {absence.side: absence.reason for absence in self.absences},
@@ -121,11 +148,15 @@ class Sitting:
         }
 
     def to_markdown(self) -> str:
-        """The report of this batch size: a table of sides, the absent ones named, a table of ratios."""
-        cap = self.workload["max_rows"]
+        """The report of this workload: a table of sides, the absent ones named, a table of ratios."""
+        cap = self.workload.get("max_rows")
+        ids = self.workload["ids_per_row"]
         lines = [
-            f"### Batch {self.workload['batch_size']}, D = {self.workload['embedding_dim']}, "
-            f"{self.workload['total_rows']:,} rows" + (f" (at most {cap:,} a table)" if cap else ""),
+            (f"### {self.title}: batch" if self.title else "### Batch")
+            + f" {self.workload['batch_size']}, D = {self.workload['embedding_dim']}, "
+            f"{self.workload['tables']} tables, {self.workload['total_rows']:,} rows"
+            + (f" (at most {cap:,} a table)" if cap else "")
+            + (f", {ids} ids a sample" if ids != self.workload["tables"] else ""),
             "",
             "| side | median samples/s | best samples/s | median ms/step | rounds, ms | peak MiB | others' CPU |",
             "|---|--:|--:|--:|---|--:|--:|",
@@ -139,7 +170,7 @@ class Sitting:
             )
         for absence in self.absences:
             lines.append(f"| {absence.side} | {' '.join(absence.reason.splitlines()[:1])} | | | | |")
-        disturbed = [summary.side for summary in self.summaries if summary.others_share > DISTURBED_SHARE]
+        disturbed = self.disturbed
         if disturbed:
             lines += [
                 "",

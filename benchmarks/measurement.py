@@ -97,13 +97,13 @@ class ChunkTimer:
     that work between two calls counts as well.
 
     Args:
-        steps_per_lap: Training steps that one lap stands for.
+        steps_per_lap: Training steps that one lap stands for; a fraction where a lap is part of a step's work.
     """
 
-    def __init__(self, steps_per_lap: int = 1) -> None:
+    def __init__(self, steps_per_lap: float = 1) -> None:
         self.steps_per_lap = steps_per_lap
         self.step_seconds: list[float] = []
-        self.num_steps = 0
+        self.num_steps: float = 0
         self._laps = 0
         self._chunk_start = math.nan
         self._first_clock: CpuClock | None = None
@@ -117,6 +117,11 @@ class ChunkTimer:
     def start(self) -> None:
         """Begins the first chunk."""
         self._first_clock = CpuClock.now()
+        self._chunk_start = self.now()
+
+    def resume(self) -> None:
+        """Begins a new chunk; what came since the last completed one is not counted."""
+        self._laps = 0
         self._chunk_start = self.now()
 
     def lap(self) -> bool:
@@ -156,7 +161,7 @@ class ChunkTimer:
             side=side,
             workload=workload.to_dict(),
             step_seconds=tuple(self.step_seconds),
-            num_steps=self.num_steps,
+            num_steps=round(self.num_steps),
             loss=loss,
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # Linux counts in KiB
             versions=dict(versions),
@@ -165,16 +170,24 @@ class ChunkTimer:
 
 
 def measure(
-    side: str, workload: Workload, step: Callable[[int], Any], *, seconds: float, versions: Mapping[str, str]
+    side: str,
+    workload: Workload,
+    step: Callable[[int], Any],
+    *,
+    seconds: float,
+    versions: Mapping[str, str],
+    steps_per_call: float = 1,
 ) -> SideResult:
     """Runs `step(i)`, i cycling through the workload's batches, for `seconds` and prints the result line.
 
     Args:
         side: Name to report under.
         workload: What is being run.
-        step: Does training step i and returns its loss, as anything `float` accepts.
+        step: Does training step i and returns its loss, as anything `float` accepts; or `steps_per_call`
+            steps, whose batches it keeps count of itself.
         seconds: Time to spend after warm-up; at least `MINIMUM_CHUNKS` chunks are timed whatever it says.
         versions: Package versions to report.
+        steps_per_call: Training steps that one call of `step` does.
 
     Returns:
         The result, also printed.
@@ -185,7 +198,7 @@ def measure(
         loss = float(step(next(indices)))
         if count and time.perf_counter() - warmup_start > WARMUP_SECONDS:
             break
-    timer = ChunkTimer()
+    timer = ChunkTimer(steps_per_lap=steps_per_call)
     timer.start()
     end = timer.now() + seconds
     while not timer.is_done(end):

@@ -1,4 +1,4 @@
-"""Every side of the training-step comparison: which script runs it, and in which environment."""
+"""Every side of every comparison: which script runs it, and in which environment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from measurement import SideResult, parse_result
@@ -27,21 +27,41 @@ class Side:
         arguments: Its arguments, before those of the workload.
         environment: Key of `setup_peers.ENVIRONMENTS`; None for this project itself.
         same_work_as: The side of this project with the same optimizers; None for this project's own sides.
+        models: Of `workload.HIDDEN_LAYERS`, whose work it does; none where it is no match for a peer.
+        variables: Set in its environment.
     """
 
     script: str
     arguments: tuple[str, ...] = ()
     environment: str | None = None
     same_work_as: str | None = None
+    models: tuple[str, ...] = ("dlrm",)
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+def _own_bags(*arguments: str, native: bool = True) -> Side:
+    variables = () if native else (("TFDLRM_NATIVE", "off"),)
+    return Side(script="side_tfdlrm_bags.py", arguments=arguments, models=("bags",), variables=variables)
+
+
+def _torch_bags(*arguments: str, same_work_as: str) -> Side:
+    return Side(
+        script="peers/torch_bags.py",
+        arguments=arguments,
+        environment="torch",
+        same_work_as=same_work_as,
+        models=("bags",),
+    )
 
 
 SIDES: Mapping[str, Side] = {
-    "tfdlrm-rowwise_adagrad": Side(script="side_tfdlrm.py", arguments=("rowwise_adagrad",)),
+    "tfdlrm-rowwise_adagrad": Side(script="side_tfdlrm.py", arguments=("rowwise_adagrad",), models=("dlrm", "dcnv2")),
     "fbgemm": Side(
         script="peers/torch_dlrm.py",
         arguments=("fbgemm",),
         environment="torch",
         same_work_as="tfdlrm-rowwise_adagrad",
+        models=("dlrm", "dcnv2"),
     ),
     "tfdlrm-fit": Side(script="side_tfdlrm.py", arguments=("rowwise_adagrad", "--fit")),
     "tfdlrm-sgd": Side(script="side_tfdlrm.py", arguments=("sgd",)),
@@ -63,7 +83,30 @@ SIDES: Mapping[str, Side] = {
         environment="keras-rs",
         same_work_as="tfdlrm-adagrad",
     ),
+    # embedding_bags.py: lookups alone, then lookup, backward pass and update
+    "tfdlrm-lookup": _own_bags("rowwise_adagrad", "--forward"),
+    "fbgemm-lookup": _torch_bags("fbgemm", "--forward", same_work_as="tfdlrm-lookup"),
+    "torch-lookup": _torch_bags("torch", "--forward", same_work_as="tfdlrm-lookup"),
+    "tfdlrm-lookup-stock": _own_bags("rowwise_adagrad", "--forward", native=False),
+    "tfdlrm-update": _own_bags("rowwise_adagrad"),
+    "fbgemm-update": _torch_bags("fbgemm", same_work_as="tfdlrm-update"),
+    "tfdlrm-update-sgd": _own_bags("sgd"),
+    "torch-update-sgd": _torch_bags("torch", same_work_as="tfdlrm-update-sgd"),
+    "tfdlrm-update-stock": _own_bags("rowwise_adagrad", native=False),
+    # fit_from_files.py
+    "tfdlrm-files-fit": Side(script="side_tfdlrm_files.py", arguments=("fit",), models=()),
+    "tfdlrm-files-bare": Side(script="side_tfdlrm_files.py", arguments=("bare",), models=()),
+    # floor.py
+    "floor-products-tensorflow": Side(script="side_floor.py", arguments=("products", "tensorflow"), models=()),
+    "floor-products-numpy": Side(script="side_floor.py", arguments=("products", "numpy"), models=()),
+    "floor-rows-tfdlrm": Side(script="side_floor.py", arguments=("rows", "tfdlrm"), models=()),
+    "floor-rows-numpy": Side(script="side_floor.py", arguments=("rows", "numpy"), models=()),
 }
+
+
+def sides_of(model: str) -> list[str]:
+    """Names of the sides that do the work of `model`."""
+    return [name for name, side in SIDES.items() if model in side.models]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +143,9 @@ def run_side(name: str, workload: Workload, *, seconds: float, timeout_seconds: 
     side = SIDES[name]
     python = sys.executable if side.environment is None else str(python_of(side.environment))
     command = [python, str(BENCHMARKS_DIR / side.script), *side.arguments]
-    command += ["--batch-size", str(workload.batch_size), "--embedding-dim", str(workload.embedding_dim)]
-    command += ["--seconds", str(seconds)]
-    if workload.max_rows is not None:
-        command += ["--max-rows", str(workload.max_rows)]
+    command += [*workload.to_flags(), "--seconds", str(seconds)]
     variables = {key: value for key, value in os.environ.items() if key not in INHERITED_SETTINGS_TO_DROP}
+    variables |= dict(side.variables)
     # The benchmarks' own modules for all; this project's packages for this project only.
     roots = [BENCHMARKS_DIR] if side.environment else [BENCHMARKS_DIR, BENCHMARKS_DIR.parent]
     variables["PYTHONPATH"] = os.pathsep.join(map(str, roots))
@@ -116,6 +157,6 @@ def run_side(name: str, workload: Workload, *, seconds: float, timeout_seconds: 
         tail = "\n".join(done.stderr.splitlines()[-STDERR_LINES:])
         return Absence(side=name, reason=f"exit code {done.returncode}\n{tail}")
     try:
-        return parse_result(done.stdout)
+        return replace(parse_result(done.stdout), side=name)
     except ValueError as error:
         return Absence(side=name, reason=str(error))

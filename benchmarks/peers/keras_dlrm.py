@@ -12,7 +12,7 @@ import keras
 import keras_rs
 import tensorflow as tf
 from measurement import add_timing_arguments, measure
-from workload import LEARNING_RATE, NUM_DENSE, Workload, add_workload_arguments, workload_from_arguments
+from workload import NUM_DENSE, Workload, add_workload_arguments, workload_from_arguments
 
 
 def build_model(workload: Workload, optimizer: str) -> keras.Model:
@@ -33,7 +33,7 @@ def build_model(workload: Workload, optimizer: str) -> keras.Model:
     model = keras.Model([dense, *ids], probability)
     optimizers = {"sgd": keras.optimizers.SGD, "adagrad": keras.optimizers.Adagrad}
     # Without XLA, as every other side runs.
-    model.compile(optimizers[optimizer](LEARNING_RATE), "binary_crossentropy", jit_compile=False)
+    model.compile(optimizers[optimizer](workload.learning_rate), "binary_crossentropy", jit_compile=False)
     return model
 
 

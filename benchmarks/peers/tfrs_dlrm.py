@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras
 from measurement import add_timing_arguments, measure
-from workload import LEARNING_RATE, Workload, add_workload_arguments, workload_from_arguments
+from workload import Workload, add_workload_arguments, workload_from_arguments
 
 
 class Tables(tf_keras.layers.Layer):
@@ -38,7 +38,7 @@ def build_model(workload: Workload) -> tf_keras.Model:
         task=tfrs.tasks.Ranking(loss=tf_keras.losses.BinaryCrossentropy(reduction="none"), metrics=[]),
     )
     # Without XLA, as every other side runs.
-    model.compile(tf_keras.optimizers.Adagrad(LEARNING_RATE, jit_compile=False))
+    model.compile(tf_keras.optimizers.Adagrad(workload.learning_rate, jit_compile=False))
     return model
 
 

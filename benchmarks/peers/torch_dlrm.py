@@ -1,8 +1,8 @@
-"""Peer: the DLRM training step in PyTorch, with one of three ways to hold and update the tables.
+"""Peer: the training step of DLRM or DLRM-DCNv2 in PyTorch, with one of three ways to hold and update the tables.
 
 fbgemm    FBGEMM's table-batched bags with the fused exact row-wise Adagrad; dense SGD
-sgd       26 nn.EmbeddingBag(sparse=True), torch.optim.SGD for all
-adagrad   26 nn.EmbeddingBag(sparse=True), torch.optim.Adagrad for the tables; dense SGD
+sgd       one nn.EmbeddingBag(sparse=True) a table, torch.optim.SGD for all
+adagrad   one nn.EmbeddingBag(sparse=True) a table, torch.optim.Adagrad for the tables; dense SGD
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ import numpy as np
 import torch
 from measurement import add_timing_arguments, measure
 from torch import nn
-from workload import LEARNING_RATE, NUM_DENSE, Workload, add_workload_arguments, workload_from_arguments
-
-INITIAL_RANGE = 0.01
+from torch_tables import BagTables, FusedTables
+from workload import (
+    CROSS_LAYERS,
+    CROSS_RANK,
+    NUM_DENSE,
+    Workload,
+    add_workload_arguments,
+    workload_from_arguments,
+)
 
 
 def mlp(input_width: int, widths: tuple[int, ...], *, relu_at_end: bool) -> nn.Sequential:
@@ -29,83 +35,63 @@ def mlp(input_width: int, widths: tuple[int, ...], *, relu_at_end: bool) -> nn.S
     return nn.Sequential(*layers)
 
 
-class BagTables(nn.Module):
-    """One sparse EmbeddingBag a feature; ids are [F, B]."""
+class DotInteraction(nn.Module):
+    """x [B, D] beside the products of all pairs of x and the vectors [B, F, D]: [B, D + P]."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()
-        dim = workload.embedding_dim
-        self.bags = nn.ModuleList(
-            nn.EmbeddingBag(rows, dim, mode="sum", sparse=True) for rows in workload.vocabulary_sizes
-        )
-        self.offsets = torch.arange(workload.batch_size)
+        pairs = np.tril_indices(workload.num_features + 1, -1)
+        self.rows, self.columns = (torch.from_numpy(indices) for indices in pairs)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return torch.stack([bag(ids[k], self.offsets) for k, bag in enumerate(self.bags)], 1)
+    def forward(self, x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        stacked = torch.cat([x[:, None, :], vectors], 1)  # [B, F + 1, D]
+        products = torch.bmm(stacked, stacked.transpose(1, 2))  # [B, F + 1, F + 1]
+        return torch.cat([x, products[:, self.rows, self.columns]], 1)
 
 
-class FusedTables(nn.Module):
-    """FBGEMM's tables: one call for all features, updated in the backward pass; ids are [F, B]."""
+class CrossInteraction(nn.Module):
+    """Low-rank cross layers over x and all vectors side by side, N = (F + 1) D: x0 * ((x V) W + b) + x, [B, N]."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()
-        from fbgemm_gpu.split_embedding_configs import EmbOptimType
-        from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
-        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
-            ComputeDevice,
-            SplitTableBatchedEmbeddingBagsCodegen,
-        )
+        width = workload.interaction_width
+        self.down = nn.ModuleList(nn.Linear(width, CROSS_RANK, bias=False) for _ in range(CROSS_LAYERS))
+        self.up = nn.ModuleList(nn.Linear(CROSS_RANK, width) for _ in range(CROSS_LAYERS))
 
-        self.shape = (workload.batch_size, workload.num_features, workload.embedding_dim)
-        self.tables = SplitTableBatchedEmbeddingBagsCodegen(
-            [
-                (rows, workload.embedding_dim, EmbeddingLocation.HOST, ComputeDevice.CPU)
-                for rows in workload.vocabulary_sizes
-            ],
-            optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
-            learning_rate=LEARNING_RATE,
-        )
-        self.tables.init_embedding_weights_uniform(-INITIAL_RANGE, INITIAL_RANGE)
-        self.offsets = torch.arange(workload.batch_size * workload.num_features + 1)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.tables(ids.view(-1), self.offsets).view(self.shape)
+    def forward(self, x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        first = crossed = torch.cat([x, vectors.flatten(1)], 1)
+        for down, up in zip(self.down, self.up, strict=True):
+            crossed = first * up(down(crossed)) + crossed
+        return crossed
 
 
 def build_step(workload: Workload, optimizer: str) -> Callable[[int], torch.Tensor]:
     """A function that trains on batch i and returns the loss."""
     bottom = mlp(NUM_DENSE, workload.bottom_mlp, relu_at_end=True)
+    interaction = CrossInteraction(workload) if workload.model == "dcnv2" else DotInteraction(workload)
     top = mlp(workload.interaction_width, workload.top_mlp, relu_at_end=False)
-    dense_parameters = [*bottom.parameters(), *top.parameters()]
-    tables: nn.Module
+    dense_parameters = [*bottom.parameters(), *interaction.parameters(), *top.parameters()]
+    rate = workload.learning_rate
+    tables: BagTables | FusedTables
     if optimizer == "fbgemm":
         tables = FusedTables(workload)
-        optimizers: list[torch.optim.Optimizer] = [torch.optim.SGD(dense_parameters, LEARNING_RATE)]
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.SGD(dense_parameters, rate)]
     else:
         tables = BagTables(workload)
         if optimizer == "sgd":
-            optimizers = [torch.optim.SGD([*dense_parameters, *tables.parameters()], LEARNING_RATE)]
+            optimizers = [torch.optim.SGD([*dense_parameters, *tables.parameters()], rate)]
         else:
-            optimizers = [
-                torch.optim.SGD(dense_parameters, LEARNING_RATE),
-                torch.optim.Adagrad(tables.parameters(), LEARNING_RATE),
-            ]
-    lower_rows, lower_columns = (
-        torch.from_numpy(indices) for indices in np.tril_indices(workload.num_features + 1, -1)
-    )
+            optimizers = [torch.optim.SGD(dense_parameters, rate), torch.optim.Adagrad(tables.parameters(), rate)]
     batches = [
-        (torch.from_numpy(b.dense), torch.from_numpy(b.ids).t().contiguous(), torch.from_numpy(b.labels))
-        for b in workload.batches()
+        (torch.from_numpy(b.dense), tables.prepared(b.ids), torch.from_numpy(b.labels)) for b in workload.batches()
     ]
     loss_function = nn.BCEWithLogitsLoss()
 
     def step(index: int) -> torch.Tensor:
         dense, ids, labels = batches[index]
         x = bottom(dense)  # [B, D]
-        vectors = torch.cat([x[:, None, :], tables(ids)], 1)  # [B, F + 1, D]
-        products = torch.bmm(vectors, vectors.transpose(1, 2))  # [B, F + 1, F + 1]
-        pairs = products[:, lower_rows, lower_columns]  # [B, P]
-        loss = loss_function(top(torch.cat([x, pairs], 1))[:, 0], labels)
+        logits = top(interaction(x, tables(ids)))[:, 0]
+        loss = loss_function(logits, labels)
         for each in optimizers:
             each.zero_grad()
         loss.backward()

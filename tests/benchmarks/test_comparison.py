@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measurement import SideResult
 from sides import SIDES, Absence
+from targets import Target
 
-WORKLOAD = {"batch_size": 100, "embedding_dim": 16, "max_rows": None, "total_rows": 33_762_577}
+WORKLOAD = {
+    "batch_size": 100,
+    "embedding_dim": 16,
+    "max_rows": None,
+    "tables": 26,
+    "total_rows": 33_762_577,
+    "ids_per_row": 26,
+}
 seconds = st.floats(1e-4, 10)
 
 
@@ -85,7 +93,7 @@ def test_the_report_has_medians_ratios_and_the_matching_pair_in_bold() -> None:
         summary("torch-sgd", 0.003, 0.005, 0.004),
     )
     text = Sitting(workload=WORKLOAD, summaries=sides, absences=()).to_markdown()
-    assert "Batch 100, D = 16, 33,762,577 rows" in text
+    assert "### Batch 100, D = 16, 26 tables, 33,762,577 rows\n" in text
     assert "| torch-sgd | 25,000 | 33,333 | 4.00 | 3.00 5.00 4.00 | 1 | 0% |" in text
     assert "| peer | tfdlrm-sgd | tfdlrm-adagrad |" in text
     assert "| torch-sgd | **2.00×** | 1.00× |" in text
@@ -108,6 +116,46 @@ def test_a_disturbed_run_is_marked() -> None:
     assert "while torch-sgd ran" in text
     assert "| torch-sgd | disturbed |" in text, "a ratio of a disturbed run is not printed"
     assert "| keras-sgd | **4.00×** |" in text
+
+
+def test_the_heading_says_what_is_timed_how_many_ids_and_the_cap() -> None:
+    workload = {**WORKLOAD, "ids_per_row": 214, "max_rows": 300_000}
+    text = Sitting(workload=workload, summaries=(), absences=(), title="Lookup").to_markdown()
+    assert text.startswith(
+        "### Lookup: batch 100, D = 16, 26 tables, 33,762,577 rows (at most 300,000 a table), 214 ids"
+    )
+
+
+def test_what_no_peer_can_match_is_in_no_ratio() -> None:
+    sides = (summary("tfdlrm-sgd", 0.002), summary("floor-rows-numpy", 0.001), summary("torch-sgd", 0.004))
+    sitting = Sitting(workload=WORKLOAD, summaries=sides, absences=())
+    assert sitting.ratios() == {"torch-sgd": {"tfdlrm-sgd": 2.0}}
+    assert sitting.ratio("tfdlrm-sgd", "floor-rows-numpy") == 0.5
+
+
+def target_of(*summaries: SideSummary, absences: tuple[Absence, ...] = ()) -> Target:
+    sitting = Sitting(workload=WORKLOAD, summaries=summaries, absences=absences)
+    return sitting.target("over torch", "tfdlrm-sgd", "torch-sgd", at_least=1.5)
+
+
+def test_a_target_is_the_ratio_of_medians() -> None:
+    assert target_of(summary("tfdlrm-sgd", 0.002), summary("torch-sgd", 0.003)).is_met is True
+    assert target_of(summary("tfdlrm-sgd", 0.002), summary("torch-sgd", 0.0029)).is_met is False
+
+
+def test_a_target_is_not_judged_where_a_side_is_absent_or_disturbed() -> None:
+    ours = summary("tfdlrm-sgd", 0.001)
+    absent = target_of(ours, absences=(Absence(side="torch-sgd", reason="exit code 1\nboom"),))
+    assert absent.is_met is None
+    assert "torch-sgd: exit code 1)" in str(absent)
+    disturbed = target_of(ours, summary("torch-sgd", 0.004, others_share=2 * DISTURBED_SHARE))
+    assert disturbed.is_met is None
+    assert "torch-sgd disturbed" in str(disturbed)
+
+
+def test_another_sides_trouble_does_not_keep_a_target_from_being_judged() -> None:
+    others = (summary("keras-sgd", 0.1, others_share=0.9), summary("tfdlrm-sgd", 0.001), summary("torch-sgd", 0.004))
+    assert target_of(*others, absences=(Absence(side="tfrs", reason="not installed"),)).is_met is True
 
 
 def test_every_peer_names_a_side_of_this_project_that_does_the_same_work() -> None:

@@ -14,6 +14,7 @@ from measurement import (
     CHUNK_SECONDS,
     MINIMUM_CHUNKS,
     RESULT_PREFIX,
+    WARMUP_STEPS,
     ChunkTimer,
     SideResult,
     measure,
@@ -120,6 +121,28 @@ def test_disturbance_is_that_of_the_timed_steps_alone(monkeypatch: pytest.Monkey
     assert timed.others_share == (2.0 - 1.0) / (2.0 * 2)
 
 
+def test_what_comes_before_resume_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(CHUNK_SECONDS)
+    monkeypatch.setattr(ChunkTimer, "now", clock)
+    timer = ChunkTimer()
+    timer.start()
+    assert timer.lap()
+    clock.time += 1000.0  # the end of an epoch
+    timer.resume()
+    assert timer.lap()
+    assert timer.step_seconds == [CHUNK_SECONDS] * 2
+    assert timer.num_steps == 2
+
+
+def test_a_lap_may_be_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ChunkTimer, "now", FakeClock(CHUNK_SECONDS))
+    timer = ChunkTimer(steps_per_lap=0.25)
+    timer.start()
+    timer.lap()
+    assert timer.step_seconds == [4 * CHUNK_SECONDS]
+    assert timer.result("floor-rows-numpy", Workload(), loss=0.5, versions={}).num_steps == 0
+
+
 def test_a_timer_that_timed_nothing_has_no_result() -> None:
     with pytest.raises(ValueError, match="no chunk was timed"):
         ChunkTimer().result("tfrs", Workload(), loss=0.5, versions={})
@@ -141,3 +164,19 @@ def test_measure_cycles_through_the_batches_and_prints_the_result(
     assert measured.loss == 0.25
     assert measured.workload["batch_size"] == 4
     assert parse_result(capsys.readouterr().out) == measured
+
+
+def test_a_call_of_several_steps_is_divided_by_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ChunkTimer, "now", FakeClock(CHUNK_SECONDS))
+    calls: list[int] = []
+
+    def step(index: int) -> float:
+        calls.append(index)
+        return 0.25
+
+    workload = Workload(batch_size=4)
+    measured = measure("tfdlrm-sgd", workload, step, seconds=1.0, versions={}, steps_per_call=8)
+    assert measured.num_steps == 8 * (len(calls) - WARMUP_STEPS)
+    assert max(measured.step_seconds) < CHUNK_SECONDS

@@ -10,18 +10,24 @@ import pytest
 import setup_peers
 import sides
 from measurement import SideResult
-from sides import SIDES, Absence, Side, missing_peer, run_side
+from sides import SIDES, Absence, Side, missing_peer, run_side, sides_of
 from workload import Workload
 
-WORKLOAD = Workload(batch_size=8, embedding_dim=4, max_rows=100)
+WORKLOAD = Workload(batch_size=8, embedding_dim=4, max_rows=100, table_rows=(50, 500), hotness=(1, 3))
 PRINTS_ITS_INPUT = """
-import os, sys
-from measurement import SideResult
-flags = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+import argparse, os
+from measurement import SideResult, add_timing_arguments
+from workload import add_workload_arguments, workload_from_arguments
 assert "TF_USE_LEGACY_KERAS" not in os.environ
-workload = {"batch_size": int(flags["--batch-size"]), "max_rows": int(flags["--max-rows"])}
-print(SideResult(side=sys.argv[1], workload=workload, step_seconds=(float(flags["--seconds"]),), num_steps=1,
-                 loss=float(flags["--embedding-dim"]), peak_bytes=1).to_line())
+assert os.environ["COLOUR"] == "blue"
+parser = argparse.ArgumentParser()
+parser.add_argument("name")
+add_workload_arguments(parser)
+add_timing_arguments(parser)
+arguments = parser.parse_args()
+assert arguments.name == "argument"
+print(SideResult(side="another name", workload=workload_from_arguments(arguments).to_dict(),
+                 step_seconds=(arguments.seconds,), num_steps=1, loss=0.5, peak_bytes=1).to_line())
 """
 
 
@@ -32,7 +38,8 @@ def make_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def make(source: str) -> str:
         script = tmp_path / "side.py"
         script.write_text(source)
-        monkeypatch.setattr(sides, "SIDES", {"stub": Side(script=str(script), arguments=("stub",))})
+        side = Side(script=str(script), arguments=("argument",), variables=(("COLOUR", "blue"),))
+        monkeypatch.setattr(sides, "SIDES", {"stub": side})
         return "stub"
 
     return make
@@ -42,6 +49,17 @@ def test_every_script_of_a_side_exists() -> None:
     for name, side in SIDES.items():
         assert (setup_peers.BENCHMARKS_DIR / side.script).is_file(), name
         assert side.environment is None or side.environment in setup_peers.ENVIRONMENTS, name
+
+
+def test_sides_are_found_by_the_model_they_run() -> None:
+    assert sides_of("dcnv2") == ["tfdlrm-rowwise_adagrad", "fbgemm"]
+    assert len(sides_of("dlrm")) == 10
+    assert all(name.split("-")[1] in ("lookup", "update") for name in sides_of("bags"))
+
+
+def test_the_control_runs_without_the_native_kernels() -> None:
+    off = [name for name, side in SIDES.items() if dict(side.variables).get("TFDLRM_NATIVE") == "off"]
+    assert off == ["tfdlrm-lookup-stock", "tfdlrm-update-stock"]
 
 
 def test_a_missing_peer_says_how_to_install_it(tmp_path: Path) -> None:
@@ -64,8 +82,8 @@ def test_a_side_gets_the_workload_and_its_result_comes_back(make_side, monkeypat
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
     outcome = run_side(make_side(PRINTS_ITS_INPUT), WORKLOAD, seconds=0.5, timeout_seconds=60)
     assert isinstance(outcome, SideResult)
-    assert outcome.workload == {"batch_size": 8, "max_rows": 100}
-    assert (outcome.side, outcome.step_seconds, outcome.loss) == ("stub", (0.5,), 4.0)
+    assert outcome.workload == WORKLOAD.to_dict()
+    assert (outcome.side, outcome.step_seconds) == ("stub", (0.5,)), "a side goes by its name in SIDES"
     assert 0 <= outcome.others_share <= 1
 
 

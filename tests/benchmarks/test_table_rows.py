@@ -10,6 +10,7 @@ from table_rows import RowsResult, grown_ops, report, touches_all_rows
 def result(rows: int, **fields: object) -> RowsResult:
     values: dict = {
         "step_seconds": 0.01,
+        "best_seconds": 0.009,
         "allocated_bytes": 2**20,
         "largest_bytes": 2**20,
         "largest_by": "dense/MatMul [2048,128]",
@@ -27,14 +28,19 @@ def test_the_ratio_is_of_medians_over_rounds() -> None:
         for small, large in ((0.010, 0.011), (0.020, 0.012), (0.011, 0.055))
     ]
     text = report(rounds)
-    assert "| 10,000 | 11.00 |" in text
-    assert "| 10,000,000 | 12.00 |" in text
-    assert f"with 10,000: {12 / 11:.3f}." in text
+    assert "| 10,000 | 11.00 | 9.00 |" in text
+    assert "| 10,000,000 | 12.00 | 9.00 |" in text
+    assert f"step time with 10,000,000 rows over that with 10,000 <= 1.15×: {12 / 11:.3f}×, met" in text
+
+
+def test_a_step_that_grows_with_the_tables_does_not_meet_the_criterion() -> None:
+    text = report([[result(10_000), result(10_000_000, step_seconds=0.0116)]])
+    assert "1.160×, NOT met" in text
 
 
 def test_no_time_ratio_of_a_disturbed_run() -> None:
     text = report([[result(10_000), result(10_000_000, others_share=0.5)]])
-    assert "with 10,000: disturbed (other processes took up to 50% of the CPUs" in text
+    assert "not judged (disturbed: other processes took up to 50% of the CPUs" in text
 
 
 def test_ops_are_listed_by_what_they_grew() -> None:
