@@ -50,6 +50,24 @@ def test_policies() -> None:
     assert _rows([5, 6], part=2, divisor=4) == ([11, 12], [0])
 
 
+@pytest.mark.parametrize("policy", ["clip", "oov", "modulo"])
+def test_policies_of_a_column_that_several_threads_convert(policy: str) -> None:
+    ids = np.random.default_rng(0).integers(-V, 2 * V, 200_003)
+    rows, counts = _rows(ids.tolist(), policy)
+    inside = (ids >= 0) & (ids < V)
+    wanted = {"clip": np.clip(ids, 0, V - 1), "oov": np.where(inside, ids, 0), "modulo": ids % V}[policy]
+    np.testing.assert_array_equal(rows, 10 + wanted)
+    assert counts == [np.count_nonzero(~inside)]
+
+
+@pytest.mark.parametrize("bad", [[0], [199_999], [70_000, 199_999], [150_000, 199_000]])
+def test_the_first_id_out_of_range_of_many_is_the_one_named(bad: list[int]) -> None:
+    ids = np.zeros(200_000, np.int64)
+    ids[bad] = V + np.arange(len(bad))
+    with pytest.raises(INVALID, match=rf"id {V} in row {bad[0]} of the batch"):
+        _rows(ids.tolist())
+
+
 @pytest.mark.parametrize("bad", [V, -1, 2**62])
 def test_an_id_out_of_range(bad: int) -> None:
     with pytest.raises(INVALID, match=rf"feature 'clicked' \(table 'item'\): id {bad} in row 1 .* outside \[0, 7\)"):

@@ -133,6 +133,16 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         loader.library()
 
 
+def test_off_where_tables_live_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(loader.SETTING, "auto")
+    monkeypatch.setattr(loader, "_gpus", lambda: ["GPU:0"])
+    loader._library.cache_clear()
+    try:
+        assert loader.library() is None
+    finally:
+        loader._library.cache_clear()
+
+
 def test_require_is_an_error_without_a_compiler(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", "from tfdlrm.native import loader; loader.library()"],

@@ -98,6 +98,8 @@ def _setting() -> str:
 def _library(setting: str) -> Any | None:
     if setting == "off":
         return None
+    if setting == "auto" and _gpus():
+        return None  # tables live there, and the kernels read memory of the host
     try:
         return _load(ensure_built())
     except (build.BuildError, OSError, RuntimeError) as error:
@@ -115,6 +117,12 @@ def _library(setting: str) -> Any | None:
             stacklevel=3,
         )
         return None
+
+
+def _gpus() -> list[Any]:
+    import tensorflow as tf
+
+    return tf.config.get_visible_devices("GPU")
 
 
 @functools.cache
