@@ -13,6 +13,7 @@ both, `adagrad` for both (as TFRS and Keras do; the PyTorch peer's dense part ta
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from workload import (
 
 import tfdlrm
 from tfdlrm.embeddings import optimizers
+from tfdlrm.training import dense_optimizers
 from tfdlrm.native import loader
 
 ROW_OPTIMIZERS = {
@@ -43,9 +45,12 @@ ROW_OPTIMIZERS = {
     "adagrad": optimizers.Adagrad,
 }
 DENSE_OPTIMIZERS = {
-    "rowwise_adagrad": keras.optimizers.SGD,
-    "sgd": keras.optimizers.SGD,
-    "adagrad": keras.optimizers.Adagrad,
+    "rowwise_adagrad": dense_optimizers.SGD,
+    "sgd": dense_optimizers.SGD,
+    # with the constants of Keras's own, which the Keras peers have
+    "adagrad": functools.partial(
+        dense_optimizers.Adagrad, initial_accumulator_value=0.1, epsilon=1e-7, epsilon_placement="inside"
+    ),
 }
 # Rows a call of the train function: 32 steps at batch 128, 2 at 2048, at most a fifth of a second either way.
 ROWS_PER_EXECUTION = 4096

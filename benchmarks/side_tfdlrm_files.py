@@ -24,7 +24,7 @@ from turns import NUMBERS_DIR
 from workload import NUM_DENSE, Workload, add_workload_arguments, workload_from_arguments
 
 from tfdlrm.config import DataConfig, DLRMConfig, ExperimentConfig, TrainConfig
-from tfdlrm.data.open import open_dataset
+from tfdlrm.data.opening import open_dataset
 from tfdlrm.embeddings.optimizers import RowwiseAdagrad
 from tfdlrm.losses import loss_from_config
 from tfdlrm.training.build import build_model, steps_per_execution

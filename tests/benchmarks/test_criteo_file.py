@@ -12,7 +12,7 @@ from sides import SIDES
 from workload import CRITEO_KAGGLE_ROWS, Batch, Workload
 
 from tfdlrm.config import DataConfig
-from tfdlrm.data.open import open_dataset
+from tfdlrm.data.opening import open_dataset
 
 SMALL = Workload(batch_size=8, num_batches=3, max_rows=50)
 

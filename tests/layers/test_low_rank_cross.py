@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests.golden_files import golden_files
 from tfdlrm.layers import LowRankCross
+from tfdlrm.native.scope import native_kernels
 
 
 def _assert_close(actual: tf.Tensor, stored: np.ndarray, name: str) -> None:
@@ -18,8 +19,9 @@ def _assert_close(actual: tf.Tensor, stored: np.ndarray, name: str) -> None:
     np.testing.assert_allclose(actual.numpy(), stored, rtol=1e-5, atol=1e-6 * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("path", golden_files("lowrank_cross*.npz"), ids=lambda path: path.stem)
-def test_forward_and_gradients_are_the_references(path: Path) -> None:
+def test_forward_and_gradients_are_the_references(path: Path, native: bool) -> None:
     with np.load(path, allow_pickle=False) as stored:
         golden = {name: stored[name] for name in stored.files}
     num_layers = sum(name.startswith("layer_") and name.endswith("/V") for name in golden)
@@ -33,7 +35,7 @@ def test_forward_and_gradients_are_the_references(path: Path) -> None:
     for name, weight in weights.items():
         weight.assign(golden[name])
     x = tf.constant(golden["x"])
-    with tf.GradientTape() as tape:
+    with native_kernels(native), tf.GradientTape() as tape:
         tape.watch(x)
         y = layer(x)
     dx, gradients = tape.gradient(
@@ -47,6 +49,32 @@ def test_forward_and_gradients_are_the_references(path: Path) -> None:
     assert checked
     for name in checked:
         _assert_close(gradients[name.removeprefix("gradient/")], golden[name], name)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "width", "num_layers"), [(1, 1, 1), (0, 5, 2), (7, 3, 3), (65, 17, 2), (300, 64, 3), (130, 33, 1)]
+)
+def test_the_native_path_gives_what_the_stock_one_gives(
+    batch: int, width: int, num_layers: int, compiled: bool
+) -> None:
+    layer = LowRankCross(num_layers, 4, seed=0)
+    layer.build((None, width))
+    random = np.random.default_rng(0)
+    for bias in layer.biases:
+        bias.assign(random.normal(size=width))
+    x, dy = (tf.constant(random.normal(size=(batch, width)), tf.float32) for _ in range(2))
+
+    def run(native: bool) -> list[tf.Tensor]:
+        with native_kernels(native), tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return [y, *tape.gradient(y, [x, *[weight.value for weight in layer.trainable_weights]], output_gradients=dy)]
+
+    found = tf.function(run)(True) if compiled else run(True)
+    for one, other in zip(found, run(False), strict=True):
+        scale = float(tf.reduce_max(tf.abs(other))) if tf.size(other) else 0.0
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * scale)
 
 
 def test_initial_values_are_torchrecs() -> None:

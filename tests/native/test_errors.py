@@ -211,6 +211,32 @@ def test_interaction(x: tuple, e: tuple, width: int, message: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("changed", "shape", "message"),
+    [
+        ("product", (2, 4), r"the product has shape \[2,4\], x0 \[2,3\]"),
+        ("x", (3, 3), r"x has shape \[3,3\]"),
+        ("x0", (2, 3, 1), "both are"),
+        ("bias", (4,), r"the bias has shape \[4\]"),
+        ("bias", (1, 3), "the bias has shape"),
+    ],
+)
+def test_cross(changed: str, shape: tuple, message: str) -> None:
+    ops = loader.library()
+    assert ops is not None
+    tensors = {"x0": tf.ones([2, 3]), "product": tf.ones([2, 3]), "bias": tf.ones([3]), "x": tf.ones([2, 3])}
+    with pytest.raises(INVALID, match=message):
+        ops.tfdlrm_cross(**{**tensors, changed: tf.ones(shape)})
+    gradient = {("upstream" if name == "x" else name): value for name, value in tensors.items()}
+    wrong = "upstream" if changed == "x" else changed
+    with pytest.raises(INVALID):
+        ops.tfdlrm_cross_gradient(**{**gradient, wrong: tf.ones(shape)}, more=[])
+    with pytest.raises(INVALID, match="1 more tensors"):
+        ops.tfdlrm_cross_gradient(**gradient, more=[tf.ones([2, 3])])
+    with pytest.raises(INVALID, match="what is added has shape"):
+        ops.tfdlrm_cross_gradient(**gradient, more=[tf.ones([2, 3]), tf.ones([2, 4])])
+
+
 def test_activation_gradient() -> None:
     ops = loader.library()
     assert ops is not None

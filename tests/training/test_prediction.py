@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from tests.training.csv_run import SPEC, csv_run, write_rows
-from tfdlrm.data.open import open_rows
+from tfdlrm.data.opening import open_rows
 from tfdlrm.training.prediction import (
     ScoredBatch,
     load_run,

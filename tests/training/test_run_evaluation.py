@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tests.training.csv_run import NUM_ROWS, csv_run, write_rows
-from tfdlrm.data.open import open_dataset
+from tfdlrm.data.opening import open_dataset
 from tfdlrm.training.prediction import load_run, scored_batches
 from tfdlrm.training.run_evaluation import evaluate_run
 

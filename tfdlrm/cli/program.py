@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 import tfdlrm.cli.config
+import tfdlrm.cli.data
 import tfdlrm.cli.evaluate
 import tfdlrm.cli.native
 import tfdlrm.cli.predict
@@ -52,6 +53,7 @@ def own_commands() -> list[AddCommand]:
         tfdlrm.cli.evaluate.add_command,
         tfdlrm.cli.predict.add_command,
         tfdlrm.cli.config.add_command,
+        tfdlrm.cli.data.add_command,
         tfdlrm.cli.native.add_command,
     ]
 

@@ -10,8 +10,9 @@ from tfdlrm import checks
 from tfdlrm.records import Reader, Record, optional
 from tfdlrm.schema import FeatureSpec
 
-Format = Literal["synthetic", "criteo", "csv", "parquet", "movielens"]
+Format = Literal["synthetic", "criteo", "csv", "parquet", "movielens", "prepared"]
 Split = Literal["none", "criteo-kaggle", "time"]
+HotnessDistribution = Literal["fixed", "uniform", "geometric"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,15 @@ class SyntheticConfig(Record):
         teacher_scale: standard deviation of the teacher's logit; larger is easier.
         positive_rate: fraction of labels 1 the teacher aims at.
         missing_fraction: fraction of raw cells left empty.
+        hotness_distribution: lengths of the bags of columns whose hotness h is above 1: `fixed`, always h; `uniform` in
+            0..h; `geometric` with mean h. The latter two make ragged columns. A column of hotness 1 always has one id.
+        correlation: fraction of rows in which the first id of a bag follows from that of the column before: it is
+            that id modulo V.
+        days: contiguous days of equal size (the first get the remainder); with 2 or more, `day` is a key column.
+        drift: what changes from a day to the next: the ids hot ids move by, as a fraction of the first 1000 (or V),
+            and the share of the teacher's variance that is drawn anew.
+        cold_fraction: fraction of the ids of a day, from the second on, that never occurred on a day before. Tables
+            of fewer than 2 * days rows have none.
         seed: of the teacher and of the rows.
     """
 
@@ -40,6 +50,11 @@ class SyntheticConfig(Record):
     teacher_scale: float = 2.0
     positive_rate: float = 0.25
     missing_fraction: float = 0.0
+    hotness_distribution: HotnessDistribution = "fixed"
+    correlation: float = 0.0
+    days: int = 1
+    drift: float = 0.0
+    cold_fraction: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,6 +68,10 @@ class SyntheticConfig(Record):
             teacher_scale=number(owner, "teacher_scale", self.teacher_scale, minimum=0.0),
             positive_rate=number(owner, "positive_rate", self.positive_rate, above=0.0, below=1.0),
             missing_fraction=number(owner, "missing_fraction", self.missing_fraction, minimum=0.0, below=1.0),
+            correlation=number(owner, "correlation", self.correlation, minimum=0.0, maximum=1.0),
+            days=integer(owner, "days", self.days, minimum=1),
+            drift=number(owner, "drift", self.drift, minimum=0.0, maximum=1.0),
+            cold_fraction=number(owner, "cold_fraction", self.cold_fraction, minimum=0.0, maximum=1.0),
             seed=integer(owner, "seed", self.seed, minimum=0),
         )
         if not self.vocabulary_sizes:
@@ -66,6 +85,17 @@ class SyntheticConfig(Record):
                 )
         else:
             self._set(hotness=integer(owner, "hotness", self.hotness, minimum=1))
+        checks.check_choice(owner, "hotness_distribution", self.hotness_distribution, get_args(HotnessDistribution))
+        if self.hotness_distribution != "fixed" and max(self.hotness_per_feature) == 1:
+            raise ValueError(
+                f"{owner}: hotness_distribution={self.hotness_distribution!r} is given and every hotness is 1. "
+                "Raise hotness, or remove it."
+            )
+        if self.days > self.num_rows:
+            raise ValueError(f"{owner}: days={self.days} is more than num_rows={self.num_rows}. Lower it.")
+        for name in ("drift", "cold_fraction"):
+            if getattr(self, name) and self.days == 1:
+                raise ValueError(f"{owner}: {name}={getattr(self, name)} needs days. Set days to 2 or more.")
 
     @property
     def hotness_per_feature(self) -> tuple[int, ...]:
@@ -74,13 +104,19 @@ class SyntheticConfig(Record):
             return self.hotness
         return (self.hotness,) * len(self.vocabulary_sizes)
 
+    @property
+    def ragged_per_feature(self) -> tuple[bool, ...]:
+        """Whether the bags of a column vary in length, one flag a column."""
+        varies = self.hotness_distribution != "fixed"
+        return tuple(varies and hotness > 1 for hotness in self.hotness_per_feature)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Record):
     """Where the rows come from and how they are split.
 
     Args:
-        format: which reader.
+        format: which reader; `prepared` for a folder that `tfdlrm data prepare` wrote, which has its own parts.
         path: file or folder of the training rows, or of all rows where `split` divides them.
         validation_path, test_path: further files, where the parts are separate.
         split: how `path` is divided: `none`; `criteo-kaggle`, the reference's days; `time`, contiguous parts

@@ -9,7 +9,8 @@ from tfdlrm.data.epochs import ResumableInput
 from tfdlrm.data.memory import InMemoryDataset
 from tfdlrm.data.movielens_columns import movielens_feature_spec
 from tfdlrm.data.movielens_download import fetch_movielens
-from tfdlrm.data.open import open_dataset, open_rows
+from tfdlrm.data.opening import open_dataset, open_rows
+from tfdlrm.data.prepared_input import open
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.quarantine import BadRow, BadRowError, Quarantine
 from tfdlrm.data.random_batches import RandomBatch, RandomBatches
@@ -35,6 +36,7 @@ __all__ = [
     "best_possible",
     "fetch_movielens",
     "movielens_feature_spec",
+    "open",
     "open_dataset",
     "open_rows",
     "synthetic_dataset",

@@ -86,6 +86,8 @@ def parse_hex(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
     Returns:
         uint32 where every value fits (Criteo's do), else int64.
     """
+    if cells.dtype == pl.UInt32 and not cells.null_count():
+        return cells, np.zeros(len(cells), bool)
     if cells.dtype != pl.String:
         values, wrong = parse_integers(cells.fill_null(0))
     else:

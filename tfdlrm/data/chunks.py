@@ -1,10 +1,10 @@
-"""Bytes of a text file, plain or gzip, in chunks."""
+"""Bytes of a text file, plain, gzip or Zstandard, in chunks."""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +12,8 @@ CHUNK_BYTES = 16 * 2**20  # rows handled at once: large enough that NumPy and po
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _READ_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_BYTES = 2**16  # a call that meets an error gives nothing, so that calls are short
 _GZIP_WINDOW_BITS = 31  # zlib's number for "a gzip header and a 32 kB window"
 
 
@@ -51,16 +53,29 @@ def _listing(directory: Path, limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") if names else "none"
 
 
-def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The bytes of a file, decompressed if it begins as gzip does (whatever its name).
+def read_chunks(
+    path: Path, chunk_bytes: int = CHUNK_BYTES, on_read: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """The bytes of a file, decompressed if it begins as gzip or Zstandard do (whatever its name).
+
+    Args:
+        path: the file.
+        chunk_bytes: about so many, decompressed, at once.
+        on_read: told how many bytes of the file were read, again and again.
 
     Raises:
         DamagedFileError: after the last readable byte was yielded.
     """
     with path.open("rb") as stream:
-        compressed = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        magic = stream.read(len(_ZSTD_MAGIC))
         stream.seek(0)
-        pieces = _gunzip(stream) if compressed else iter(lambda: stream.read(_READ_BYTES), b"")
+        raw = _counted(stream, on_read)
+        if magic.startswith(_GZIP_MAGIC):
+            pieces = _gunzip(raw)
+        elif magic == _ZSTD_MAGIC:
+            pieces = _unzstd(stream, on_read)
+        else:
+            pieces = raw
         held: list[bytes] = []
         num_held = 0
         damage: DamagedFileError | None = None
@@ -100,11 +115,33 @@ def read_first_line(path: Path) -> bytes:
     return line.partition(b"\n")[0].removeprefix(BYTE_ORDER_MARK).removesuffix(b"\r")
 
 
-def _gunzip(stream: BinaryIO) -> Iterator[bytes]:
+def _counted(stream: BinaryIO, on_read: Callable[[int], None] | None) -> Iterator[bytes]:
+    while data := stream.read(_READ_BYTES):
+        if on_read is not None:
+            on_read(len(data))
+        yield data
+
+
+def _unzstd(stream: BinaryIO, on_read: Callable[[int], None] | None) -> Iterator[bytes]:
+    from tfdlrm.data.pyarrow_extra import pa
+
+    before = 0
+    try:
+        with pa.CompressedInputStream(stream, "zstd") as plain:
+            while piece := plain.read(_ZSTD_BYTES):
+                if on_read is not None:
+                    on_read(stream.tell() - before)
+                    before = stream.tell()
+                yield piece
+    except OSError as error:
+        raise DamagedFileError(f"the Zstandard data are cut off or corrupt ({error})") from error
+
+
+def _gunzip(stream: Iterator[bytes]) -> Iterator[bytes]:
     """Members one after another. GzipFile is no use here: at an early end it loses what it has decompressed."""
     member = zlib.decompressobj(_GZIP_WINDOW_BITS)
     within = False
-    while data := stream.read(_READ_BYTES):
+    for data in stream:
         while data:
             if member.eof:
                 data = data.lstrip(b"\0")  # padding that tape and block writers leave between members

@@ -51,8 +51,18 @@ def criteo_source(
     columns = (*spec.labels, *(column.name for column in spec.dense), *spec.feature_names)
     num_fields = read_first_line(file).count(b"\t") + 1
     labelled = not allow_unlabelled or num_fields != len(columns) - len(spec.labels)
-    form = TextFormat(separator=b"\t", columns=columns if labelled else columns[len(spec.labels) :])
+    form = TextFormat(
+        separator=b"\t",
+        columns=columns if labelled else columns[len(spec.labels) :],
+        numeric=frozenset([*spec.labels, *(column.name for column in spec.dense)]),
+        criteo=(spec.num_dense, len(spec.categorical)) if labelled and _is_plain(spec) else None,
+    )
     return TextSource(file, form, quarantine, chunk_bytes), labelled
+
+
+def _is_plain(spec: FeatureSpec) -> bool:
+    """One label, and hex columns of one id each: what native code parses."""
+    return len(spec.labels) == 1 and all(c.encoding == "hex" and c.hotness == 1 for c in spec.categorical)
 
 
 def kaggle_split(num_rows: int) -> tuple[slice, slice, slice]:

@@ -50,11 +50,12 @@ def _ids(rows: RawRows, column: CategoricalColumn, preprocessing: Preprocessing)
             ids = np.where(ids == 0, UNSEEN, ids)
         return ids
     if column.encoding == "hash":
-        return _hashed(tokens, preprocessing.spec.vocabulary_sizes[column.table])
+        return hashed_texts(tokens, preprocessing.spec.vocabulary_sizes[column.table])
     return tokens.cast(pl.Int64).to_numpy()
 
 
-def _hashed(tokens: pl.Series, buckets: int) -> Array:
+def hashed_texts(tokens: pl.Series, buckets: int) -> Array:
+    """int64 [n] in [0, buckets), as `tfdlrm.hashing` gives them."""
     ids = np.empty(len(tokens), np.int64)
     for start in range(0, len(tokens), _HASH_BATCH):
         texts = tokens[start : start + _HASH_BATCH].to_list()

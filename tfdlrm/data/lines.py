@@ -6,6 +6,7 @@ is delivered parses without surprises, and every row that does not is reported w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from tfdlrm.data.chunks import BYTE_ORDER_MARK, CHUNK_BYTES, DamagedFileError, read_chunks
 from tfdlrm.data.quarantine import BadRow, Quarantine
 from tfdlrm.data.row_bounds import RowBounds, line_bounds, quoted_bounds
+from tfdlrm.native.text import CriteoRows, criteo_rows
 
 # A longer row is no row: without a limit, a file without newlines would be held in memory whole.
 MAX_ROW_BYTES = 64 * 2**20
@@ -39,6 +41,8 @@ class TextFormat:
         quote: the byte around fields that hold separators or newlines, b"" for none.
         has_header: the first line holds names and is no row.
         encoding: `utf-8` or `latin-1`.
+        numeric: fields that should be numbers. They are read as such at once where a whole block allows it.
+        criteo: numbers of integer and of hex columns, where rows are a label and these, as Criteo's are.
     """
 
     separator: bytes
@@ -46,6 +50,8 @@ class TextFormat:
     quote: bytes = b""
     has_header: bool = False
     encoding: str = "utf-8"
+    numeric: frozenset[str] = frozenset()
+    criteo: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +62,22 @@ class RowBlock:
         text: the rows as UTF-8, a newline after each.
         lines: int64 [rows], the line each begins on, from 1.
         numbers: int64 [rows], number of each among all rows read, good and bad, from 0.
-        starts: int64 [rows + 1], where each begins in `text`.
+        row_starts: int64 [rows + 1], where each begins in `text`; None where each is one line.
+        parsed: the rows as numbers, where they are known already.
     """
 
     text: bytes
     lines: np.ndarray
     numbers: np.ndarray
-    starts: np.ndarray
+    row_starts: np.ndarray | None = None
+    parsed: CriteoRows | None = None
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """int64 [rows + 1], where each row begins in `text`."""
+        if self.row_starts is not None:
+            return self.row_starts
+        return np.concatenate([[0], np.flatnonzero(np.frombuffer(self.text, np.uint8) == ord("\n")) + 1])
 
     def raw(self, row: int) -> bytes:
         """One row as found, without its newline."""
@@ -82,6 +97,7 @@ class LineReader:
 
     Attributes:
         rows_read: rows found so far, good and bad.
+        bytes_read: bytes of the file read so far, compressed ones where it is compressed.
     """
 
     def __init__(self, path: Path, form: TextFormat, quarantine: Quarantine, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -92,6 +108,7 @@ class LineReader:
         self._line = 1  # of the first byte not yet handled
         self._blank_lines: list[int] = []  # seen, and bad if a row follows
         self.rows_read = 0
+        self.bytes_read = 0
 
     def blocks(self) -> Iterator[RowBlock]:
         """The good rows, in order.
@@ -101,7 +118,7 @@ class LineReader:
         """
         carried = b""
         damage: str | None = None
-        chunks = read_chunks(self._path, self._chunk_bytes)
+        chunks = read_chunks(self._path, self._chunk_bytes, on_read=self._count_bytes)
         first = True
         while True:
             try:
@@ -132,10 +149,17 @@ class LineReader:
             if final:
                 return
 
+    def _count_bytes(self, number: int) -> None:
+        self.bytes_read += number
+
     def _take_rows(self, text: bytes, final: bool) -> tuple[RowBlock, bytes]:
         """The good rows of the whole lines in `text`, and the rest."""
         end = text.rfind(b"\n") + 1
         body, rest = text[:end], text[end:]
+        if self._form.criteo is not None and not self._blank_lines:
+            parsed = criteo_rows(body, *self._form.criteo)
+            if parsed is not None:
+                return self._plain_rows(body, parsed), rest
         if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
         if self._form.encoding == "latin-1":
@@ -160,6 +184,13 @@ class LineReader:
         self.rows_read += keep
         return self._without_bad_rows(body, bounds, lines, numbers), rest
 
+    def _plain_rows(self, body: bytes, parsed: CriteoRows) -> RowBlock:
+        places = np.arange(len(parsed.labels))
+        lines, numbers = places + self._line, places + self.rows_read
+        self._line += len(places)
+        self.rows_read += len(places)
+        return RowBlock(text=body, lines=lines, numbers=numbers, parsed=parsed)
+
     def _without_trailing_blanks(self, bounds: RowBounds, lines: np.ndarray) -> int:
         """Rows up to the last that is not blank; reports blank lines of earlier chunks once a row follows them."""
         filled = np.flatnonzero(bounds.starts != bounds.ends)
@@ -173,14 +204,14 @@ class LineReader:
 
     def _without_bad_rows(self, body: bytes, bounds: RowBounds, lines: np.ndarray, numbers: np.ndarray) -> RowBlock:
         if not len(bounds):
-            return RowBlock(text=b"", lines=lines, numbers=numbers, starts=np.zeros(1, np.int64))
+            return RowBlock(text=b"", lines=lines, numbers=numbers)
         undecodable, has_nul = _bad_bytes(body, bounds)
         wrong = (bounds.fields != len(self._form.columns)) | bounds.bad_quotes | undecodable | has_nul
         wrong |= bounds.starts == bounds.ends
         if not wrong.any():
             begin, stop = int(bounds.starts[0]), int(bounds.ends[-1]) + 1
             starts = np.append(bounds.starts, stop) - begin
-            return RowBlock(text=body[begin:stop], lines=lines, numbers=numbers, starts=starts)
+            return RowBlock(text=body[begin:stop], lines=lines, numbers=numbers, row_starts=starts)
         bad = []
         for row in np.flatnonzero(wrong):
             raw = body[bounds.starts[row] : bounds.ends[row]]
@@ -199,7 +230,7 @@ class LineReader:
         good = np.flatnonzero(~wrong)
         pieces = [body[bounds.starts[row] : bounds.ends[row] + 1] for row in good]
         starts = np.cumsum([0, *(len(piece) for piece in pieces)], dtype=np.int64)
-        return RowBlock(text=b"".join(pieces), lines=lines[good], numbers=numbers[good], starts=starts)
+        return RowBlock(text=b"".join(pieces), lines=lines[good], numbers=numbers[good], row_starts=starts)
 
     def _wrong_number(self, fields: int) -> tuple[str, str]:
         columns = self._form.columns

@@ -75,7 +75,7 @@ class MovieLensSource:
         )
         columns = _ATOMIC_COLUMNS["inter"]
         yield FrameBlock(
-            frame=frame,
+            load=lambda: frame,
             lines=frame["line"].to_numpy(),
             numbers=frame["number"].to_numpy(),
             raw=lambda row: row_as_text(frame.select(columns), row),

@@ -89,7 +89,7 @@ class RowParser:
         return labels
 
     def _dense(self, frame: pl.DataFrame, problems: Problems) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        dense = np.zeros((frame.height, self._spec.num_dense), np.float32)
+        dense = np.zeros((frame.height, self._spec.num_dense), np.float32, order="F")  # filled by columns
         unscaled: dict[str, np.ndarray] = {}
         for place, column in enumerate(self._spec.dense):
             values = self._dense_values(frame, column, problems)

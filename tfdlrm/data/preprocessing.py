@@ -84,10 +84,10 @@ class Preprocessing:
         for table in spec.table_names:
             columns = [column for column in spec.categorical if column.table == table]
             given = spec.vocabulary_sizes.get(table)
-            if _has_vocabulary(table, columns):
+            if has_vocabulary(table, columns):
                 vocabularies[table] = _fit_vocabulary(columns, rows)
                 sizes[table] = vocabularies[table].size if given is None else given
-                _check_size(table, sizes[table], vocabularies[table].size)
+                check_size(table, sizes[table], vocabularies[table].size)
             else:
                 sizes[table] = _integer_table_size(table, columns, rows) if given is None else given
         fitted = replace(spec, dense=tuple(dense)).with_vocabulary_sizes(sizes)
@@ -96,16 +96,12 @@ class Preprocessing:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `schema.yaml`, `preprocessing.yaml` and `vocabularies/<table>.txt`: plain text, one value a line."""
         directory = Path(directory)
-        self.spec.save(directory)
-        tables = {}
         for table, vocabulary in self.vocabularies.items():
-            # table names may hold any character, a slash included
-            file = f"{VOCABULARY_DIRECTORY}/{quote(table, safe=' ')}.txt"
-            (directory / VOCABULARY_DIRECTORY).mkdir(exist_ok=True)
-            vocabulary.save(directory / file)
-            tables[table] = {"file": file, "values": len(vocabulary.values), "has_oov": vocabulary.has_oov}
-        plain = {"id_modulo": self.id_modulo, "vocabularies": tables}
-        (directory / PREPROCESSING_FILE).write_text(dump_yaml(plain), encoding="utf-8")
+            file = vocabulary_file(directory, table)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            vocabulary.save(file)
+        tables = {table: (len(each.values), each.has_oov) for table, each in self.vocabularies.items()}
+        save_description(directory, self.spec, tables, self.id_modulo)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Preprocessing:
@@ -138,7 +134,37 @@ class Preprocessing:
         return cls(spec=spec, vocabularies=vocabularies, id_modulo=plain["id_modulo"])
 
 
-def _has_vocabulary(table: str, columns: Sequence[CategoricalColumn]) -> bool:
+def vocabulary_file(directory: Path, table: str) -> Path:
+    """Where the vocabulary of a table is kept: table names may hold any character, a slash included."""
+    return directory / VOCABULARY_DIRECTORY / f"{quote(table, safe=' ')}.txt"
+
+
+def save_description(
+    directory: Path, spec: FeatureSpec, tables: Mapping[str, tuple[int, bool]], id_modulo: int | None
+) -> None:
+    """Write `schema.yaml` and `preprocessing.yaml`, for vocabularies that are files already.
+
+    Args:
+        directory: of the files.
+        spec: the columns.
+        tables: number of values and whether there is an out-of-vocabulary row, by table with a vocabulary.
+        id_modulo: of integer and hex ids.
+    """
+    spec.save(directory)
+    entries = {
+        table: {
+            "file": vocabulary_file(directory, table).relative_to(directory).as_posix(),
+            "values": values,
+            "has_oov": has_oov,
+        }
+        for table, (values, has_oov) in tables.items()
+    }
+    plain = {"id_modulo": id_modulo, "vocabularies": entries}
+    (directory / PREPROCESSING_FILE).write_text(dump_yaml(plain), encoding="utf-8")
+
+
+def has_vocabulary(table: str, columns: Sequence[CategoricalColumn]) -> bool:
+    """Whether a table's ids come from a vocabulary; its columns must agree on that."""
     encodings = {column.encoding for column in columns}
     with_vocabulary = encodings & set(_WITH_VOCABULARY)
     if with_vocabulary and len(encodings) > 1:
@@ -162,7 +188,8 @@ def _fit_vocabulary(columns: Sequence[CategoricalColumn], rows: RawRows) -> Voca
     return Vocabulary.of(tokens, has_oov=has_oov)
 
 
-def _check_size(table: str, size: int, needed: int) -> None:
+def check_size(table: str, size: int, needed: int) -> None:
+    """Refuse a table that is smaller than its vocabulary."""
     if size < needed:
         raise ValueError(
             f"table {table!r}: vocabulary_sizes gives {size} rows, and the training part needs {needed}. "
@@ -171,11 +198,16 @@ def _check_size(table: str, size: int, needed: int) -> None:
 
 
 def _integer_table_size(table: str, columns: Sequence[CategoricalColumn], rows: RawRows) -> int:
+    needs_size(table, columns)
+    ids = np.concatenate([rows.tokens[column.name].values.to_numpy() for column in columns])
+    return int(ids.max(initial=0)) + 1
+
+
+def needs_size(table: str, columns: Sequence[CategoricalColumn]) -> None:
+    """Refuse a table without a size whose rows do not tell it."""
     for column in columns:
         if column.encoding == "hash" or column.id_policy in ("modulo", "hash"):
             raise ValueError(
                 f"table {table!r}: column {column.name!r} (encoding {column.encoding!r}, id_policy "
                 f"{column.id_policy!r}) does not tell how many rows it needs. Give vocabulary_sizes: {{{table}: N}}."
             )
-    ids = np.concatenate([rows.tokens[column.name].values.to_numpy() for column in columns])
-    return int(ids.max(initial=0)) + 1

@@ -110,8 +110,7 @@ class Quarantine:
             self._stream = self.path.open("w", encoding="utf-8")
             self._stream.write(QUARANTINE_HEADER)
         for row in rows:
-            cells = [cell.encode() for cell in (row.file, str(row.line), row.column, row.reason)] + [row.raw]
-            self._stream.write("\t".join(_escaped(cell) for cell in cells) + "\n")
+            self._stream.write(quarantine_line(row))
         self._stream.flush()
 
     def close(self) -> None:
@@ -119,6 +118,12 @@ class Quarantine:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+def quarantine_line(row: BadRow) -> str:
+    """The row as a line of the quarantine file."""
+    cells = [cell.encode() for cell in (row.file, str(row.line), row.column, row.reason)] + [row.raw]
+    return "\t".join(_escaped(cell) for cell in cells) + "\n"
 
 
 def _escaped(cell: bytes) -> str:

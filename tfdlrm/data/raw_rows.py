@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,16 +19,21 @@ class FrameBlock:
     """Rows of one block with their raw columns.
 
     Args:
-        frame: the columns, as text or typed.
+        load: makes the columns, as text or typed; called once, when they are first asked for.
         lines: int64 [rows], where each row stands in its file.
         numbers: int64 [rows], number of each among all rows read, good and bad, from 0.
         raw: row of the block to its text as found.
     """
 
-    frame: pl.DataFrame
+    load: Callable[[], pl.DataFrame]
     lines: np.ndarray
     numbers: np.ndarray
     raw: Callable[[int], bytes]
+
+    @functools.cached_property
+    def frame(self) -> pl.DataFrame:
+        """The columns."""
+        return self.load()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,27 +15,31 @@ from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.python_calls import python_call
 from tfdlrm.schema import FeatureSpec
 
-# Blocks whose rows are shuffled together. Blocks are visited in random order too, so a row meets rows from
-# all over the dataset; more blocks mix finer and take more memory.
-SHUFFLE_BLOCKS = 4
-
 
 class BlockSource(Protocol):
-    """Rows in blocks that can be read in any order; every block but the last has `block_rows` rows."""
+    """Rows in blocks that can be read in any order; every block but the last has `block_rows` rows.
+
+    `shuffle_blocks` blocks are shuffled together. Blocks are visited in random order too, so a row meets rows from
+    all over the dataset; more blocks mix finer and take more memory.
+    """
 
     spec: FeatureSpec
     num_rows: int
     block_rows: int
+    shuffle_blocks: int
 
     def read_block(self, block: int) -> Columns:
         """The rows of one block; the same each time."""
+
+    def read_blocks(self, blocks: Sequence[int]) -> Columns:
+        """The rows of some blocks, one after another."""
 
 
 class EpochRows:
     """The rows of one epoch in its order, readable at any place.
 
     Without shuffling that is the order of the source. With it, blocks stand in random order, in windows of
-    `SHUFFLE_BLOCKS`, and the rows of a window in random order.
+    the source's `shuffle_blocks`, and the rows of a window in random order.
 
     Args:
         source: where blocks come from.
@@ -46,7 +51,7 @@ class EpochRows:
         self._seeds = [seed, epoch] if shuffle else None
         num_blocks = -(-source.num_rows // source.block_rows)
         order = permutation(seed, epoch, num_blocks) if shuffle else np.arange(num_blocks)
-        size = SHUFFLE_BLOCKS if shuffle else 1
+        size = source.shuffle_blocks
         self._windows = [[int(block) for block in order[i : i + size]] for i in range(0, num_blocks, size)]
         rows = np.minimum(order.astype(np.int64) * source.block_rows + source.block_rows, source.num_rows)
         rows -= order.astype(np.int64) * source.block_rows
@@ -70,7 +75,7 @@ class EpochRows:
         return kept[1]
 
     def _read_window(self, window: int) -> Columns:
-        rows = concatenate([self._source.read_block(block) for block in self._windows[window]])
+        rows = self._source.read_blocks(self._windows[window])
         if self._seeds is None:
             return rows
         # Three numbers seed it: the order of blocks, seeded by two, is another stream.
@@ -100,7 +105,7 @@ class StreamingDataset(Dataset):
         """See `Dataset.epoch_batches`. Rows come in pieces of about a window, of whole batches."""
         cutter = BatchCutter(self.spec, plan)
         num_batches = plan.num_batches(self.num_rows)
-        piece_batches = max(1, SHUFFLE_BLOCKS * self.source.block_rows // plan.batch_size)
+        piece_batches = max(1, self.source.shuffle_blocks * self.source.block_rows // plan.batch_size)
         form = signature(self.source.read_block(0).slice(0, 0))
 
         def read(epoch: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[np.ndarray]:

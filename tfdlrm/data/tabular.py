@@ -93,7 +93,13 @@ def csv_source(
     splits = {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
     separator = max(splits, key=lambda each: len(wanted.intersection(splits[each])))
     labelled = check_columns(str(file), splits[separator], spec, allow_unlabelled=allow_unlabelled)
-    form = TextFormat(separator=separator.encode(), columns=tuple(splits[separator]), quote=b'"', has_header=True)
+    form = TextFormat(
+        separator=separator.encode(),
+        columns=tuple(splits[separator]),
+        quote=b'"',
+        has_header=True,
+        numeric=frozenset([*spec.labels, *(column.name for column in spec.dense)]),
+    )
     return TextSource(file, form, quarantine, chunk_bytes), labelled
 
 
@@ -113,10 +119,18 @@ class ParquetSource:
         """See `RowSource`."""
         total = self._collect(pl.len()).item()
         for start in range(0, total, _PARQUET_BLOCK_ROWS):
-            frame = self._collect(pl.all(), start, _PARQUET_BLOCK_ROWS)
-            numbers = np.arange(start, start + frame.height)
-            self.rows_read = start + frame.height
-            yield FrameBlock(frame=frame, lines=numbers + 1, numbers=numbers, raw=functools.partial(row_as_text, frame))
+            stop = min(start + _PARQUET_BLOCK_ROWS, total)
+            numbers = np.arange(start, stop)
+            self.rows_read = stop
+            yield FrameBlock(
+                load=functools.partial(self._collect, pl.all(), start, stop - start),
+                lines=numbers + 1,
+                numbers=numbers,
+                raw=functools.partial(self._raw, start),
+            )
+
+    def _raw(self, start: int, row: int) -> bytes:
+        return row_as_text(self._collect(pl.all(), start + row, 1), 0)
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
         """See `RowSource`."""

@@ -10,12 +10,18 @@ first-order effects through the dot product with the bottom MLP's output, pairs 
 So that it can be learnt from a million rows, effects shrink with the rarity of an id: one expected in
 `HALF_EFFECT_ROWS` of a million rows has half of the effect drawn for it, and ids from `NUM_IDS_WITH_EFFECT` on have
 none.
+
+Where hot ids move from day to day, a teacher sees ranks: the strength of an effect belongs to the rank, the number
+drawn for it to the id.
 """
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
+from tfdlrm.data.columns import RaggedColumn
 from tfdlrm.data.power_law import PowerLaw
 
 NUM_IDS_WITH_EFFECT = 2**12
@@ -27,6 +33,8 @@ NUM_INTERACTING = 4
 
 # Shares of the logit's variance: single ids, pairs of ids, dense columns.
 SHARES = (0.50, 0.12, 0.38)
+
+Bags = np.ndarray | RaggedColumn
 
 
 class Teacher:
@@ -42,29 +50,67 @@ class Teacher:
     def __init__(self, laws: list[PowerLaw], dense_std: np.ndarray, dim: int, generator: np.random.Generator) -> None:
         self._dim = dim
         self._interacting = sorted(int(f) for f in generator.permutation(len(laws))[:NUM_INTERACTING])
-        self._dense_weights = (generator.standard_normal(len(dense_std)) / dense_std).astype(np.float32)
-        self._effects: list[np.ndarray] = []
-        self._vectors: dict[int, np.ndarray] = {}
+        self._dense_std = dense_std
+        self._dense_draws = generator.standard_normal(len(dense_std))
+        self._strengths: list[np.ndarray] = []
+        self._effect_draws: list[np.ndarray] = []
+        self._vector_draws: dict[int, np.ndarray] = {}
         for feature, law in enumerate(laws):
             num_ids = min(law.num_exact, NUM_IDS_WITH_EFFECT)
             expected = law.head_probabilities[:num_ids] * _MILLION_ROWS
-            strength = expected / (expected + HALF_EFFECT_ROWS)
-            # one more entry, 0, for all further ids
-            effects = np.append(generator.standard_normal(num_ids) * strength, 0.0)
-            self._effects.append(effects.astype(np.float32))
-            vectors = generator.standard_normal((num_ids, dim)) * strength[:, None]
+            self._strengths.append(expected / (expected + HALF_EFFECT_ROWS))
+            self._effect_draws.append(generator.standard_normal(num_ids))
+            vectors = generator.standard_normal((num_ids, dim))
             if feature in self._interacting:
-                self._vectors[feature] = np.concatenate([vectors, np.zeros((1, dim))]).astype(np.float32)
+                self._vector_draws[feature] = vectors
         self._factors = np.ones(3, np.float32)
         self._means = np.zeros(3, np.float32)
         self._scale = 1.0
         self._intercept = 0.0
+        self._fill_tables()
 
-    def calibrate(self, ids: list[np.ndarray], dense: np.ndarray, scale: float, positive_rate: float) -> None:
+    def next_day(self, generator: np.random.Generator, share: float, steps: list[int]) -> Teacher:
+        """The teacher of the day after, which is to be calibrated.
+
+        Every number x becomes sqrt(1 - share) * x + sqrt(share) * (a new draw): its variance stays.
+
+        Args:
+            generator: draws the new numbers.
+            share: of the variance that is new.
+            steps: by feature, how far ids move: rank r has the id that rank r + step had.
+        """
+
+        def renewed(draws: np.ndarray) -> np.ndarray:
+            return np.sqrt(1.0 - share) * draws + np.sqrt(share) * generator.standard_normal(draws.shape)
+
+        day = copy.copy(self)
+        day._dense_draws = renewed(self._dense_draws)
+        day._effect_draws = [
+            renewed(np.roll(draws, -step)) for draws, step in zip(self._effect_draws, steps, strict=True)
+        ]
+        day._vector_draws = {
+            feature: renewed(np.roll(draws, -steps[feature], axis=0)) for feature, draws in self._vector_draws.items()
+        }
+        day._fill_tables()
+        return day
+
+    def _fill_tables(self) -> None:
+        """Draws times strengths, and one more entry, 0, for all further ids."""
+        self._dense_weights = (self._dense_draws / self._dense_std).astype(np.float32)
+        self._effects = [
+            np.append(draws * strength, 0.0).astype(np.float32)
+            for draws, strength in zip(self._effect_draws, self._strengths, strict=True)
+        ]
+        self._vectors = {}
+        for feature, draws in self._vector_draws.items():
+            vectors = draws * self._strengths[feature][:, None]
+            self._vectors[feature] = np.concatenate([vectors, np.zeros((1, self._dim))]).astype(np.float32)
+
+    def calibrate(self, ids: list[Bags], dense: np.ndarray, scale: float, positive_rate: float) -> None:
         """Set the factors of the terms and the intercept on a sample of rows.
 
         Args:
-            ids: by feature, [n, H].
+            ids: by feature, [n, H] or ragged.
             dense: float32 [num_dense, n].
             scale: standard deviation of the logit.
             positive_rate: mean probability.
@@ -84,27 +130,28 @@ class Teacher:
             low, high = (middle, high) if rate < positive_rate else (low, middle)
         self._intercept = (low + high) / 2
 
-    def probability(self, ids: list[np.ndarray], dense: np.ndarray) -> np.ndarray:
+    def probability(self, ids: list[Bags], dense: np.ndarray) -> np.ndarray:
         """float32 [n].
 
         Args:
-            ids: by feature, [n, H].
+            ids: by feature, [n, H] or ragged.
             dense: float32 [num_dense, n].
         """
         single, pairs, linear = self._terms(ids, dense)
         logits = self._factors[0] * single + self._factors[1] * pairs + self._factors[2] * linear
         return _sigmoid(logits + np.float32(self._intercept - self._factors @ self._means))
 
-    def _terms(self, ids: list[np.ndarray], dense: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        single = np.zeros(len(ids[0]), np.float32)
-        total = np.zeros((len(ids[0]), self._dim), np.float32)
-        squares = np.zeros(len(ids[0]), np.float32)
+    def _terms(self, ids: list[Bags], dense: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        num_rows = dense.shape[1]
+        single = np.zeros(num_rows, np.float32)
+        total = np.zeros((num_rows, self._dim), np.float32)
+        squares = np.zeros(num_rows, np.float32)
         for feature, bag in enumerate(ids):
             effects = self._effects[feature]
-            known = np.minimum(bag, len(effects) - 1)
-            single += _pooled(np.take(effects, known))
+            known = np.minimum(bag.values if isinstance(bag, RaggedColumn) else bag, len(effects) - 1)
+            single += _pooled(np.take(effects, known), bag)
             if feature in self._vectors:
-                vectors = _pooled(np.take(self._vectors[feature], known, axis=0))
+                vectors = _pooled(np.take(self._vectors[feature], known, axis=0), bag)
                 total += vectors
                 squares += np.einsum("nd,nd->n", vectors, vectors)
         # the sum over pairs f > g of <v_f, v_g> is (|sum v|^2 - sum |v|^2) / 2
@@ -112,9 +159,14 @@ class Teacher:
         return single, pairs, self._dense_weights @ dense
 
 
-def _pooled(bags: np.ndarray) -> np.ndarray:
-    """Sum over the ids of a bag, axis 1; a sum over one item is a copy NumPy takes long for."""
-    return bags[:, 0] if bags.shape[1] == 1 else bags.sum(axis=1)
+def _pooled(items: np.ndarray, bag: Bags) -> np.ndarray:
+    """Sums over the ids of each bag; a sum over one item is a copy NumPy takes long for."""
+    if isinstance(bag, RaggedColumn):
+        # in float64: a difference of sums over all rows before
+        sums = np.zeros((len(items) + 1, *items.shape[1:]))
+        np.cumsum(items, axis=0, dtype=np.float64, out=sums[1:])
+        return (sums[bag.row_splits[1:]] - sums[bag.row_splits[:-1]]).astype(np.float32)
+    return items[:, 0] if items.shape[1] == 1 else items.sum(axis=1)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -52,13 +52,7 @@ class Vocabulary:
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write one value a line, in order of ids: integers as hex, strings with newline and backslash escaped."""
-        if self.values.dtype == pl.String:
-            lines = self.values.str.replace_all("\\", "\\\\", literal=True)
-            lines = lines.str.replace_all("\n", "\\n", literal=True).str.replace_all("\r", "\\r", literal=True)
-            text = "".join(f"{line}\n" for line in lines)
-        else:
-            text = "".join(f"{value:08x}\n" for value in self.values)
-        Path(file).write_text(text, encoding="utf-8", newline="\n")
+        Path(file).write_bytes(value_lines(self.values))
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], *, encoding: str, has_oov: bool) -> Vocabulary:
@@ -72,17 +66,54 @@ class Vocabulary:
         Raises:
             ValueError: a value occurs twice or is not hex; the message names file and line.
         """
-        lines = Path(file).read_bytes().decode().split("\n")[:-1]
+        text = Path(file).read_bytes()
         if encoding == "hex":
-            values = pl.Series("value", [_hex(file, number, line) for number, line in enumerate(lines, 1)], pl.Int64)
+            numbers = _parse_hex_lines(file, text)
+            values = pl.Series("value", numbers, pl.Int64)
         else:
-            values = pl.Series("value", [_unescaped(line) for line in lines], pl.String)
+            values = pl.Series("value", [_unescaped(line) for line in text.decode().split("\n")[:-1]], pl.String)
         if values.n_unique() != len(values):
             line = int(values.is_duplicated().arg_true()[1]) + 1
             raise ValueError(
-                f"{file}, line {line}: the value {lines[line - 1]!r} occurs twice. Remove one, and retrain."
+                f"{file}, line {line}: the value {text.decode().splitlines()[line - 1]!r} occurs twice. Remove one, and "
+                "retrain."
             )
         return cls(values, has_oov=has_oov)
+
+
+_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+_SHORT_LINE = 9  # eight digits and a newline
+
+
+def value_lines(values: pl.Series) -> bytes:
+    """Values as lines of a vocabulary file: whole numbers as hex, of text newline and backslash escaped."""
+    if values.dtype == pl.String:
+        lines = values.str.replace_all("\\", "\\\\", literal=True)
+        lines = lines.str.replace_all("\n", "\\n", literal=True).str.replace_all("\r", "\\r", literal=True)
+        return "".join(f"{line}\n" for line in lines).encode()
+    numbers = values.to_numpy().astype(np.int64)
+    if not len(numbers) or numbers.min() < 0 or numbers.max() >= 2**32:
+        return "".join(f"{value:08x}\n" for value in numbers.tolist()).encode()
+    text = np.full((len(numbers), _SHORT_LINE), ord("\n"), np.uint8)
+    for digit in range(8):
+        text[:, digit] = _HEX_DIGITS[(numbers >> (28 - 4 * digit)) & 15]
+    return text.tobytes()
+
+
+def _parse_hex_lines(file: str | os.PathLike[str], text: bytes) -> np.ndarray:
+    codes = np.frombuffer(text, np.uint8)
+    if len(codes) % _SHORT_LINE == 0:
+        table = codes.reshape(-1, _SHORT_LINE)
+        places = np.full(256, 16, np.uint8)
+        places[_HEX_DIGITS] = np.arange(16)
+        digits = places[table[:, :8]]
+        if (table[:, 8] == ord("\n")).all() and (digits < 16).all():
+            numbers = np.zeros(len(table), np.int64)
+            for digit in range(8):
+                numbers = numbers << 4 | digits[:, digit]
+            return numbers
+    lines = text.decode().split("\n")[:-1]
+    return np.array([_hex(file, number, line) for number, line in enumerate(lines, 1)], np.int64)
 
 
 def _hex(file: str | os.PathLike[str], number: int, line: str) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tfdlrm.layers.initializers import XavierNormal, derived_seed
+from tfdlrm.native.scope import native_ops
 
 
 @keras.saving.register_keras_serializable(package="tfdlrm")
@@ -61,6 +63,10 @@ class LowRankCross(keras.layers.Layer):
         return self.add_weight(name=name, shape=shape, initializer=XavierNormal(derived_seed(self.seed, *path)))
 
     def call(self, inputs: Any) -> Any:
+        native = native_ops()
+        if native is not None and inputs.dtype == tf.float32:
+            kernels = [*self.v_kernels, *self.w_kernels, *self.biases]
+            return _native_crosses(native, inputs, [tf.convert_to_tensor(kernel) for kernel in kernels])
         x0 = x = inputs
         for v, w, bias in zip(self.v_kernels, self.w_kernels, self.biases, strict=True):
             x = x0 * ops.add(ops.matmul(ops.matmul(x, v), w), bias) + x
@@ -71,3 +77,37 @@ class LowRankCross(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_layers": self.num_layers, "rank": self.rank, "seed": self.seed}
+
+
+def _native_crosses(native: Any, x0: tf.Tensor, kernels: Sequence[tf.Tensor]) -> tf.Tensor:
+    """All crosses, with what lies between two matrix products in one pass over memory, both ways."""
+    num_layers = len(kernels) // 3
+
+    @tf.custom_gradient
+    def crosses(x0: tf.Tensor, *kernels: tf.Tensor) -> Any:
+        v, w, biases = (kernels[start : start + num_layers] for start in range(0, 3 * num_layers, num_layers))
+        inputs, narrow, products = [], [], []
+        x = x0
+        for layer in range(num_layers):
+            inputs.append(x)
+            narrow.append(tf.matmul(x, v[layer]))
+            products.append(tf.matmul(narrow[-1], w[layer]))
+            x = native.tfdlrm_cross(x0=x0, product=products[-1], bias=biases[layer], x=x)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            dv, dw, dbiases = ([None] * num_layers for _ in range(3))
+            total, more = upstream, []
+            for layer in reversed(range(num_layers)):
+                total, dproduct, dx0, dbiases[layer] = native.tfdlrm_cross_gradient(
+                    upstream=total, x0=x0, product=products[layer], bias=biases[layer], more=more
+                )
+                dw[layer] = tf.matmul(narrow[layer], dproduct, transpose_a=True)
+                dnarrow = tf.matmul(dproduct, w[layer], transpose_b=True)
+                dv[layer] = tf.matmul(inputs[layer], dnarrow, transpose_a=True)
+                # the input's own share; the residual's, `total`, is added where the next layer reads both
+                more = [tf.matmul(dnarrow, v[layer], transpose_b=True), dx0]
+            return (tf.add_n([total, *more]), *dv, *dw, *dbiases)
+
+        return x, gradient
+
+    return crosses(x0, *kernels)

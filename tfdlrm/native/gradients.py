@@ -21,6 +21,8 @@ def register(module: Any) -> None:
 
     for name in (
         "TfdlrmActivationGradient",
+        "TfdlrmCross",
+        "TfdlrmCrossGradient",
         "TfdlrmInteractGradient",
         "TfdlrmRows",
         "TfdlrmLookup",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdlrm.config import ExperimentConfig, preset
-from tfdlrm.data.open import open_dataset
+from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.splits import Splits
 from tfdlrm.data.synthetic import best_possible
 from tfdlrm.metrics import evaluate_arrays

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfdlrm.config import DataConfig, ExperimentConfig
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Books, Dataset
-from tfdlrm.data.open import BadRowsMode, open_rows
+from tfdlrm.data.opening import BadRowsMode, open_rows
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec

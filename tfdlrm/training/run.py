@@ -12,7 +12,7 @@ import keras
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.dataset import Books
 from tfdlrm.data.epochs import ResumableInput
-from tfdlrm.data.open import open_dataset
+from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.training.build import build_model, resolve_config

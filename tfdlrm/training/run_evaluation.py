@@ -9,7 +9,7 @@ import numpy as np
 
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.dataset import Books, Dataset
-from tfdlrm.data.open import BadRowsMode, open_dataset
+from tfdlrm.data.opening import BadRowsMode, open_dataset
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.training.evaluation import evaluate_dataset
 from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run, open_file

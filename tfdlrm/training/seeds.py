@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from tfdlrm.config import ExperimentConfig
-from tfdlrm.data.open import open_dataset
+from tfdlrm.data.opening import open_dataset
 from tfdlrm.training.run import train
 
 

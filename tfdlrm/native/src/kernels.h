@@ -102,6 +102,12 @@ struct Kernels {
   // See dense.inc.
   void (*activation_gradient)(const float* upstream, const float* y, int64_t rows, int64_t columns, float* out,
                               float* sums);
+  // See cross.inc.
+  void (*cross)(const float* x0, const float* product, const float* bias, const float* x, int64_t rows,
+                int64_t columns, float* y);
+  void (*cross_gradient)(const float* upstream, const float* more, const float* before, const float* x0,
+                         const float* product, const float* bias, int64_t rows, int64_t columns, float* total,
+                         float* dproduct, float* dx0, float* sums);
 };
 
 // The best of the processor; the environment variable TFDLRM_NATIVE_ISA (base, avx2, avx512) lowers it.

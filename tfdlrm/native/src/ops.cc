@@ -42,6 +42,7 @@ using Status = absl::Status;
 #include "sort.inc"
 #include "update_op.inc"
 #include "dense_ops.inc"
+#include "cross_ops.inc"
 #include "interaction_ops.inc"
 
 }  // namespace

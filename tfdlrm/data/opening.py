@@ -59,6 +59,8 @@ def open_dataset(
         raise ValueError(
             f"DataConfig: path is missing, and format={config.format!r} reads files. Give path (or --data)."
         )
+    if config.format == "prepared":
+        return _open_prepared(config, preprocessing)
     if config.split != "none" and (config.validation_path or config.test_path):
         raise ValueError(
             f"DataConfig: split={config.split!r} divides path, and validation_path or test_path is given as well. "
@@ -69,6 +71,31 @@ def open_dataset(
         return _FileOpener(config, quarantine, preprocessing).open()
     finally:
         quarantine.close()
+
+
+def _open_prepared(config: DataConfig, preprocessing: Preprocessing | None) -> Splits:
+    from tfdlrm.data.prepared import open_prepared
+
+    given = {
+        "split": config.split != "none",
+        "schema": config.schema is not None,
+        "id_modulo": config.id_modulo is not None,
+        "validation_path": config.validation_path is not None,
+        "test_path": config.test_path is not None,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise ValueError(
+                f"DataConfig: {name}={getattr(config, name)!r} has no meaning with format='prepared': the folder has its "
+                "parts and its schema. Remove it, or give it to tfdlrm data prepare."
+            )
+    splits = open_prepared(config.path or "", config.max_rows)
+    if preprocessing is not None and preprocessing.spec != splits.spec:
+        raise ValueError(
+            f"{config.path}: prepared with another schema or other vocabularies than the model was trained on. Prepare "
+            "the rows with --vocabularies of the training data."
+        )
+    return splits
 
 
 def open_rows(
@@ -89,6 +116,10 @@ def open_rows(
         preprocessing: of the training run.
         bad_rows, quarantine_dir: as for `open_dataset`.
     """
+    if config.format == "prepared":
+        from tfdlrm.data.prepared import open_part
+
+        return open_part(path, preprocessing)
     quarantine = Quarantine(bad_rows, quarantine_dir)
     try:
         opener = _FileOpener(config, quarantine, preprocessing)

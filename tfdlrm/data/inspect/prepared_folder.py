@@ -1,0 +1,206 @@
+"""PreparedInput: a folder in the training format, read batch by batch through memory maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from tfdlrm.data.inspect.blocks import InspectBlock
+from tfdlrm.data.inspect.days import days_of, find_day_column
+from tfdlrm.data.inspect.formats import MANIFEST_FILE
+from tfdlrm.data.inspect.row_totals import section_ends, sections_of
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.pyarrow_extra import pa, pc
+from tfdlrm.data.raw_rows import Tokens
+from tfdlrm.data.vocabulary import OOV_ID
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.yaml_text import parse_yaml
+
+_PARTS = ("train", "validation", "test")
+_BLOCK_ROWS = 2**17
+_PREPROCESSING_FILE = "preprocessing.yaml"
+
+
+class PreparedInput:
+    """The parts of a prepared folder. See `InspectInput`.
+
+    Args:
+        path: the folder.
+        max_rows: read no more rows of a part; None for all.
+        num_sections: groups of contiguous rows of the training part; each other part is one more.
+        day_column: column of time; None to look for one among the keys.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: a file cannot be read, or lacks a column of the schema.
+    """
+
+    data_format = "prepared"
+    is_prepared = True
+
+    def __init__(
+        self, path: Path, *, max_rows: int | None = None, num_sections: int = 7, day_column: str | None = None
+    ) -> None:
+        self._path = path
+        if not (path / MANIFEST_FILE).is_file():
+            raise FileNotFoundError(
+                f"{path}: no {MANIFEST_FILE} there, which prepared data end with. Give a folder that was prepared to "
+                "the end."
+            )
+        self.spec = FeatureSpec.load(path)
+        self._max_rows = max_rows
+        self._num_sections = num_sections
+        self._wanted_day_column = day_column
+        self._vocabularies = self._read_vocabularies()
+        # row 0, where a table keeps one for unseen values
+        self.unseen_ids: Mapping[str, int] = {
+            column.name: OOV_ID
+            for column in self.spec.categorical
+            if column.id_policy == "oov" and self._vocabularies.get(column.table, {}).get("has_oov")
+        }
+        self._files = {part: sorted((path / part).glob("part-*.arrow")) for part in _PARTS}
+        self._files = {part: files for part, files in self._files.items() if files}
+        if "train" not in self._files:
+            raise FileNotFoundError(f"{path}: no train/part-*.arrow there. Prepare the data with output: arrow.")
+        self._num_rows = {part: self._count_rows(files) for part, files in self._files.items()}
+        self.parts: Mapping[str, str] = {part: f"{part}/, {len(files)} files" for part, files in self._files.items()}
+        self.section_names = tuple(
+            f"{part} {number} of {num_sections}" if part == "train" else part
+            for part in self._files
+            for number in range(1, (num_sections if part == "train" else 1) + 1)
+        )
+        self.day_column = ""
+        self.rows_read = 0
+
+    def names(self, column: str) -> Callable[[list[object]], list[str]]:
+        """Ids with the raw values they stand for, where there is a vocabulary."""
+        table = next(each.table for each in self.spec.categorical if each.name == column)
+        if table not in self._vocabularies:
+            return lambda ids: [str(value) for value in ids]
+        entry = self._vocabularies[table]
+        file = self._path / entry.get("file", f"vocabularies/{quote(table, safe=' ')}.txt")
+        shift = int(bool(entry.get("has_oov")))
+
+        def named(ids: list[object]) -> list[str]:
+            numbers = [int(str(value)) for value in ids]
+            lines = _lines(file, {number - shift for number in numbers})
+            values = [
+                "(out of vocabulary)" if shift and number == OOV_ID else lines.get(number - shift, "(not in it)")
+                for number in numbers
+            ]
+            return [f"{number} = {value or '(empty)'}" for number, value in zip(numbers, values, strict=True)]
+
+        return named
+
+    def blocks(self) -> Iterator[InspectBlock]:
+        """The rows of every part, in order."""
+        start = 0
+        for part, files in self._files.items():
+            num_sections = self._num_sections if part == "train" else 1
+            num_rows = self._num_rows[part] if self._max_rows is None else min(self._num_rows[part], self._max_rows)
+            ends = section_ends(num_rows, num_sections)
+            done = 0
+            for file in files:
+                for batch in self._batches(file):
+                    batch = batch.slice(0, num_rows - done)
+                    if not batch.num_rows:
+                        break
+                    positions = np.arange(done, done + batch.num_rows)
+                    done += batch.num_rows
+                    self.rows_read += batch.num_rows
+                    yield self._block(part, batch, start + sections_of(positions, ends), str(file))
+            start += num_sections
+
+    def _block(self, part: str, batch: Any, sections: np.ndarray, file: str) -> InspectBlock:
+        columns = batch.schema.names
+        found = [name for name in columns if name in self.spec.keys] if self._wanted_day_column is None else columns
+        self.day_column = find_day_column(self._wanted_day_column, found, file)
+        labels = [_numbers(batch.column(name)) for name in self.spec.labels]
+        ids = {column.name: _tokens(batch.column(column.name), column) for column in self.spec.categorical}
+        empty = {
+            name: np.zeros(batch.num_rows, bool) if tokens.lengths is None else tokens.lengths == 0
+            for name, tokens in ids.items()
+        }
+        days = None
+        if self.day_column:
+            days = days_of(pl.Series(self.day_column, batch.column(self.day_column).to_pylist(), strict=False))
+        return InspectBlock(
+            part=part,
+            sections=sections,
+            labels=np.stack(labels, axis=1).astype(np.float32),
+            dense={column.name: _numbers(batch.column(column.name)) for column in self.spec.dense},
+            ids=ids,
+            empty=empty,
+            days=days,
+        )
+
+    def _batches(self, file: Path) -> Iterator[Any]:
+        """Record batches of at most `_BLOCK_ROWS` rows; slices of a memory map are not copies."""
+        try:
+            with pa.memory_map(str(file)) as stream:
+                reader = pa.ipc.open_file(stream)
+                self._check_columns(file, reader.schema.names)
+                for number in range(reader.num_record_batches):
+                    whole = reader.get_batch(number)
+                    for start in range(0, whole.num_rows, _BLOCK_ROWS):
+                        yield whole.slice(start, _BLOCK_ROWS)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file}: not a readable Arrow file ({error}). Prepare the data again.") from error
+
+    def _check_columns(self, file: Path, found: list[str]) -> None:
+        wanted = (*self.spec.labels, *(column.name for column in self.spec.dense), *self.spec.feature_names)
+        for name in wanted:
+            if name not in found:
+                raise ValueError(
+                    f"{file}: column {name!r} of the schema is missing. Columns there: {', '.join(found)}. "
+                    "Prepare the data again."
+                )
+
+    def _count_rows(self, files: list[Path]) -> int:
+        return sum(batch.num_rows for file in files for batch in self._batches(file))
+
+    def _read_vocabularies(self) -> Mapping[str, Any]:
+        file = self._path / _PREPROCESSING_FILE
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no preprocessing there. Give a folder that was prepared to the end.")
+        plain = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        return dict(plain.get("vocabularies") or {}) if isinstance(plain, Mapping) else {}
+
+
+def _numbers(cells: Any) -> np.ndarray:
+    """float64 [N], NaN where null or not finite."""
+    values = np.array(cells.to_numpy(zero_copy_only=False), np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _tokens(cells: Any, column: CategoricalColumn) -> Tokens:
+    if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type) or _is_fixed(cells)):
+        return Tokens(values=pl.Series(cells.to_numpy(zero_copy_only=False)))
+    values = pl.Series(cells.flatten().to_numpy(zero_copy_only=False))
+    if _is_fixed(cells):
+        lengths = np.full(len(cells), column.hotness or cells.type.list_size, np.int64)
+    else:
+        lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return Tokens(values=values, lengths=lengths)
+
+
+def _is_fixed(cells: Any) -> bool:
+    return bool(pa.types.is_fixed_size_list(cells.type))
+
+
+def _lines(file: Path, numbers: set[int]) -> dict[int, str]:
+    """Some lines of a vocabulary, by number from 0; as they are written, so that each stays one line."""
+    if not file.is_file() or not numbers:
+        return {}
+    with file.open(encoding="utf-8", newline="\n") as stream:
+        return {
+            number: line.rstrip("\n")
+            for number, line in enumerate(islice(stream, max(0, max(numbers) + 1)))
+            if number in numbers
+        }

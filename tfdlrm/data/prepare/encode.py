@@ -1,0 +1,156 @@
+"""Staged blocks as rows of the training format: one Arrow column a label, feature and key, as narrow as it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfdlrm.data.columns import ROW_ID
+from tfdlrm.data.encode import hashed_texts
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.prepare.fit import Fitted
+from tfdlrm.data.prepare.stage import LINE, NUMBER, StagedRows
+from tfdlrm.data.prepare.token_ids import UNSEEN
+from tfdlrm.data.prepared import key_column
+from tfdlrm.data.problems import Problems
+from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.data.quarantine import BadRow
+from tfdlrm.data.transforms import transform_dense
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
+
+# ids [n] of one-hot column number i -> [n, H]
+MultiHot = Callable[[int, np.ndarray], np.ndarray]
+
+
+def narrow_type(spec: FeatureSpec, column: CategoricalColumn) -> np.dtype:
+    """The smallest integer type of a column's ids."""
+    if column.encoding == "integer" and column.id_policy != "error":
+        return np.dtype(np.int64)  # raw ids reach the engine, which applies the policy
+    largest = spec.vocabulary_sizes[column.table] - 1
+    for dtype in (np.uint8, np.uint16, np.int32):
+        if largest <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return np.dtype(np.int64)
+
+
+class BlockEncoder:
+    """Encodes staged blocks.
+
+    Args:
+        staged, fitted: the rows and what was learned from them.
+        multi_hot: makes bags of single ids; None to keep them single.
+    """
+
+    def __init__(self, staged: StagedRows, fitted: Fitted, multi_hot: MultiHot | None = None) -> None:
+        self._staged, self._fitted, self._spec = staged, fitted, fitted.spec
+        self._multi_hot = multi_hot
+        files = staged.file_of_block()
+        before = np.cumsum([0, *(file.rows_read for file in staged.files)])
+        self._first_number = [int(before[number]) for number in files]
+        self._file = [staged.files[number].path for number in files]
+
+    def bad_rows(self, block: int) -> list[tuple[int, BadRow]]:
+        """Rows whose ids cannot be known only now: (row of the block, what is wrong)."""
+        rows = int(self._staged.rows[block])
+        problems = Problems(rows)
+        for column in self._spec.categorical:
+            if not self._may_miss(column):
+                continue
+            ids = self._ids(column, block)
+            if column.table in self._fitted.tables:
+                wrong = ids == UNSEEN
+                reason, fix = "the value was not seen in training", "Set id_policy: oov for the column, or give --oov."
+            else:
+                size = self._spec.vocabulary_sizes[column.table]
+                wrong = (ids < 0) | (ids >= size)
+                reason = f"the id is not in [0, {size}), the rows of table {column.table!r}"
+                fix = "Correct it, raise vocabulary_sizes, or set id_policy: clip, modulo, oov or hash."
+            if wrong.any():
+                lengths = self._lengths(column, block)
+                of_token = np.arange(rows) if lengths is None else np.repeat(np.arange(rows), lengths)
+                problems.mark(np.bincount(of_token[wrong], minlength=rows) > 0, column.name, reason, fix)
+        if not problems.bad.any():
+            return []
+        lines = self._staged.column(block, LINE).to_numpy()
+
+        def cell(name: str, row: int) -> str:
+            value = self._staged.column(block, f"tokens/{name}")[row].as_py()
+            return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+        bad = problems.bad_rows(self._file[block], lines, cell, lambda _row: b"")
+        return sorted(zip(np.searchsorted(lines, [row.line for row in bad]).tolist(), bad, strict=True), key=_place)
+
+    def _may_miss(self, column: CategoricalColumn) -> bool:
+        """Whether a token of the column may have no id."""
+        if column.table in self._fitted.tables:
+            return column.id_policy != "oov" and not self._fitted.tables[column.table].complete
+        return column.encoding == "integer" and column.id_policy == "error"
+
+    def table(self, block: int, rows: np.ndarray) -> pa.Table:
+        """Some rows of a block in the training format.
+
+        Args:
+            block: its number.
+            rows: bool [rows of the block].
+        """
+        spec, staged = self._spec, self._staged
+        mask = None if rows.all() else pa.array(rows)
+        columns: dict[str, pa.Array] = {}
+        for name in spec.labels:
+            columns[name] = staged.column(block, f"label/{name}")
+        for dense in spec.dense:
+            values = staged.column(block, f"dense/{dense.name}")
+            if values.type == pa.float64():
+                values = pa.array(transform_dense(dense, values.to_numpy()))
+            columns[dense.name] = values
+        for place, column in enumerate(spec.categorical):
+            ids = self._ids(column, block)
+            lengths = self._lengths(column, block)
+            if self._multi_hot is not None:
+                bags = self._multi_hot(place, ids)
+                ids, lengths = bags.reshape(-1), np.full(len(bags), bags.shape[1])
+            narrow = pa.array(ids.astype(narrow_type(spec, column)))
+            columns[column.name] = _bags(narrow, lengths, column)
+            if column.weights:
+                own = staged.column(block, f"weights/{column.name}")
+                columns[column.weights] = _bags(own.values if lengths is not None else own, lengths, column)
+        for name in spec.keys:
+            if name != ROW_ID:
+                columns[key_column(spec, name)] = staged.key(block, name)
+        columns[ROW_ID] = self._row_id(block)
+        table = pa.table(columns)
+        return table if mask is None else table.filter(mask)
+
+    def _row_id(self, block: int) -> pa.Array:
+        if f"key/{ROW_ID}" in self._staged.names:
+            return self._staged.key(block, ROW_ID)
+        return pa.array(self._staged.column(block, NUMBER).to_numpy() + self._first_number[block])
+
+    def _lengths(self, column: CategoricalColumn, block: int) -> np.ndarray | None:
+        if column.hotness == 1:
+            return None
+        tokens = self._staged.column(block, f"tokens/{column.name}")
+        return np.diff(tokens.offsets.to_numpy()) if pa.types.is_large_list(tokens.type) else None
+
+    def _ids(self, column: CategoricalColumn, block: int) -> np.ndarray:
+        if column.table in self._fitted.tables:
+            return self._fitted.ids(column, block)
+        tokens = self._staged.column(block, f"tokens/{column.name}")
+        values = tokens.values if pa.types.is_large_list(tokens.type) else tokens
+        if column.encoding == "hash":
+            return hashed_texts(pl.from_arrow(values), self._spec.vocabulary_sizes[column.table])
+        return values.cast(pa.int64()).to_numpy()
+
+
+def _place(entry: tuple[int, BadRow]) -> int:
+    return entry[0]
+
+
+def _bags(values: pa.Array, lengths: np.ndarray | None, column: CategoricalColumn) -> pa.Array:
+    if lengths is None or column.hotness == 1:
+        return values
+    if column.hotness is not None:
+        return pa.FixedSizeListArray.from_arrays(values, column.hotness)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values)

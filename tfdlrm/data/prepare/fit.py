@@ -1,0 +1,270 @@
+"""The second pass: statistics, vocabularies and ids, table after table, from the staged rows."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.prepare.config import PrepareConfig
+from tfdlrm.data.prepare.disk_array import DiskArray
+from tfdlrm.data.prepare.parts import SAMPLED_OUT, TRAIN, uses_all_rows
+from tfdlrm.data.prepare.stage import StagedRows
+from tfdlrm.data.prepare.token_ids import UNSEEN, Chunk, TokenIds, TokenStream, VocabularyRules, token_ids
+from tfdlrm.data.prepare.work import atomic_path, read_json, write_json
+from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size, vocabulary_file
+from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.data.vocabulary import OOV_ID, value_lines
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableIds:
+    """A vocabulary and the ids it gave to the staged tokens.
+
+    Args:
+        num_values: without the out-of-vocabulary row.
+        has_oov: the table has such a row, 0.
+        complete: certainly no token is `UNSEEN`.
+        columns: ids of each column's tokens, block after block, from 0; `UNSEEN` where a token has none.
+    """
+
+    num_values: int
+    has_oov: bool
+    complete: bool
+    columns: dict[str, DiskArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What the rows told.
+
+    Args:
+        spec: every number known: means, standard deviations, table sizes.
+        tables: by table, those with a vocabulary.
+        starts: by column, int64 [blocks + 1], where each block's tokens begin in its ids.
+    """
+
+    spec: FeatureSpec
+    tables: dict[str, TableIds] = field(default_factory=dict)
+    starts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def ids(self, column: CategoricalColumn, block: int) -> np.ndarray:
+        """int64, one a token of a block; `UNSEEN` where the column's policy has no id for it."""
+        table = self.tables[column.table]
+        start, stop = self.starts[column.name][block : block + 2]
+        ids = table.columns[column.name].read(int(start), int(stop)).astype(np.int64)
+        if not table.has_oov:
+            return ids
+        known = ids != UNSEEN
+        return np.where(known, ids + 1, OOV_ID if column.id_policy == "oov" else UNSEEN)
+
+
+class Fitter:
+    """Learns from the training rows of a preparation.
+
+    Args:
+        config, spec: what is prepared, and how.
+        staged, codes: the rows, and the part of each.
+        folder: for ids on disk.
+        output: gets `vocabularies/`.
+        budget: bytes that a vocabulary may take.
+        on_table: told each table's name when it is done.
+    """
+
+    def __init__(
+        self,
+        config: PrepareConfig,
+        spec: FeatureSpec,
+        staged: StagedRows,
+        codes: Sequence[np.ndarray],
+        *,
+        folder: Path,
+        output: Path,
+        budget: int,
+        on_table: Callable[[str], None] = lambda _table: None,
+    ) -> None:
+        self._config, self._spec, self._staged, self._codes = config, spec, staged, codes
+        self._workers = len(os.sched_getaffinity(0))
+        self._folder, self._output, self._on_table = folder, output, on_table
+        self._budget = budget // self._workers  # as many tables are at work
+        self._given = Preprocessing.load(config.vocabularies) if config.vocabularies is not None else None
+        has_oov = any(column.id_policy == "oov" for column in spec.categorical)
+        self._all_rows = uses_all_rows(config, has_oov)
+
+    def run(self) -> Fitted:
+        """All statistics, vocabularies and table sizes.
+
+        Raises:
+            ValueError: no training row, or a size that the rows cannot give or that is too small.
+        """
+        if not any((codes == TRAIN).any() for codes in self._codes):
+            raise ValueError("the training part has no row. Give more rows, or a larger train_fraction.")
+        spec, staged = self._spec, self._staged
+        dense = [
+            column if column.is_fitted else replace(column, **self._mean_and_std(column.name)) for column in spec.dense
+        ]
+        starts: dict[str, np.ndarray] = {}
+        tables: dict[str, TableIds] = {}
+        sizes: dict[str, int] = {}
+        for column in spec.categorical:
+            lengths = [_num_tokens(staged, block, column) for block in range(len(staged.blocks))]
+            starts[column.name] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        with ThreadPoolExecutor(self._workers) as pool:
+            found = list(pool.map(lambda table: self._fit_table(table, starts), spec.table_names))
+        for table, (ids, size) in zip(spec.table_names, found, strict=True):
+            sizes[table] = size
+            if ids is not None:
+                tables[table] = ids
+        fitted = replace(spec, dense=tuple(dense)).with_vocabulary_sizes(sizes)
+        return Fitted(spec=fitted, tables=tables, starts=starts)
+
+    def _fit_table(self, table: str, starts: dict[str, np.ndarray]) -> tuple[TableIds | None, int]:
+        """Ids of a table with a vocabulary, and the number of its rows."""
+        columns = [column for column in self._spec.categorical if column.table == table]
+        given = self._spec.vocabulary_sizes.get(table)
+        ids = None
+        if has_vocabulary(table, columns):
+            ids = self._table(table, columns, starts)
+            needed = ids.num_values + ids.has_oov
+            size = needed if given is None else given
+            check_size(table, size, needed)
+        elif given is None:
+            needs_size(table, columns)
+            size = self._largest(columns) + 1
+        else:
+            size = given
+        self._on_table(table)
+        return ids, size
+
+    def _mean_and_std(self, name: str) -> dict[str, float]:
+        """As `fit_standardize`, block by block."""
+        if self._given is not None:
+            for column in self._given.spec.dense:
+                if column.name == name and column.mean is not None and column.std is not None:
+                    return {"mean": column.mean, "std": column.std}
+        blocks = range(len(self._codes))
+
+        def values(block: int) -> np.ndarray:
+            return self._staged.column(block, f"dense/{name}").to_numpy()[self._codes[block] == TRAIN]
+
+        count = sum(int((codes == TRAIN).sum()) for codes in self._codes)
+        mean = math.fsum(values(block).sum() for block in blocks) / count
+        variance = math.fsum(((values(block) - mean) ** 2).sum() for block in blocks) / count
+        return {"mean": mean, "std": math.sqrt(variance) if variance > 0.0 else 1.0}
+
+    def _largest(self, columns: Sequence[CategoricalColumn]) -> int:
+        largest = 0
+        for block, codes in enumerate(self._codes):
+            for column in columns:
+                tokens, rows = _tokens(self._staged, block, column)
+                counted = tokens.to_numpy()[(codes == TRAIN)[rows]]
+                largest = max(largest, int(counted.max(initial=0)))
+        return largest
+
+    def _table(
+        self, table: str, columns: Sequence[CategoricalColumn], starts: dict[str, np.ndarray]
+    ) -> TableIds:
+        number = self._spec.table_names.index(table)
+        folder = self._folder / f"{number:04d}"
+        has_oov = any(column.id_policy == "oov" for column in columns)
+        sizes = {column.name: int(starts[column.name][-1]) for column in columns}
+        done = read_json(folder / "done.json")
+        if done is None:
+            found = self._build(table, columns, folder, sizes)
+            done = {"num_values": found.num_values, "complete": found.complete, "dtype": found.ids.dtype.name}
+            write_json(folder / "done.json", done)
+        ids = {
+            column.name: DiskArray(folder / f"column-{place}.bin", sizes[column.name], done["dtype"], keep=True)
+            for place, column in enumerate(columns)
+        }
+        return TableIds(
+            num_values=done["num_values"], has_oov=has_oov, complete=done["complete"], columns=ids
+        )
+
+    def _build(
+        self, table: str, columns: Sequence[CategoricalColumn], folder: Path, sizes: dict[str, int]
+    ) -> TokenIds:
+        stream = self._stream(columns)
+        found = token_ids(stream, self._rules(table, stream.dtype), folder, budget=self._budget)
+        vocabulary = vocabulary_file(self._output, table)
+        vocabulary.parent.mkdir(exist_ok=True)
+        with atomic_path(vocabulary) as partial, partial.open("wb") as text:
+            for values in found.values():
+                text.write(value_lines(pl.from_arrow(values)))
+        if len(columns) == 1:
+            found.ids.path.rename(folder / "column-0.bin")
+            return found
+        own = [
+            DiskArray(folder / f"column-{place}.bin", sizes[column.name], found.ids.dtype)
+            for place, column in enumerate(columns)
+        ]
+        position, positions = 0, [0] * len(columns)
+        for block in range(len(self._staged.blocks)):
+            order, lengths = self._interleaved(block, columns)
+            ids = np.empty(len(order), found.ids.dtype)
+            ids[order] = found.ids.read(position, position + len(order))
+            position += len(order)
+            for place, piece in enumerate(np.split(ids, np.cumsum(lengths)[:-1])):
+                own[place].write(positions[place], piece)
+                positions[place] += len(piece)
+        found.ids.remove()
+        return found
+
+    def _rules(self, table: str, dtype: pa.DataType) -> VocabularyRules:
+        config, given = self._config, None
+        if self._given is not None and table in self._given.vocabularies:
+            given = self._given.vocabularies[table].values.to_arrow().cast(dtype)
+        return VocabularyRules(
+            min_count=config.min_count,
+            by_frequency=config.vocabulary_order == "frequency",
+            given=given,
+            closed=given is not None and not config.extend,
+        )
+
+    def _stream(self, columns: Sequence[CategoricalColumn]) -> TokenStream:
+        staged = self._staged
+        blocks = range(len(staged.blocks))
+        types = {kind for column in columns for kind in staged.types(f"tokens/{column.name}")}
+        kinds = {kind.value_type if pa.types.is_large_list(kind) else kind for kind in types}
+        text = any(pa.types.is_large_string(kind) for kind in kinds)
+        dtype = pa.large_string() if text else pa.uint32() if kinds == {pa.uint32()} else pa.int64()
+
+        def read(block: int) -> Chunk:
+            parts = [_tokens(staged, block, column) for column in columns]
+            tokens = pa.concat_arrays([own.cast(dtype) for own, _ in parts])
+            rows = np.concatenate([rows for _, rows in parts])
+            if len(columns) > 1:
+                order = np.argsort(rows, kind="stable")
+                tokens, rows = tokens.take(pa.array(order)), rows[order]
+            codes = self._codes[block]
+            counts = codes < SAMPLED_OUT if self._all_rows else codes == TRAIN
+            return Chunk(tokens=tokens, counted=None if counts.all() else counts[rows])
+
+        lengths = [sum(_num_tokens(staged, block, column) for column in columns) for block in blocks]
+        return TokenStream(lengths=lengths, read=read, dtype=dtype)
+
+    def _interleaved(self, block: int, columns: Sequence[CategoricalColumn]) -> tuple[np.ndarray, list[int]]:
+        """The order in which a block's tokens entered the stream, and the number of each column's."""
+        rows = [_tokens(self._staged, block, column)[1] for column in columns]
+        return np.argsort(np.concatenate(rows), kind="stable"), [len(own) for own in rows]
+
+
+def _tokens(staged: StagedRows, block: int, column: CategoricalColumn) -> tuple[pa.Array, np.ndarray]:
+    """Tokens of a column in a block, and the row of each."""
+    array = staged.column(block, f"tokens/{column.name}")
+    if not pa.types.is_large_list(array.type):
+        return array, np.arange(len(array))
+    return array.values, np.repeat(np.arange(len(array)), np.diff(array.offsets.to_numpy()))
+
+
+def _num_tokens(staged: StagedRows, block: int, column: CategoricalColumn) -> int:
+    if not any(pa.types.is_large_list(kind) for kind in staged.types(f"tokens/{column.name}")):
+        return int(staged.rows[block])
+    return len(staged.column(block, f"tokens/{column.name}").values)

@@ -1,0 +1,123 @@
+"""The last pass: encoded rows, part by part, to files whose sizes depend on the rows alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfdlrm.data.prepare.config import OutputFormat
+from tfdlrm.data.prepare.encode import BlockEncoder
+from tfdlrm.data.prepared import PARTS
+from tfdlrm.data.prepare.stage import write_arrow
+from tfdlrm.data.prepare.tfrecords import write_tfrecords
+from tfdlrm.data.prepare.work import atomic_path, sha256_of
+from tfdlrm.data.pyarrow_extra import pa, pq
+
+FILE_BYTES = 2**26  # about so large
+_MOST_ROWS, _LEAST_ROWS = 2**19, 2**12
+SUFFIXES: dict[str, str] = {"arrow": ".arrow", "parquet": ".parquet", "tfrecord": ".tfrecord"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """One file of a part.
+
+    Args:
+        name: below the output folder.
+        rows, bytes, sha256: of it.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def rows_a_file(encoder: BlockEncoder, codes: Sequence[np.ndarray]) -> int:
+    """A power of two, so that a file is about `FILE_BYTES` large; by the first block that has rows of a part."""
+    for block, own in enumerate(codes):
+        used = own < len(PARTS)
+        if used.any():
+            table = encoder.table(block, used)
+            row_bytes = max(1.0, table.nbytes / table.num_rows)
+            return int(np.clip(2 ** int(np.log2(FILE_BYTES / row_bytes)), _LEAST_ROWS, _MOST_ROWS))
+    return _LEAST_ROWS
+
+
+def write_parts(
+    encoder: BlockEncoder,
+    codes: Sequence[np.ndarray],
+    output: Path,
+    form: OutputFormat,
+    on_rows: Callable[[int], None] = lambda _rows: None,
+) -> dict[str, list[OutputFile]]:
+    """All files of all parts; files that are there already are kept: nothing half-written has a final name.
+
+    Args:
+        encoder: gives the rows of a block.
+        codes: the part of every row, block by block.
+        output: where the parts' folders go.
+        form: of the files.
+        on_rows: told how many rows were written, again and again.
+    """
+    size = rows_a_file(encoder, codes)
+    tasks = []
+    for code, part in enumerate(PARTS):
+        counts = np.array([np.count_nonzero(own == code) for own in codes], np.int64)
+        ends = np.cumsum(counts)
+        total = int(ends[-1]) if len(ends) else 0
+        for number, start in enumerate(range(0, total, size)):
+            path = output / part / f"part-{number:05d}{SUFFIXES[form]}"
+            path.parent.mkdir(exist_ok=True)
+            tasks.append((part, path, code, start, min(start + size, total), ends))
+
+    def write(task: tuple[str, Path, int, int, int, np.ndarray]) -> tuple[str, OutputFile]:
+        part, path, code, start, stop, ends = task
+        if not path.exists():
+            table = _rows_of_part(encoder, codes, code, start, stop, ends)
+            with atomic_path(path) as partial:
+                _WRITERS[form](partial, table)
+        on_rows(stop - start)
+        file = OutputFile(
+            name=f"{part}/{path.name}", rows=stop - start, bytes=path.stat().st_size, sha256=sha256_of(path)
+        )
+        return part, file
+
+    files: dict[str, list[OutputFile]] = {part: [] for part in PARTS}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for part, file in pool.map(write, tasks):
+            files[part].append(file)
+    return {part: own for part, own in files.items() if own}
+
+
+def _rows_of_part(
+    encoder: BlockEncoder, codes: Sequence[np.ndarray], code: int, start: int, stop: int, ends: np.ndarray
+) -> pa.Table:
+    """Rows [start, stop) of a part; only the blocks that hold them are read."""
+    first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+    tables = []
+    for block in range(int(first), int(last) + 1):
+        mine = np.flatnonzero(codes[block] == code)
+        begin = int(ends[block]) - len(mine)
+        mine = mine[max(start - begin, 0) : stop - begin]
+        if len(mine):
+            chosen = np.zeros(len(codes[block]), bool)
+            chosen[mine] = True
+            tables.append(encoder.table(block, chosen))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
+_WRITERS: dict[str, Callable[[Path, pa.Table], None]] = {
+    "arrow": write_arrow,
+    "parquet": _write_parquet,
+    "tfrecord": write_tfrecords,
+}

@@ -1,0 +1,143 @@
+"""The folder a preparation works in: what is finished there survives a kill, and nothing half-made has a final name."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tfdlrm.data.prepared import MANIFEST_FILE
+
+WORK_FOLDER = ".work"
+# Everything that a preparation writes, the manifest first.
+OUTPUT_NAMES = (
+    MANIFEST_FILE,
+    "train",
+    "validation",
+    "test",
+    "vocabularies",
+    "schema.yaml",
+    "preprocessing.yaml",
+    "quarantine.tsv",
+)
+_PLAN_FILE = "plan.json"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A name to write to; the file gets its own name when the block ends well, and vanishes otherwise."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, plain: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; None if it is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class WorkFolder:
+    """`OUT/.work`, made for one plan and locked by one process.
+
+    Args:
+        output: where prepared data go.
+        plan: everything the result depends on. A folder of another plan is refused, as is a finished output.
+        restart: throw away what an earlier run left, whatever its plan.
+
+    Raises:
+        FileExistsError: the output is finished, holds other files, or belongs to another plan.
+        BlockingIOError: another process is at work there.
+    """
+
+    def __init__(self, output: Path, plan: Mapping[str, Any], *, restart: bool = False) -> None:
+        self.output = output
+        self.path = output / WORK_FOLDER
+        finished = (output / MANIFEST_FILE).exists()
+        if finished and not restart and not self.path.is_dir():
+            raise FileExistsError(f"{output}: prepared data are there already. Give another folder, or --restart.")
+        if output.is_dir() and not self.path.is_dir() and not finished:
+            names = sorted(entry.name for entry in output.iterdir())
+            if names:
+                raise FileExistsError(f"{output}: holds other files ({', '.join(names[:3])}). Give an empty folder.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise BlockingIOError(f"{output}: another process prepares data there. Wait for it, or stop it.") from error
+        before = read_json(self.path / _PLAN_FILE)
+        plan = json.loads(json.dumps(plan))
+        if restart:
+            self._clear()
+        elif before is not None and before != plan:
+            changed = sorted(key for key in {*before, *plan} if before.get(key) != plan.get(key))
+            self._lock.close()
+            raise FileExistsError(
+                f"{output}: an unfinished preparation of another plan is there; {', '.join(changed)} changed. "
+                "Run the same command on the same files to go on, or add --restart to begin anew."
+            )
+        self.resumed = before is not None and not restart
+        write_json(self.path / _PLAN_FILE, plan)
+
+    @property
+    def finished(self) -> bool:
+        """The output is whole: an earlier run was stopped when there was nothing left but to remove this folder."""
+        return (self.output / MANIFEST_FILE).exists()
+
+    def folder(self, name: str) -> Path:
+        """A folder inside, made."""
+        path = self.path / name
+        path.mkdir(exist_ok=True)
+        return path
+
+    def close(self) -> None:
+        """Let go of the folder; what is in it stays."""
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Remove it: the output is finished."""
+        self.close()
+        shutil.rmtree(self.path)
+
+    def _clear(self) -> None:
+        # the manifest first: without it nobody takes what is left for prepared data
+        for name in OUTPUT_NAMES:
+            entry = self.output / name
+            if not entry.exists():
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        for entry in self.path.iterdir():
+            if entry.name == "lock":
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
