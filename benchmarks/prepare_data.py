@@ -1,4 +1,4 @@
-"""Times `tfdlrm data prepare` on a generated Criteo file: rows a second, peak memory, and the reference's code beside it.
+"""Times `tfdlrm data prepare` on a generated Criteo file: rows a second, peak memory, the reference's code beside it.
 
     python benchmarks/prepare_data.py                                   # 5M rows, Criteo-Kaggle's cardinalities
     python benchmarks/prepare_data.py --rows 50000000 --memory 2GB
@@ -99,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             seconds, peak = timed_prepare(source, arguments.memory, Path(scratch))
             rates.append(arguments.rows / seconds)
             peaks.append(peak)
-            print(f"round {number + 1}: {seconds:.1f} s, {rates[-1]:,.0f} rows/s, peak {peak / GIGA:.2f} GB", flush=True)
+            print(
+                f"round {number + 1}: {seconds:.1f} s, {rates[-1]:,.0f} rows/s, peak {peak / GIGA:.2f} GB", flush=True
+            )
             if arguments.reference is not None:
                 folder = Path(scratch) / f"reference-{number}"
                 folder.mkdir()

@@ -70,8 +70,6 @@ def rate(batches: tf.data.Dataset, rows: int) -> float:
     return rows / (time.perf_counter() - start)
 
 
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)

@@ -36,8 +36,8 @@ from workload import (
 
 import tfdlrm
 from tfdlrm.embeddings import optimizers
-from tfdlrm.training import dense_optimizers
 from tfdlrm.native import loader
+from tfdlrm.training import dense_optimizers
 
 ROW_OPTIMIZERS = {
     "rowwise_adagrad": optimizers.RowwiseAdagrad,

@@ -63,6 +63,8 @@ ARROWS: Mapping[str, frozenset[str]] = {
 # Single modules that may be imported although their room may not: they import nothing of it in turn.
 EXTRA_MODULES: Mapping[str, frozenset[str]] = {
     "config": frozenset({"tfdlrm.embeddings.optimizers", "tfdlrm.embeddings.initializers"}),
+    # plain functions of the library, with nothing of TensorFlow
+    "data": frozenset({"tfdlrm.native.text", "tfdlrm.native.columns"}),
 }
 KERAS_FREE_ROOMS = frozenset({"embeddings", "native", "schema", "config", "checks", "records", "yaml_text", "hashing"})
 # Top packages -> top packages of this repository that they may import.

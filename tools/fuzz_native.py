@@ -61,7 +61,7 @@ def run_sanitized(name: str, arguments: list[str]) -> int:
 
 
 def resident_mib() -> float:
-    """What the process holds, without what it has freed and the allocator keeps: that varies with the machine's load."""
+    """What the process holds, without what it has freed and the allocator keeps: that varies with load."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     if trim is not None:
         trim(0)

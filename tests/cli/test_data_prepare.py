@@ -31,7 +31,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "two", "2TB", "-1GB", "2 GB GB"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a size. Write it as 2GB"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a size. Write it as 2GB"):
         parse_size(text)
 
 
@@ -40,7 +40,8 @@ def test_prepare_and_train(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["data", "prepare", str(raw), str(output), "--format", "criteo-kaggle", "--memory", "200MB"]) == 0
     said = capsys.readouterr().out
     assert "700 rows read = 700 written + 0 quarantined in" in said
-    assert "train: 600 rows, 1 files" in said and "test: 50 rows" in said
+    assert "train: 600 rows, 1 files" in said
+    assert "test: 50 rows" in said
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["config"]["split"] == "criteo-kaggle"
     flags = ["--set", "data.format=prepared", "--set", "data.split=none", "--set", "train.epochs=1"]
@@ -58,7 +59,9 @@ def test_quarantined_rows_are_counted_and_named(raw: Path, tmp_path: Path, capsy
     command = ["data", "prepare", str(raw), str(tmp_path / "out"), "--format", "criteo-kaggle"]
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert error.startswith("tfdlrm: error: ") and "line 701" in error and "--bad-rows quarantine" in error
+    assert error.startswith("tfdlrm: error: ")
+    assert "line 701" in error
+    assert "--bad-rows quarantine" in error
     assert main([*command, "--bad-rows", "quarantine", "--restart"]) == 0
     said = capsys.readouterr().out
     assert "701 rows read = 700 written + 1 quarantined" in said
@@ -84,7 +87,8 @@ def test_options_that_do_not_fit(
 ) -> None:
     assert main(["data", "prepare", str(raw), str(tmp_path / "out"), "--format", "criteo-kaggle", *flags]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and message in error
+    assert error.count("\n") == 1
+    assert message in error
 
 
 def test_a_place_that_cannot_be_written(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,16 @@ class ArrayBlocks:
         self.columns = columns
         self.num_rows = columns.num_rows
         self.block_rows = block_rows
+        self.shuffle_blocks = 4
         self.read: list[int] = []
 
     def read_block(self, block: int) -> Columns:
         self.read.append(block)
         return self.columns.slice(block * self.block_rows, min((block + 1) * self.block_rows, self.num_rows))
+
+    def read_blocks(self, blocks: Sequence[int], *, keys: bool = True) -> Columns:
+        rows = concatenate([self.read_block(block) for block in blocks])
+        return rows if keys else replace(rows, keys={})
 
 
 def in_memory(spec: FeatureSpec, columns: Columns) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -42,7 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.PreparedRows, "block_rows", 16)
     monkeypatch.setattr(module.PreparedRows, "shuffle_blocks", 3)
-    monkeypatch.setattr(module, "_TURNED_ROWS", 5)
 
 
 def _row_ids(dataset: tfdlrm.data.Dataset, **options: object) -> list[int]:
@@ -52,7 +52,9 @@ def _row_ids(dataset: tfdlrm.data.Dataset, **options: object) -> list[int]:
 
 def test_files_and_blocks_do_not_show(folder: Path) -> None:
     opened = open_dataset(
-        DataConfig(format="csv", path=str(folder.parent / "rows.csv"), schema=sample.SPEC, split="time", train_fraction=0.7),
+        DataConfig(
+            format="csv", path=str(folder.parent / "rows.csv"), schema=sample.SPEC, split="time", train_fraction=0.7
+        ),
         bad_rows="quarantine",
     )
     assert len(read_manifest(folder)["parts"]["train"]["files"]) == 6
@@ -102,8 +104,9 @@ def test_shard_bounds(num_rows: int, count: int) -> None:
             shard_bounds(num_rows, (0, count))
         return
     bounds = [shard_bounds(num_rows, (index, count)) for index in range(count)]
-    assert bounds[0][0] == 0 and bounds[-1][1] == num_rows
-    assert all(one[1] == other[0] for one, other in zip(bounds, bounds[1:], strict=False))
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == num_rows
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(bounds))
 
 
 def test_a_shuffled_window_mixes_rows_from_all_over(folder: Path) -> None:
@@ -142,7 +145,8 @@ def test_fit_reads_it(folder: Path) -> None:
     model = _model()
     batches = tfdlrm.data.open(folder, 64, shuffle=True)
     history = model.fit(batches.map(_dense_only), epochs=2, shuffle=False, verbose=0)
-    assert len(history.history["loss"]) == 2 and np.isfinite(history.history["loss"]).all()
+    assert len(history.history["loss"]) == 2
+    assert np.isfinite(history.history["loss"]).all()
 
 
 def test_under_a_strategy_with_an_input_context(folder: Path) -> None:
@@ -179,7 +183,7 @@ def _copy(folder: Path, tmp_path: Path) -> Path:
 def test_what_is_wrong_with_a_folder(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no prepared data there. Make them: tfdlrm data prepare"):
         prepared_dataset(tmp_path)
-    with pytest.raises(ValueError, match="has no 'training' part, but train, validation, test"):
+    with pytest.raises(ValueError, match=r"has no 'training' part, but train, validation, test"):
         prepared_dataset(folder, "training")
     with pytest.raises(ValueError, match=r"shard=\(2, 2\) is not possible"):
         prepared_dataset(folder, shard=(2, 2))
@@ -190,10 +194,10 @@ def test_what_is_wrong_with_a_folder(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"part-00000.arrow: not a whole Arrow file"):
         prepared_dataset(copy).source.read_block(0)
     shutil.copy(copy / "train" / "part-00005.arrow", first)
-    with pytest.raises(ValueError, match="rows where the manifest says 64"):
+    with pytest.raises(ValueError, match=r"rows where the manifest says 64"):
         prepared_dataset(copy).source.read_block(0)
     first.unlink()
-    with pytest.raises(FileNotFoundError, match="part-00000.arrow: the manifest names it"):
+    with pytest.raises(FileNotFoundError, match=r"part-00000.arrow: the manifest names it"):
         prepared_dataset(copy)
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**manifest, "version": 99}))

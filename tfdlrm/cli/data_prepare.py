@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfdlrm.data.prepare import Listener, PrepareConfig, PrepareResult
+    from tfdlrm.data.prepare.config import PrepareSplit
 
 FORMATS = ("criteo-kaggle", "criteo-terabyte", "avazu", "csv", "parquet", "movielens")
-SPLITS = ("none", "criteo-kaggle", "criteo-terabyte", "time", "time-column", "hash", "random")
+SPLITS: tuple[PrepareSplit, ...] = ("none", "criteo-kaggle", "criteo-terabyte", "time", "time-column", "hash", "random")
 # What the reference does with its two datasets; the others are split only if that is asked for.
-_OWN_SPLIT = {"criteo-kaggle": "criteo-kaggle", "criteo-terabyte": "criteo-terabyte", "movielens": "time"}
+_OWN_SPLIT: dict[str, PrepareSplit] = {
+    "criteo-kaggle": "criteo-kaggle",
+    "criteo-terabyte": "criteo-terabyte",
+    "movielens": "time",
+}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", re.IGNORECASE)
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdlrm.data.columns import TENSOR_ALIGNMENT_BYTES, Columns, RaggedColumn, fixed_columns, weighted_columns
+from tfdlrm.data.columns import (
+    TENSOR_ALIGNMENT_BYTES,
+    Columns,
+    RaggedColumn,
+    aligned_array,
+    fixed_columns,
+    id_dtype,
+    weighted_columns,
+)
 from tfdlrm.data.python_calls import python_call
 from tfdlrm.schema import FeatureSpec
 
@@ -109,6 +117,36 @@ def signature(columns: Columns) -> Nest:
         return tf.TensorSpec([None, *array.shape[1:]], dtype)
 
     return tf.nest.map_structure(spec, to_arrays(columns))
+
+
+def plain_batch(spec: FeatureSpec, plan: BatchPlan) -> tuple[Nest, tf.TensorSpec]:
+    """TensorSpecs of one batch, of a schema without ragged columns and weights."""
+    rows = plan.batch_size if plan.drop_remainder else None
+    features: Nest = {}
+    if spec.num_dense:
+        features["dense"] = tf.TensorSpec([rows, spec.num_dense], tf.float32)
+    dtype = tf.as_dtype(id_dtype(spec))
+    for column in spec.categorical:
+        features[column.name] = tf.TensorSpec([rows] if column.hotness == 1 else [rows, column.hotness], dtype)
+    return features, tf.TensorSpec([rows, len(spec.labels)], tf.float32)
+
+
+def plain_arrays(spec: FeatureSpec, columns: Columns) -> tuple[Nest, np.ndarray]:
+    """The arrays of `plain_batch`, of any number of rows."""
+    features: Nest = {"dense": columns.dense} if spec.num_dense else {}
+    fixed = fixed_columns(spec)
+    # turned at once: single columns of a packed matrix would each read all of it
+    turned = None
+    if all(column.hotness == 1 for column in spec.categorical):
+        turned = aligned_array(columns.ids.T.shape, columns.ids.dtype)  # TensorFlow shares aligned memory
+        turned[:] = columns.ids.T
+    for name, place in fixed.items():
+        if turned is not None:
+            features[name] = turned[place.start]
+        else:
+            own = np.ascontiguousarray(columns.ids[:, place])
+            features[name] = own[:, 0] if own.shape[1] == 1 else own
+    return features, columns.labels
 
 
 def _ragged_tensors(column: RaggedColumn) -> Nest:

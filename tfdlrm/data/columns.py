@@ -101,14 +101,24 @@ class Columns:
     def take(self, rows: Array) -> Columns:
         """The rows at `rows`, in that order, copied."""
         return Columns(
-            # np.take copies whole rows; indexing with an array is 20 times slower for narrow rows
-            dense=np.take(self.dense, rows, axis=0),
-            labels=np.take(self.labels, rows, axis=0),
-            ids=np.take(self.ids, rows, axis=0),
-            weights=np.take(self.weights, rows, axis=0),
+            dense=_take(self.dense, rows),
+            labels=_take(self.labels, rows),
+            ids=_take(self.ids, rows),
+            weights=_take(self.weights, rows),
             ragged={name: column.take(rows) for name, column in self.ragged.items()},
             keys={name: values[rows] for name, values in self.keys.items()},
         )
+
+
+def _take(matrix: Array, rows: Array) -> Array:
+    """Whole rows, copied to aligned memory; indexing with an array is 20 times slower for narrow rows."""
+    out = aligned_array((len(rows), *matrix.shape[1:]), matrix.dtype)
+    if not out.size:
+        return out
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(matrix):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(matrix)}")
+    # "clip" checks nothing, and writes into `out` at once where the default makes a copy first
+    return np.take(matrix, rows, axis=0, out=out, mode="clip")
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:

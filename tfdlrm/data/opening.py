@@ -86,8 +86,8 @@ def _open_prepared(config: DataConfig, preprocessing: Preprocessing | None) -> S
     for name, is_given in given.items():
         if is_given:
             raise ValueError(
-                f"DataConfig: {name}={getattr(config, name)!r} has no meaning with format='prepared': the folder has its "
-                "parts and its schema. Remove it, or give it to tfdlrm data prepare."
+                f"DataConfig: {name}={getattr(config, name)!r} has no meaning with format='prepared': the folder has "
+                "its parts and its schema. Remove it, or give it to tfdlrm data prepare."
             )
     splits = open_prepared(config.path or "", config.max_rows)
     if preprocessing is not None and preprocessing.spec != splits.spec:

@@ -1,8 +1,7 @@
 """Prepared data: reading the folders that `tfdlrm data prepare` writes.
 
 A part's files are Arrow IPC files, mapped into memory: nothing is parsed, and what is read once stays in the operating
-system's cache. Columns are turned into packed rows a few thousand at a time, so that the work stays in the processor's
-cache.
+system's cache.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ from tfdlrm.data.dataset import Books
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.splits import Splits
-from tfdlrm.data.streaming import StreamingDataset
+from tfdlrm.data.streaming import EpochRows, StreamingDataset
+from tfdlrm.native.columns import PartedColumn, RowPacker
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 MANIFEST_FILE = "manifest.json"
@@ -41,7 +41,6 @@ PARTS = ("train", "validation", "test")
 # A shuffled window is 64 blocks from all over the part, 262,144 rows.
 BLOCK_ROWS = 2**12
 SHUFFLE_BLOCKS = 64
-_TURNED_ROWS = 2**12  # rows turned from columns to rows at once
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -103,13 +102,14 @@ class PreparedRows:
         self._files = [_File(path, count, spec) for path, count in zip(files, rows, strict=True)]
         self._fixed, self._weighted = fixed_columns(spec), weighted_columns(spec)
         self._id_dtype = id_dtype(spec)
+        self._columns: dict[str, PartedColumn] = {}
 
     def read_block(self, block: int) -> Columns:
         """The rows of one block."""
         return self.read_blocks([block])
 
-    def read_blocks(self, blocks: Sequence[int]) -> Columns:
-        """The rows of some blocks, one after another."""
+    def read_blocks(self, blocks: Sequence[int], *, keys: bool = True) -> Columns:
+        """The rows of some blocks, one after another; see `BlockSource`."""
         spans = []
         for block in blocks:
             low = self._start + block * self.block_rows
@@ -124,22 +124,49 @@ class PreparedRows:
         weights = aligned_array((total, weight_width), np.float32)
         position = 0
         for file, start, stop in spans:
-            for low in range(start, stop, _TURNED_ROWS):
-                high = min(low + _TURNED_ROWS, stop)
-                window = slice(position, position + high - low)
-                file.fill(dense[window], labels[window], ids[window], weights[window], low, high)
-                position += high - low
+            window = slice(position, position + stop - start)
+            file.fill(start, dense[window], labels[window], ids[window], weights[window])
+            position += stop - start
         ragged = {
             column.name: _join([file.ragged(column, start, stop, self._id_dtype) for file, start, stop in spans])
             for column in spec.categorical
             if column.hotness is None
         }
-        names = dict.fromkeys((*spec.keys, ROW_ID))
-        keys = {
+        named = {
             name: np.concatenate([file.key(key_column(spec, name), start, stop) for file, start, stop in spans])
-            for name in names
+            for name in (dict.fromkeys((*spec.keys, ROW_ID)) if keys else ())
         }
-        return Columns(dense=dense, labels=labels, ids=ids, weights=weights, ragged=ragged, keys=keys)
+        return Columns(dense=dense, labels=labels, ids=ids, weights=weights, ragged=ragged, keys=named)
+
+    def gather(self, numbers: Array) -> tuple[dict[str, Array], Array]:
+        """Any rows, feature by feature, as `plain_arrays`; the schema must be without ragged columns and weights.
+
+        Args:
+            numbers: int64 [n], rows of this source.
+        """
+        spec, rows = self.spec, len(numbers)
+        place = numbers + self._start
+        part_of = np.searchsorted(self._ends, place, side="right").astype(np.int32)
+        begins = np.concatenate([[0], self._ends])[:-1]
+        row_of = (place - begins[part_of]).astype(np.int32)
+        features: dict[str, Array] = {}
+        if spec.num_dense:
+            features["dense"] = aligned_array((rows, spec.num_dense), np.float32)
+            for column, dense in enumerate(spec.dense):
+                self._parted(dense.name).take(part_of, row_of, features["dense"][:, column])
+        for categorical in spec.categorical:
+            shape = (rows,) if categorical.hotness == 1 else (rows, categorical.hotness or 0)
+            features[categorical.name] = aligned_array(shape, self._id_dtype)
+            self._parted(categorical.name).take(part_of, row_of, features[categorical.name])
+        labels = aligned_array((rows, len(spec.labels)), np.float32)
+        for column, name in enumerate(spec.labels):
+            self._parted(name).take(part_of, row_of, labels[:, column])
+        return features, labels
+
+    def _parted(self, name: str) -> PartedColumn:
+        if name not in self._columns:
+            self._columns[name] = PartedColumn([file.column(name) for file in self._files])
+        return self._columns[name]
 
     def _spans(self, start: int, stop: int) -> list[tuple[_File, int, int]]:
         """Rows [start, stop) of the part as (file, first row of the file, last + 1)."""
@@ -157,7 +184,6 @@ class _File:
 
     def __init__(self, path: Path, rows: int, spec: FeatureSpec) -> None:
         self._path, self._rows, self._spec = path, rows, spec
-        self._weighted = weighted_columns(spec)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: the manifest names it and it is not there. Prepare the data again.")
 
@@ -175,47 +201,46 @@ class _File:
             )
         return {name: _view(table[name].chunk(0)) for name in table.column_names}
 
-    def _column(self, name: str) -> Any:
+    def column(self, name: str) -> Any:
+        """A whole column, mapped."""
         arrays = self._arrays
         if name not in arrays:
             raise ValueError(f"{self._path}: column {name!r} of the schema is missing. Prepare the data again.")
         return arrays[name]
 
-    def fill(self, dense: Array, labels: Array, ids: Array, weights: Array, start: int, stop: int) -> None:
-        """Write rows [start, stop) into packed arrays."""
+    @functools.cached_property
+    def _packers(self) -> tuple[RowPacker, RowPacker, RowPacker, RowPacker]:
+        """Of dense columns, labels, ids of fixed hotness, and their weights."""
         spec = self._spec
-        for place, column in enumerate(spec.dense):
-            dense[:, place] = self._column(column.name)[start:stop]
-        for place, name in enumerate(spec.labels):
-            labels[:, place] = self._column(name)[start:stop]
-        at = 0
-        for categorical in spec.categorical:
-            if categorical.hotness is None:
-                continue
-            own = self._column(categorical.name)[start:stop]
-            if categorical.hotness == 1:
-                ids[:, at] = own
-            else:
-                ids[:, at : at + categorical.hotness] = own
-            at += categorical.hotness
-            if categorical.weights:
-                place_of = self._weighted[categorical.name]
-                weights[:, place_of] = self._column(categorical.weights)[start:stop].reshape(stop - start, -1)
+        fixed = [column for column in spec.categorical if column.hotness is not None]
+        groups = (
+            [column.name for column in spec.dense],
+            spec.labels,
+            [column.name for column in fixed],
+            [column.weights for column in fixed if column.weights],
+        )
+        dense, labels, ids, weights = (RowPacker([self.column(name) for name in names]) for names in groups)
+        return dense, labels, ids, weights
+
+    def fill(self, start: int, dense: Array, labels: Array, ids: Array, weights: Array) -> None:
+        """Write rows from `start` on into packed arrays of as many rows."""
+        for packer, out in zip(self._packers, (dense, labels, ids, weights), strict=True):
+            packer.pack(start, out)
 
     def ragged(self, column: CategoricalColumn, start: int, stop: int, dtype: np.dtype) -> RaggedColumn:
         """Bags [start, stop) of one column."""
-        values, offsets = self._column(column.name)
+        values, offsets = self.column(column.name)
         low, high = offsets[start], offsets[stop]
         weights = None
         if column.weights:
-            weights = self._column(column.weights)[0][low:high]
+            weights = self.column(column.weights)[0][low:high]
         return RaggedColumn(
             values=values[low:high].astype(dtype), row_splits=offsets[start : stop + 1] - low, weights=weights
         )
 
     def key(self, name: str, start: int, stop: int) -> Array:
         """Keys of rows [start, stop)."""
-        values = self._column(name)
+        values = self.column(name)
         if isinstance(values, np.ndarray):
             return values[start:stop]
         return values.slice(start, stop - start).to_numpy(zero_copy_only=False)
@@ -243,6 +268,20 @@ def _join(parts: Sequence[RaggedColumn]) -> RaggedColumn:
     )
 
 
+class PreparedDataset(StreamingDataset):
+    """Rows of `PreparedRows`; batches are gathered from the mapped columns, without a packed copy in between.
+
+    Args:
+        source: the rows.
+    """
+
+    source: PreparedRows
+    _parallel_pieces = 2
+
+    def _plain_rows(self, rows: EpochRows, start: int, stop: int) -> tuple:
+        return self.source.gather(rows.numbers(start, stop))
+
+
 def shard_bounds(num_rows: int, shard: tuple[int, int]) -> tuple[int, int]:
     """Rows [start, stop) of one of several shards: contiguous, each row in exactly one, sizes differ by at most 1.
 
@@ -259,7 +298,9 @@ def shard_bounds(num_rows: int, shard: tuple[int, int]) -> tuple[int, int]:
     """
     index, count = shard
     if not 0 <= index < count:
-        raise ValueError(f"shard=({index}, {count}) is not possible. Give an index from 0 to {count - 1} and the count.")
+        raise ValueError(
+            f"shard=({index}, {count}) is not possible. Give an index from 0 to {count - 1} and the count."
+        )
     if num_rows < count:
         raise ValueError(f"shard=({index}, {count}): {num_rows} rows cannot be divided so. Use fewer workers.")
     return num_rows * index // count, num_rows * (index + 1) // count
@@ -289,13 +330,15 @@ def prepared_dataset(
         raise ValueError(f"{folder}: has no {part!r} part, but {', '.join(manifest['parts'])}. Choose one of these.")
     form = manifest["config"]["output"]
     if form != "arrow":
-        raise ValueError(f"{folder}: holds {form} files, for other programs. Prepare with --output arrow to train on it.")
+        raise ValueError(
+            f"{folder}: holds {form} files, for other programs. Prepare with --output arrow to train on it."
+        )
     entry = manifest["parts"][part]
     spec = FeatureSpec.load(folder)
     total = entry["rows"] if max_rows is None else min(entry["rows"], max_rows)
     start, stop = (0, total) if shard is None else shard_bounds(total, shard)
     files = [folder / file["name"] for file in entry["files"]]
-    return StreamingDataset(PreparedRows(files, [file["rows"] for file in entry["files"]], spec, start, stop))
+    return PreparedDataset(PreparedRows(files, [file["rows"] for file in entry["files"]], spec, start, stop))
 
 
 def open_part(path: str | os.PathLike[str], preprocessing: Preprocessing) -> StreamingDataset:
@@ -330,7 +373,5 @@ def open_prepared(folder: str | os.PathLike[str], max_rows: int | None = None) -
         validation=parts.get("validation"),
         test=parts.get("test"),
         preprocessing=Preprocessing.load(folder),
-        books=Books(
-            read=books["read"] - unused - books["sampled_out"], used=used, set_aside=books["quarantined"]
-        ),
+        books=Books(read=books["read"] - unused - books["sampled_out"], used=used, set_aside=books["quarantined"]),
     )

@@ -60,11 +60,12 @@ def open(
         drop_remainder=drop_remainder,
     )
     batches = resumable.dataset()
+    if start_batch == 0:
+        # told to TensorFlow, it outlives what is done to the dataset later; a first epoch that is shorter cannot be
+        batches = batches.apply(tf.data.experimental.assert_cardinality(resumable.num_batches))
     if shard is None:
         return batches
     # each worker has its own rows already
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    sharded = batches.with_options(options)
-    sharded.cardinality = batches.cardinality
-    return sharded
+    return batches.with_options(options)

@@ -9,11 +9,22 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from tfdlrm.data.batching import BatchCutter, BatchPlan, permutation, signature, to_arrays
+from tfdlrm.data.batching import (
+    BatchCutter,
+    BatchPlan,
+    permutation,
+    plain_arrays,
+    plain_batch,
+    signature,
+    to_arrays,
+)
 from tfdlrm.data.columns import Columns, concatenate
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.python_calls import python_call
 from tfdlrm.schema import FeatureSpec
+
+# Rows handed from Python to TensorFlow at once. The rows of a window lie far apart: of more, more share a cache line.
+_PIECE_ROWS = 2**17
 
 
 class BlockSource(Protocol):
@@ -31,8 +42,8 @@ class BlockSource(Protocol):
     def read_block(self, block: int) -> Columns:
         """The rows of one block; the same each time."""
 
-    def read_blocks(self, blocks: Sequence[int]) -> Columns:
-        """The rows of some blocks, one after another."""
+    def read_blocks(self, blocks: Sequence[int], *, keys: bool = True) -> Columns:
+        """The rows of some blocks, one after another; without their keys where nobody asks for them."""
 
 
 class EpochRows:
@@ -44,14 +55,15 @@ class EpochRows:
     Args:
         source: where blocks come from.
         shuffle, seed, epoch: the order.
+        keys: read the key columns as well.
     """
 
-    def __init__(self, source: BlockSource, *, shuffle: bool, seed: int, epoch: int) -> None:
-        self._source = source
+    def __init__(self, source: BlockSource, *, shuffle: bool, seed: int, epoch: int, keys: bool = True) -> None:
+        self._source, self._keys = source, keys
         self._seeds = [seed, epoch] if shuffle else None
         num_blocks = -(-source.num_rows // source.block_rows)
         order = permutation(seed, epoch, num_blocks) if shuffle else np.arange(num_blocks)
-        size = source.shuffle_blocks
+        size = source.shuffle_blocks if shuffle else 1
         self._windows = [[int(block) for block in order[i : i + size]] for i in range(0, num_blocks, size)]
         rows = np.minimum(order.astype(np.int64) * source.block_rows + source.block_rows, source.num_rows)
         rows -= order.astype(np.int64) * source.block_rows
@@ -68,6 +80,29 @@ class EpochRows:
             parts.append(self._window(window).slice(max(start - low, 0), min(stop, high) - low))
         return concatenate(parts)
 
+    def numbers(self, start: int, stop: int) -> np.ndarray:
+        """int64 [stop - start]: which rows of the source these are."""
+        first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
+        parts = []
+        for window in range(int(first), int(last) + 1):
+            low, high = self._bounds[window : window + 2]
+            parts.append(self._window_numbers(window)[max(start - low, 0) : min(stop, high) - low])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - the order lives as long as its epoch
+    def _window_numbers(self, window: int) -> np.ndarray:
+        size, total = self._source.block_rows, self._source.num_rows
+        blocks = self._windows[window]
+        rows = np.concatenate([np.arange(block * size, min((block + 1) * size, total)) for block in blocks])
+        order = self._permutation(window, len(rows))
+        return rows if order is None else rows[order]
+
+    def _permutation(self, window: int, num_rows: int) -> np.ndarray | None:
+        if self._seeds is None:
+            return None
+        # Three numbers seed it: the order of blocks, seeded by two, is another stream.
+        return np.random.Generator(np.random.PCG64([*self._seeds, window + 1])).permutation(num_rows)
+
     def _window(self, window: int) -> Columns:
         kept = self._kept
         if kept is None or kept[0] != window:
@@ -75,12 +110,9 @@ class EpochRows:
         return kept[1]
 
     def _read_window(self, window: int) -> Columns:
-        rows = self._source.read_blocks(self._windows[window])
-        if self._seeds is None:
-            return rows
-        # Three numbers seed it: the order of blocks, seeded by two, is another stream.
-        generator = np.random.Generator(np.random.PCG64([*self._seeds, window + 1]))
-        return rows.take(generator.permutation(rows.num_rows))
+        rows = self._source.read_blocks(self._windows[window], keys=self._keys)
+        order = self._permutation(window, rows.num_rows)
+        return rows if order is None else rows.take(order)
 
 
 class StreamingDataset(Dataset):
@@ -90,6 +122,9 @@ class StreamingDataset(Dataset):
         source: where blocks come from.
         books: how many rows the source read; by default all were used.
     """
+
+    # pieces made at once; rows that come through windows are read one window after another
+    _parallel_pieces = 1
 
     def __init__(self, source: BlockSource, books: Books | None = None) -> None:
         super().__init__(source.spec, source.num_rows, books)
@@ -102,14 +137,53 @@ class StreamingDataset(Dataset):
         return -(-self.num_rows // self.source.block_rows)
 
     def epoch_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
-        """See `Dataset.epoch_batches`. Rows come in pieces of about a window, of whole batches."""
+        """See `Dataset.epoch_batches`."""
+        if plan.with_keys or any(column.hotness is None or column.weights for column in self.spec.categorical):
+            return self._cut_batches(plan, epoch, start_batch)
+        return self._stacked_batches(plan, epoch, start_batch)
+
+    def _stacked_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
+        """Pieces of whole batches, feature by feature: to take them apart needs no operation of a graph."""
+        specs = plain_batch(self.spec, plan)
+        flat = tf.nest.flatten(specs)
+        num_batches = plan.num_batches(self.num_rows)
+        num_whole = min(num_batches, self.num_rows // plan.batch_size)
+        piece_batches = max(1, _PIECE_ROWS // plan.batch_size)
+
+        def read(epoch: np.ndarray, first: np.ndarray, last: np.ndarray) -> list[np.ndarray]:
+            rows = self._epoch_rows(shuffle=plan.shuffle, seed=plan.seed, epoch=int(epoch), keys=False)
+            bounds = int(first) * plan.batch_size, min(int(last) * plan.batch_size, self.num_rows)
+            arrays = tf.nest.flatten(self._plain_rows(rows, *bounds))
+            return [array.reshape(int(last - first), -1, *array.shape[1:]) for array in arrays]
+
+        def piece(first: tf.Tensor) -> tf.data.Dataset:
+            # a last batch of fewer rows makes a piece of its own: the batches of a piece are equally long
+            end = tf.where(first < num_whole, tf.constant(num_whole, tf.int64), num_batches)
+            last = tf.minimum(first + piece_batches, end)
+            tensors = python_call(read, [epoch, first, last], [spec.dtype for spec in flat])
+            shaped = [tf.ensure_shape(tensor, [None, *spec.shape]) for tensor, spec in zip(tensors, flat, strict=True)]
+            return tf.nest.pack_sequence_as(specs, shaped)
+
+        whole = tf.data.Dataset.range(start_batch, num_whole, piece_batches)
+        rest = tf.data.Dataset.range(tf.maximum(start_batch, num_whole), num_batches)
+        # While the batches of one piece are used, the next ones are made, beside each other where the source allows it.
+        pieces = whole.concatenate(rest).map(piece, num_parallel_calls=self._parallel_pieces, deterministic=True)
+        pieces = pieces.prefetch(1)
+        return pieces.flat_map(lambda *batches: tf.data.Dataset.from_tensor_slices(batches))
+
+    def _plain_rows(self, rows: EpochRows, start: int, stop: int) -> tuple:
+        """Rows [start, stop) of an epoch as `plain_arrays`."""
+        return plain_arrays(self.spec, rows.read(start, stop))
+
+    def _cut_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
+        """Batches cut from pieces of about a window, of whole batches; rows of any kind."""
         cutter = BatchCutter(self.spec, plan)
         num_batches = plan.num_batches(self.num_rows)
         piece_batches = max(1, self.source.shuffle_blocks * self.source.block_rows // plan.batch_size)
-        form = signature(self.source.read_block(0).slice(0, 0))
+        form = signature(self.source.read_blocks([0], keys=plan.with_keys).slice(0, 0))
 
         def read(epoch: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[np.ndarray]:
-            rows = self._epoch_rows(shuffle=plan.shuffle, seed=plan.seed, epoch=int(epoch))
+            rows = self._epoch_rows(shuffle=plan.shuffle, seed=plan.seed, epoch=int(epoch), keys=plan.with_keys)
             return tf.nest.flatten(to_arrays(rows.read(int(start), int(stop))))
 
         def piece(number: tf.Tensor) -> dict:

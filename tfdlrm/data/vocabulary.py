@@ -75,8 +75,8 @@ class Vocabulary:
         if values.n_unique() != len(values):
             line = int(values.is_duplicated().arg_true()[1]) + 1
             raise ValueError(
-                f"{file}, line {line}: the value {text.decode().splitlines()[line - 1]!r} occurs twice. Remove one, and "
-                "retrain."
+                f"{file}, line {line}: the value {text.decode().splitlines()[line - 1]!r} occurs twice. Remove "
+                "one, and retrain."
             )
         return cls(values, has_oov=has_oov)
 

@@ -96,7 +96,8 @@ def _native_crosses(native: Any, x0: tf.Tensor, kernels: Sequence[tf.Tensor]) ->
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             dv, dw, dbiases = ([None] * num_layers for _ in range(3))
-            total, more = upstream, []
+            total = upstream
+            more: list[tf.Tensor] = []
             for layer in reversed(range(num_layers)):
                 total, dproduct, dx0, dbiases[layer] = native.tfdlrm_cross_gradient(
                     upstream=total, x0=x0, product=products[layer], bias=biases[layer], more=more

@@ -14,7 +14,7 @@ from pathlib import Path
 SOURCE_DIR = Path(__file__).parent / "src"
 LIBRARY_NAME = "libtfdlrm_native.so"
 # One a translation unit, in the order in which they take longest.
-UNITS = ("ops.cc", "kernels_avx512.cc", "kernels_avx2.cc", "kernels_base.cc", "text.cc")
+UNITS = ("ops.cc", "kernels_avx512.cc", "kernels_avx2.cc", "kernels_base.cc", "text.cc", "columns.cc")
 _ERROR_LINES = 20
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import functools
 import os
@@ -37,6 +38,21 @@ def library() -> Any | None:
     """
     with _lock:
         return _library(_setting())
+
+
+def functions() -> ctypes.CDLL | None:
+    """The library's plain functions, for those modules that call it without TensorFlow; None as for `library`.
+
+    Calls release Python's lock.
+    """
+    module = library()
+    return None if module is None else _functions(module)
+
+
+@functools.cache
+def _functions(module: Any) -> ctypes.CDLL:
+    # the same library that is loaded already
+    return ctypes.CDLL(module.__tfdlrm_path__)
 
 
 def cache_dir() -> Path:
@@ -136,6 +152,7 @@ def _load(path: Path) -> Any:
     from tfdlrm.native import gradients
 
     gradients.register(module)
+    module.__tfdlrm_path__ = str(path)
     return module
 
 

@@ -49,12 +49,13 @@ def criteo_rows(text: bytes, num_dense: int, num_hex: int) -> CriteoRows | None:
 
 
 def _function() -> Any | None:
-    return _load(str(loader.library_path())) if loader.library() is not None else None
+    library = loader.functions()
+    return None if library is None else _typed(library)
 
 
 @functools.cache
-def _load(path: str) -> Any:
-    function = ctypes.CDLL(path).tfdlrm_criteo_rows  # calls let other threads run
+def _typed(library: ctypes.CDLL) -> Any:
+    function = library.tfdlrm_criteo_rows
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [ctypes.c_char_p, size, size, size, size, pointer, pointer, pointer]
     function.restype = size

@@ -225,7 +225,8 @@ def test_a_truncated_zstandard_file(tmp_path: Path) -> None:
     whole = _zstd(sample.criteo_text(sample.criteo_rows(3000)))
     _write(tmp_path, whole[: len(whole) * 2 // 3])
     books = _prepare(tmp_path).books
-    assert books["quarantined"] == 1 and books["read"] == books["written"] + 1
+    assert books["quarantined"] == 1
+    assert books["read"] == books["written"] + 1
     assert "cut off or corrupt" in _quarantined(tmp_path)[0][3]
 
 

@@ -151,9 +151,7 @@ def test_a_day_alone_is_no_terabyte(tmp_path: Path) -> None:
 
 def test_ids_by_frequency_with_a_threshold(tmp_path: Path) -> None:
     path = _criteo(tmp_path / "raw", 300)
-    _prepare(
-        path, tmp_path / "out", format="criteo-kaggle", vocabulary_order="frequency", min_count=9, oov=True
-    )
+    _prepare(path, tmp_path / "out", format="criteo-kaggle", vocabulary_order="frequency", min_count=9, oov=True)
     saved = Preprocessing.load(tmp_path / "out")
     cells = [line.split("\t")[14] for line in path.read_text().splitlines()]
     numbers = [int(cell or "0", 16) for cell in cells]
@@ -225,9 +223,12 @@ def test_splits_that_go_by_single_rows(tmp_path: Path) -> None:
             assert abs(len(parts[split][name]["row_id"]) / 600 - share) < 0.08, (split, name)
     for split in ("hash", "time-column"):
         users = [set(keys["user"].tolist()) for keys in parts[split].values()]
-        assert not users[0] & users[1] and not users[0] & users[2] and not users[1] & users[2]
+        assert not users[0] & users[1]
+        assert not users[0] & users[2]
+        assert not users[1] & users[2]
     times = [keys["user"] for keys in parts["time-column"].values()]
-    assert times[0].max() < times[1].min() and times[1].max() < times[2].min()
+    assert times[0].max() < times[1].min()
+    assert times[1].max() < times[2].min()
     _prepare(path, tmp_path / "other", split="random", seed=1, bad_rows="quarantine", **options)
     assert _columns(tmp_path / "other").keys["row_id"].tolist() != parts["random"]["train"]["row_id"].tolist()
 

@@ -121,7 +121,7 @@ def test_a_full_disk_loses_nothing(raw: Path, expected: dict[str, bytes], tmp_pa
 def test_an_unfinished_folder_is_no_prepared_data(raw: Path, tmp_path: Path) -> None:
     with file_size_limit(300_000), pytest.raises(OSError, match="File too large"):
         prepare(CONFIG, [raw], tmp_path / "out", memory=2**27)
-    with pytest.raises(FileNotFoundError, match="no prepared data there"):
+    with pytest.raises(FileNotFoundError, match=r"no prepared data there"):
         prepared_dataset(tmp_path / "out")
 
 
@@ -146,7 +146,7 @@ def test_a_source_that_changed_meanwhile_is_another_plan(raw: Path, tmp_path: Pa
 
 def test_finished_data_are_not_overwritten(raw: Path, tmp_path: Path) -> None:
     prepare(CONFIG, [raw], tmp_path / "out", memory=2**27)
-    with pytest.raises(FileExistsError, match="prepared data are there already. Give another folder, or --restart"):
+    with pytest.raises(FileExistsError, match=r"prepared data are there already. Give another folder, or --restart"):
         prepare(CONFIG, [raw], tmp_path / "out", memory=2**27)
     (tmp_path / "out" / "notes.txt").write_text("mine")
     prepare(CONFIG, [raw], tmp_path / "out", memory=2**27, restart=True)
@@ -156,7 +156,7 @@ def test_finished_data_are_not_overwritten(raw: Path, tmp_path: Path) -> None:
 def test_a_folder_with_other_files_is_left_alone(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("x")
-    with pytest.raises(FileExistsError, match="holds other files \\(thesis.txt\\)"):
+    with pytest.raises(FileExistsError, match=r"holds other files \(thesis.txt\)"):
         prepare(CONFIG, [raw], tmp_path / "out")
 
 
@@ -165,7 +165,7 @@ def test_two_at_once(raw: Path, tmp_path: Path) -> None:
 
     plan = {"anything": 1}
     first = WorkFolder(tmp_path / "out", plan)
-    with pytest.raises(BlockingIOError, match="another process prepares data there"):
+    with pytest.raises(BlockingIOError, match=r"another process prepares data there"):
         WorkFolder(tmp_path / "out", plan)
     first.close()
     WorkFolder(tmp_path / "out", plan).close()

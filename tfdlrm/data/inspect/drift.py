@@ -96,7 +96,7 @@ def id_bins(
 
 
 def _is_unseen(table: CountTable, unseen_id: int | None) -> np.ndarray:
-    is_unseen = table.counts[:, 0] == 0
+    is_unseen = np.asarray(table.counts[:, 0] == 0)
     if unseen_id is not None:
         is_unseen = is_unseen | (table.tokens == unseen_id).to_numpy()
     return is_unseen

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfdlrm.data.inspect.drift import LARGE_PSI, NOTABLE_PSI
 from tfdlrm.data.inspect.report import BadRowCount, ColumnDrift, DenseStats, Finding, IdStats, LabelStats
+from tfdlrm.data.inspect.tables import percent
 from tfdlrm.data.transforms import transform_dense
 from tfdlrm.schema import DenseColumn, FeatureSpec
 
@@ -134,7 +135,7 @@ def _of_drift(spec: FeatureSpec, drift: Sequence[ColumnDrift], is_prepared: bool
         if unseen and column.name in closed and not is_prepared:
             yield _warning(
                 column.name,
-                f"{unseen:.2%} of the ids of {column.part} are not in train, and their rows are refused if the "
+                f"{percent(unseen)} of the ids of {column.part} are not in train, and their rows are refused if the "
                 "vocabulary is made of train. Set id_policy: oov.",
             )
         elif unseen > _NOTABLE_UNSEEN:

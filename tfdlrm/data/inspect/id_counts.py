@@ -62,7 +62,7 @@ class CountTable:
     @property
     def totals(self) -> np.ndarray:
         """int64 [K], occurrences in all parts."""
-        return self.counts.sum(axis=1)
+        return np.asarray(self.counts.sum(axis=1))
 
     @property
     def distinct(self) -> int:

@@ -92,7 +92,7 @@ def _draw_labels(panel: Any, report: DataReport) -> None:
     ticks = range(0, len(names), step)
     panel.set_xticks(ticks, [_plain(names[tick]) for tick in ticks], rotation=20 if len(names) > 4 else 0)
     panel.set_ylabel("rows with label 1, %")
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, max(1.1 * panel.get_ylim()[1], 0.1))
     panel.grid(axis="y", alpha=0.3)
     panel.legend(fontsize=8, loc="best", frameon=False)
 

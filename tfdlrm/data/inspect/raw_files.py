@@ -193,8 +193,10 @@ class RawInput:
             numbers = parse_numbers(frame[column.name])
             dense[column.name] = np.where(numbers.empty, np.nan, numbers.values)
         empty = {}
-        for name, tokens in rows.tokens.items():
-            empty[name] = _empty_cells(frame[name]) if tokens.lengths is None else tokens.lengths == 0
+        for ids in self.spec.categorical:
+            lengths = rows.tokens[ids.name].lengths
+            is_hex = ids.encoding == "hex"
+            empty[ids.name] = lengths == 0 if lengths is not None else _empty_cells(frame[ids.name], is_hex)
         return InspectBlock(
             part="train",
             sections=sections,
@@ -235,8 +237,13 @@ def _parsed(parser: RowParser, block: FrameBlock, source: RowSource) -> RawRows:
         raise ValueError(f"{source.file}: {error}") from error
 
 
-def _empty_cells(cells: pl.Series) -> np.ndarray:
-    """bool [N]; blanks alone are an empty cell, too."""
+def _empty_cells(cells: pl.Series, is_hex: bool) -> np.ndarray:
+    """bool [N]; blanks alone are an empty cell, too, and 0 in a hex column.
+
+    An empty hex cell is the id 0, and a fast parser may deliver no more than that: with 0 counted as empty, the
+    report does not depend on which parser there is.
+    """
     if cells.dtype == pl.String:
-        return (cells.fill_null("").str.strip_chars() == "").to_numpy()
-    return cells.is_null().to_numpy()
+        text = cells.fill_null("").str.strip_chars()
+        return ((text.str.strip_chars("0") if is_hex else text) == "").to_numpy()
+    return (cells.fill_null(0) == 0).to_numpy() if is_hex else cells.is_null().to_numpy()

@@ -104,7 +104,9 @@ class PrepareConfig(Record):
                 f"{' and '.join(_SPLITS_BY_COLUMN)} go by a key column of the schema; the others need none."
             )
         if self.extend and self.vocabularies is None:
-            raise ValueError(f"{owner}: extend has no meaning without vocabularies. Give the earlier folder, or drop it.")
+            raise ValueError(
+                f"{owner}: extend has no meaning without vocabularies. Give the earlier folder, or drop it."
+            )
         if self.vocabularies is not None and self.vocabulary_order == "frequency" and not self.extend:
             raise ValueError(
                 f"{owner}: vocabulary_order='frequency' has no meaning with vocabularies={self.vocabularies!r}: their "

@@ -53,7 +53,7 @@ class DiskArray:
         """Replace the entries from `start` on."""
         with self.path.open("r+b") as stream:
             stream.seek(start * self.dtype.itemsize)
-            stream.write(np.ascontiguousarray(values, self.dtype))
+            stream.write(np.ascontiguousarray(values, self.dtype).data)
 
     def put(self, places: np.ndarray, values: np.ndarray | int | bool) -> None:
         """Set entries at ascending places."""

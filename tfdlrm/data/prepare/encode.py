@@ -139,7 +139,7 @@ class BlockEncoder:
         tokens = self._staged.column(block, f"tokens/{column.name}")
         values = tokens.values if pa.types.is_large_list(tokens.type) else tokens
         if column.encoding == "hash":
-            return hashed_texts(pl.from_arrow(values), self._spec.vocabulary_sizes[column.table])
+            return hashed_texts(pl.Series(values), self._spec.vocabulary_sizes[column.table])
         return values.cast(pa.int64()).to_numpy()
 
 

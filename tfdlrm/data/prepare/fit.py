@@ -21,7 +21,7 @@ from tfdlrm.data.prepare.work import atomic_path, read_json, write_json
 from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size, vocabulary_file
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.vocabulary import OOV_ID, value_lines
-from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,7 @@ class Fitter:
         if not any((codes == TRAIN).any() for codes in self._codes):
             raise ValueError("the training part has no row. Give more rows, or a larger train_fraction.")
         spec, staged = self._spec, self._staged
-        dense = [
-            column if column.is_fitted else replace(column, **self._mean_and_std(column.name)) for column in spec.dense
-        ]
+        dense = [column if column.is_fitted else self._fit_dense(column) for column in spec.dense]
         starts: dict[str, np.ndarray] = {}
         tables: dict[str, TableIds] = {}
         sizes: dict[str, int] = {}
@@ -143,12 +141,16 @@ class Fitter:
         self._on_table(table)
         return ids, size
 
-    def _mean_and_std(self, name: str) -> dict[str, float]:
+    def _fit_dense(self, column: DenseColumn) -> DenseColumn:
+        mean, std = self._mean_and_std(column.name)
+        return replace(column, mean=mean, std=std)
+
+    def _mean_and_std(self, name: str) -> tuple[float, float]:
         """As `fit_standardize`, block by block."""
         if self._given is not None:
             for column in self._given.spec.dense:
                 if column.name == name and column.mean is not None and column.std is not None:
-                    return {"mean": column.mean, "std": column.std}
+                    return column.mean, column.std
         blocks = range(len(self._codes))
 
         def values(block: int) -> np.ndarray:
@@ -157,7 +159,7 @@ class Fitter:
         count = sum(int((codes == TRAIN).sum()) for codes in self._codes)
         mean = math.fsum(values(block).sum() for block in blocks) / count
         variance = math.fsum(((values(block) - mean) ** 2).sum() for block in blocks) / count
-        return {"mean": mean, "std": math.sqrt(variance) if variance > 0.0 else 1.0}
+        return mean, math.sqrt(variance) if variance > 0.0 else 1.0
 
     def _largest(self, columns: Sequence[CategoricalColumn]) -> int:
         largest = 0
@@ -168,9 +170,7 @@ class Fitter:
                 largest = max(largest, int(counted.max(initial=0)))
         return largest
 
-    def _table(
-        self, table: str, columns: Sequence[CategoricalColumn], starts: dict[str, np.ndarray]
-    ) -> TableIds:
+    def _table(self, table: str, columns: Sequence[CategoricalColumn], starts: dict[str, np.ndarray]) -> TableIds:
         number = self._spec.table_names.index(table)
         folder = self._folder / f"{number:04d}"
         has_oov = any(column.id_policy == "oov" for column in columns)
@@ -184,20 +184,16 @@ class Fitter:
             column.name: DiskArray(folder / f"column-{place}.bin", sizes[column.name], done["dtype"], keep=True)
             for place, column in enumerate(columns)
         }
-        return TableIds(
-            num_values=done["num_values"], has_oov=has_oov, complete=done["complete"], columns=ids
-        )
+        return TableIds(num_values=done["num_values"], has_oov=has_oov, complete=done["complete"], columns=ids)
 
-    def _build(
-        self, table: str, columns: Sequence[CategoricalColumn], folder: Path, sizes: dict[str, int]
-    ) -> TokenIds:
+    def _build(self, table: str, columns: Sequence[CategoricalColumn], folder: Path, sizes: dict[str, int]) -> TokenIds:
         stream = self._stream(columns)
         found = token_ids(stream, self._rules(table, stream.dtype), folder, budget=self._budget)
         vocabulary = vocabulary_file(self._output, table)
         vocabulary.parent.mkdir(exist_ok=True)
         with atomic_path(vocabulary) as partial, partial.open("wb") as text:
             for values in found.values():
-                text.write(value_lines(pl.from_arrow(values)))
+                text.write(value_lines(pl.Series(values)))
         if len(columns) == 1:
             found.ids.path.rename(folder / "column-0.bin")
             return found

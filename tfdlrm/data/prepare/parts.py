@@ -10,7 +10,6 @@ from tfdlrm.data.criteo import kaggle_split
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.stage import StagedRows
-from tfdlrm.data.prepared import PARTS
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.splits import time_split
 
@@ -108,7 +107,7 @@ def _by_time(config: PrepareConfig, staged: StagedRows, column: str) -> Iterator
 
 
 def _times(array: pa.Array, name: str) -> np.ndarray:
-    times = pl.from_arrow(array)
+    times = pl.Series(array)
     numbers = times.cast(pl.Float64, strict=False)
     if numbers.null_count():
         row = int(numbers.is_null().arg_true()[0])
@@ -123,7 +122,7 @@ def _hashed(array: pa.Array, seed: int) -> np.ndarray:
     if not pa.types.is_integer(array.type):
         from tfdlrm.data.encode import hashed_texts
 
-        return unit_numbers(hashed_texts(pl.from_arrow(array.cast(pa.large_string())), 2**63 - 1), seed, _RANDOM_STREAM)
+        return unit_numbers(hashed_texts(pl.Series(array.cast(pa.large_string())), 2**63 - 1), seed, _RANDOM_STREAM)
     return unit_numbers(array.to_numpy(), seed, _RANDOM_STREAM)
 
 

@@ -13,14 +13,33 @@ from tfdlrm.data.chunks import check_readable_file
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.sources import RowSource
-from tfdlrm.schema import SCHEMA_FILE, CategoricalColumn, DenseColumn, FeatureSpec, criteo_feature_spec
+from tfdlrm.schema import SCHEMA_FILE, CategoricalColumn, FeatureSpec, criteo_feature_spec
 
 # Avazu's click log: the id of the row and the hour of the impression are no features.
 AVAZU_KEYS = ("id", "hour")
-AVAZU_COLUMNS = (
-    "C1 banner_pos site_id site_domain site_category app_id app_domain app_category device_id device_ip device_model "
-    "device_type device_conn_type C14 C15 C16 C17 C18 C19 C20 C21"
-).split()
+AVAZU_COLUMNS = [
+    "C1",
+    "banner_pos",
+    "site_id",
+    "site_domain",
+    "site_category",
+    "app_id",
+    "app_domain",
+    "app_category",
+    "device_id",
+    "device_ip",
+    "device_model",
+    "device_type",
+    "device_conn_type",
+    "C14",
+    "C15",
+    "C16",
+    "C17",
+    "C18",
+    "C19",
+    "C20",
+    "C21",
+]
 
 _WITH_VOCABULARY = ("vocabulary", "hex")
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.cells import parse_text
+from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.parse import RowParser, parse_key
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
@@ -111,7 +111,14 @@ class Stager:
                     plain = self._stage(pool, number, file)
                     write_json(done, plain)
                 staged.append(
-                    StagedFile(**{key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()})
+                    StagedFile(
+                        path=plain["path"],
+                        rows_read=plain["rows_read"],
+                        blocks=tuple(plain["blocks"]),
+                        rows=tuple(plain["rows"]),
+                        bad=tuple(plain["bad"]),
+                        notes=tuple(plain.get("notes", ())),
+                    )
                 )
                 self._bytes += _size(file)
                 self._rows += staged[-1].rows_read
@@ -159,9 +166,7 @@ class Stager:
             "bad": bad,
         }
 
-    def _one_block(
-        self, name: str, block: FrameBlock, source: Any, earlier: list[str]
-    ) -> tuple[str, int, list[str]]:
+    def _one_block(self, name: str, block: FrameBlock, source: Any, earlier: list[str]) -> tuple[str, int, list[str]]:
         done = self._folder / f"{name}.json"
         plain = read_json(done)
         if plain is None:

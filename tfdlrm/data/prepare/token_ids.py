@@ -274,9 +274,7 @@ class _Divided:
             self._to_ids(division, ids)
         self._place.remove()
         self._owner.remove()
-        return TokenIds(
-            ids=ids, num_values=num_values, complete=False, values=self._values, divisions=self._divisions
-        )
+        return TokenIds(ids=ids, num_values=num_values, complete=False, values=self._values, divisions=self._divisions)
 
     def _scratch(self, name: str, dtype: np.dtype | type) -> DiskArray:
         return DiskArray(self._folder / name, self._size, dtype, window=self._most)
@@ -397,5 +395,5 @@ class _Divided:
 
 
 def _division(tokens: pa.Array, divisions: int) -> np.ndarray:
-    hashed = pl.from_arrow(tokens).hash(seed=7).to_numpy()
+    hashed = pl.Series(tokens).hash(seed=7).to_numpy()
     return (hashed % np.uint64(divisions)).astype(np.uint16)

@@ -14,8 +14,9 @@ from tfdlrm.data.synth.rows import EmptyCells
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
 _TAB, _NEWLINE, _ZERO = (ord(letter) for letter in "\t\n0")
-_HEX_DIGITS = 8
 _NUMBER_BYTES = 8  # a tab and up to 7 digits
+_TOKEN_BYTES = 9  # a tab and 8 hex digits
+_LAID_OUT_ROWS = 2**11  # at a time: Criteo's take 0.7 MB, which stays in the second-level cache
 _MAX_TOKENS = 2**32 - 1  # 0 is what an empty cell reads as, and no token
 
 # multipliers and shifts of a bijection of 32-bit integers (Wellons, "Prospecting for Hash Functions", 2018)
@@ -67,14 +68,12 @@ class CriteoText:
                     f"Criteo's text has 8 hex digits, {_MAX_TOKENS} tokens, and table {table!r} has {size} ids. "
                     "Write csv or parquet."
                 )
-        self._keys = [np.uint32(key(seed, column)[0] >> np.uint64(32)) for column in range(len(spec.categorical))]
+        self._keys = np.array([_column_key(seed, column) for column in range(len(spec.categorical))], np.uint32)
         self._numbers = _number_texts(largest_count)
-        self._number_width = len(str(largest_count)) + 1
-        self._num_dense = spec.num_dense
-        # numbers are written 8 bytes at a time, the next ones over the zero bytes behind the last
-        self._tokens_at = 1 + spec.num_dense * self._number_width
-        self._width = self._tokens_at + (_HEX_DIGITS + 1) * len(spec.categorical) + 1
         self._hex = _hex_texts()
+        self._tokens_at = 1 + spec.num_dense * _NUMBER_BYTES
+        self._width = self._tokens_at + len(spec.categorical) * _TOKEN_BYTES + 1
+        self._num_dense = spec.num_dense
 
     def lines(self, rows: Columns, empty: EmptyCells | None = None) -> bytes:
         """The text of n rows, each line with its end.
@@ -83,30 +82,37 @@ class CriteoText:
             rows: with dense columns transformed by log1p from whole counts.
             empty: cells to leave empty.
         """
-        num_rows = rows.num_rows
-        text = np.zeros((num_rows, self._width), np.uint8)
-        np.add(rows.labels[:, 0].astype(np.uint8), _ZERO, out=text[:, 0])
-        for column in range(self._num_dense):
-            counts = np.rint(np.expm1(rows.dense[:, column])).astype(np.int32)
-            if empty is not None:
-                counts[empty.dense[:, column]] = len(self._numbers) - 1
-            self._field(text, 1 + column * self._number_width, np.uint64)[:] = np.take(self._numbers, counts)
-        for column, column_key in enumerate(self._keys):
-            tokens = _tokens(rows.ids[:, column], column_key)
-            start = self._tokens_at + column * (_HEX_DIGITS + 1)
-            high, low = np.take(self._hex, tokens >> np.uint32(16)), np.take(self._hex, tokens & np.uint32(0xFFFF))
-            if empty is not None:
-                high[empty.categorical[:, column]] = 0
-                low[empty.categorical[:, column]] = 0
-            self._field(text, start, np.uint8)[:] = _TAB
-            self._field(text, start + 1, np.uint32)[:] = high
-            self._field(text, start + 5, np.uint32)[:] = low
-        text[:, -1] = _NEWLINE
-        return text[text != 0].tobytes()
+        parts = []
+        for start in range(0, rows.num_rows, _LAID_OUT_ROWS):
+            part = slice(start, min(start + _LAID_OUT_ROWS, rows.num_rows))
+            cells = None if empty is None else (empty.dense[part], empty.categorical[part])
+            text = self._lay_out(rows.slice(part.start, part.stop), cells)
+            parts.append(text[text != 0])
+        return b"".join(parts)
 
-    def _field(self, text: np.ndarray, start: int, dtype: type[np.generic]) -> np.ndarray:
-        """The bytes of every row from `start` on, as one number of the dtype."""
-        return np.ndarray((len(text),), dtype, buffer=text.data, offset=start, strides=(self._width,))
+    def _lay_out(self, rows: Columns, empty: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+        """uint8 [n, width]."""
+        text = np.empty((rows.num_rows, self._width), np.uint8)
+        np.add(rows.labels[:, 0].astype(np.uint8), _ZERO, out=text[:, 0])
+        counts = np.rint(np.expm1(rows.dense)).astype(np.int32)
+        tokens = _tokens(rows.ids, self._keys)
+        high, low = np.take(self._hex, tokens >> np.uint32(16)), np.take(self._hex, tokens & np.uint32(0xFFFF))
+        if empty is not None:
+            counts[empty[0]] = len(self._numbers) - 1
+            high[empty[1]] = 0
+            low[empty[1]] = 0
+        if self._num_dense:
+            self._fields(text, 1, _NUMBER_BYTES, np.uint64, counts.shape)[:] = np.take(self._numbers, counts)
+        for offset, dtype, values in ((0, np.uint8, _TAB), (1, np.uint32, high), (5, np.uint32, low)):
+            self._fields(text, self._tokens_at + offset, _TOKEN_BYTES, dtype, tokens.shape)[:] = values
+        text[:, -1] = _NEWLINE
+        return text
+
+    def _fields(
+        self, text: np.ndarray, start: int, step: int, dtype: type[np.generic], shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """The bytes of each row at `start`, `start + step`, ... as numbers of the dtype, [n, fields]."""
+        return np.ndarray(shape, dtype, buffer=text.data, offset=start, strides=(self._width, step))
 
 
 def token(id_: int, column: int, seed: int) -> str:
@@ -116,18 +122,20 @@ def token(id_: int, column: int, seed: int) -> str:
         >>> token(5, 0, seed=1) == token(5, 0, seed=1) != token(6, 0, seed=1)
         True
     """
-    column_key = np.uint32(key(seed, column)[0] >> np.uint64(32))
-    return f"{int(_tokens(np.array([id_]), column_key)[0]):08x}"
+    return f"{int(_tokens(np.array([[id_]]), np.array([_column_key(seed, column)], np.uint32))[0, 0]):08x}"
 
 
-def _tokens(ids: np.ndarray, column_key: np.uint32) -> np.ndarray:
-    """uint32: a bijection that sends 2**32 - 1, which is no id, to 0."""
-    last = _mixed(np.array([_MAX_TOKENS], np.uint32), column_key)
-    return _mixed(ids.astype(np.uint32), column_key) ^ last
+def _column_key(seed: int, column: int) -> int:
+    return int(key(seed, column)[0]) >> 32
 
 
-def _mixed(values: np.ndarray, column_key: np.uint32) -> np.ndarray:
-    x = values ^ column_key
+def _tokens(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """uint32 [n, columns]: a bijection of each column that sends 2**32 - 1, which is no id, to 0."""
+    return _mixed(ids.astype(np.uint32), keys) ^ _mixed(np.array([_MAX_TOKENS], np.uint32), keys)
+
+
+def _mixed(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    x = values ^ keys
     x ^= x >> np.uint32(16)
     x *= _FIRST_MULTIPLIER
     x ^= x >> np.uint32(15)

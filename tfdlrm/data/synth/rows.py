@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -109,9 +109,10 @@ class SyntheticRows:
         start = self._start + block * self.block_rows
         return self.read(start, min(start + self.block_rows, self._stop))[0]
 
-    def read_blocks(self, blocks: Sequence[int]) -> Columns:
+    def read_blocks(self, blocks: Sequence[int], *, keys: bool = True) -> Columns:
         """See `BlockSource`."""
-        return concatenate([self.read_block(block) for block in blocks])
+        rows = concatenate([self.read_block(block) for block in blocks])
+        return rows if keys else replace(rows, keys={})
 
     def read(self, start: int, stop: int) -> tuple[Columns, EmptyCells | None]:
         """Rows [start, stop) of the whole dataset, and which of their cells are empty, if any may be."""
