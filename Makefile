@@ -54,6 +54,9 @@ bench: $(VENV)/.installed-test ## every benchmark beside its peers, on a quiet m
 	$(BIN)/python benchmarks/table_rows.py --wait-idle 300 --record
 	$(BIN)/python benchmarks/table_rows.py --model-rows 100000 100000000 --wait-idle 300 --record
 	$(BIN)/python benchmarks/table_rows.py --memory --record
+	$(BIN)/python benchmarks/prepare_data.py
+	$(BIN)/python benchmarks/read_prepared.py
+	$(BIN)/python benchmarks/input_wait.py
 
 clean: ## remove the environment, builds and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -40,7 +40,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     """Adds how `--data` is read: `--format`, `--bad-rows`, `--batch-size`."""
     parser.add_argument(
         "--format",
-        choices=("criteo", "csv", "parquet", "movielens"),
+        choices=("criteo", "csv", "parquet", "movielens", "prepared"),
         help="of --data; default: by its suffix .csv or .parquet, else that of the training data",
     )
     add_bad_rows(parser)

@@ -26,6 +26,7 @@ from tfdlrm.data.columns import (
     weighted_columns,
 )
 from tfdlrm.data.dataset import Books
+from tfdlrm.data.prepared_folders import MANIFEST_FILE
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.splits import Splits
@@ -33,7 +34,6 @@ from tfdlrm.data.streaming import EpochRows, StreamingDataset
 from tfdlrm.native.columns import PartedColumn, RowPacker
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
-MANIFEST_FILE = "manifest.json"
 FORMAT_NAME, FORMAT_VERSION = "tfdlrm-prepared", 1
 KEY_PREFIX = "key:"
 PARTS = ("train", "validation", "test")

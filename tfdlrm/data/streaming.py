@@ -68,6 +68,7 @@ class EpochRows:
         rows = np.minimum(order.astype(np.int64) * source.block_rows + source.block_rows, source.num_rows)
         rows -= order.astype(np.int64) * source.block_rows
         self._bounds = np.concatenate([[0], np.cumsum(np.add.reduceat(rows, np.arange(0, num_blocks, size)))])
+        self._window_numbers = functools.lru_cache(maxsize=2)(self._numbers_of)
         # Rows are asked for in order, in pieces that end within windows: the window at hand is kept.
         self._kept: tuple[int, Columns] | None = None
 
@@ -89,8 +90,7 @@ class EpochRows:
             parts.append(self._window_numbers(window)[max(start - low, 0) : min(stop, high) - low])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - the order lives as long as its epoch
-    def _window_numbers(self, window: int) -> np.ndarray:
+    def _numbers_of(self, window: int) -> np.ndarray:
         size, total = self._source.block_rows, self._source.num_rows
         blocks = self._windows[window]
         rows = np.concatenate([np.arange(block * size, min((block + 1) * size, total)) for block in blocks])

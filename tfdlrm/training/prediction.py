@@ -16,6 +16,7 @@ from tfdlrm.config import DataConfig, ExperimentConfig
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.opening import BadRowsMode, open_rows
+from tfdlrm.data.prepared_folders import is_prepared
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
@@ -177,7 +178,8 @@ def open_file(
     """
     suffixes = Path(data).suffixes
     by_suffix = {".csv": "csv", ".parquet": "parquet"}.get(next((s for s in suffixes[::-1] if s != ".gz"), ""))
-    chosen = data_format or by_suffix or config.data.format
+    prepared = "prepared" if is_prepared(data) else None
+    chosen = data_format or by_suffix or prepared or config.data.format
     if chosen == "synthetic":
         raise ValueError(
             f"{data}: the model was trained on generated rows, so the format of this file is not known. Name it .csv "

@@ -20,7 +20,8 @@ from tfdlrm.data.prepare.parts import BAD, SAMPLED_OUT, part_codes
 from tfdlrm.data.prepare.raw_sources import find_files, open_source, spec_of
 from tfdlrm.data.prepare.stage import StagedFile, StagedRows, Stager
 from tfdlrm.data.prepare.work import WorkFolder, atomic_path, read_json, write_json
-from tfdlrm.data.prepared import FORMAT_NAME, FORMAT_VERSION, MANIFEST_FILE, PARTS
+from tfdlrm.data.prepared import FORMAT_NAME, FORMAT_VERSION, PARTS
+from tfdlrm.data.prepared_folders import MANIFEST_FILE
 from tfdlrm.data.preprocessing import save_description
 from tfdlrm.data.quarantine import (
     QUARANTINE_FILE,

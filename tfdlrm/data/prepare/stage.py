@@ -276,7 +276,7 @@ class StagedRows:
     def columns(self, block: int, names: Sequence[str]) -> dict[str, pa.Array]:
         """Some columns of a block."""
         path = self._path(block)
-        every = _schema(path).names
+        every = self._schema(block).names
         options = pa.ipc.IpcReadOptions(included_fields=sorted(every.index(name) for name in names))
         with pa.OSFile(path) as stream:
             table = pa.ipc.open_file(stream, options=options).read_all()
@@ -296,17 +296,21 @@ class StagedRows:
     @functools.cached_property
     def names(self) -> list[str]:
         """The columns of every block."""
-        return list(_schema(self._path(0)).names) if self.blocks else []
+        return list(self._schema(0).names) if self.blocks else []
 
     def types(self, name: str) -> set[pa.DataType]:
         """The types a column has in the blocks: whole numbers of different widths, or text where not all are some."""
-        return {_schema(self._path(block)).field(name).type for block in range(len(self.blocks))}
+        return {self._schema(block).field(name).type for block in range(len(self.blocks))}
 
     def _path(self, block: int) -> str:
         return str(self.folder / f"{self.blocks[block]}.arrow")
 
+    def _schema(self, block: int) -> pa.Schema:
+        if block not in self._schemas:
+            with pa.OSFile(self._path(block)) as stream:
+                self._schemas[block] = pa.ipc.open_file(stream).schema
+        return self._schemas[block]
 
-@functools.lru_cache(maxsize=2**16)
-def _schema(path: str) -> pa.Schema:
-    with pa.OSFile(path) as stream:
-        return pa.ipc.open_file(stream).schema
+    @functools.cached_property
+    def _schemas(self) -> dict[int, pa.Schema]:
+        return {}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfdlrm.data.prepared import MANIFEST_FILE
+from tfdlrm.data.prepared_folders import MANIFEST_FILE
 
 WORK_FOLDER = ".work"
 # Everything that a preparation writes, the manifest first.
