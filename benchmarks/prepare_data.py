@@ -7,7 +7,8 @@
 The file is written once, to build/benchmarks, by `tfdlrm data synth`. Preparing is the whole command in a process of
 its own, start and imports included; its peak resident size is the operating system's count. The reference is
 facebookresearch/dlrm's `data_utils.py`, which no package registry has: give the file's path. It is timed on the first
-rows of the same file, fewer of them, because it takes so long; its rate does not depend on their number.
+rows of the same file, fewer of them, because it takes so long; its rate does not depend on their number. It takes ids
+modulo 2^31 - 1 there: NumPy 2 refuses the overflow of int32 that it relied on.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ spec = importlib.util.spec_from_file_location("data_utils", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 start = time.perf_counter()
-module.getCriteoAdData(sys.argv[2], "processed", days=7, data_split="train", randomize="none", criteo_kaggle=True)
+options = {"days": 7, "data_split": "train", "randomize": "none", "criteo_kaggle": True}
+module.getCriteoAdData(sys.argv[2], "processed", 2**31 - 1, **options)
 print("SECONDS", time.perf_counter() - start)
 """
 

@@ -63,10 +63,9 @@ def tfrecord_batches(folder: Path, batch_size: int, names: Sequence[str], num_de
 
 
 def rate(batches: tf.data.Dataset, rows: int) -> float:
-    """Rows a second of one epoch."""
+    """Rows a second of one epoch, consumed in the graph as a training step does."""
     start = time.perf_counter()
-    for _ in batches:
-        pass
+    batches.reduce(tf.constant(0), lambda count, _: count + 1)
     return rows / (time.perf_counter() - start)
 
 
