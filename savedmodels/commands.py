@@ -17,17 +17,75 @@ EXIT_INTERRUPTED = 130
 
 def add_export(commands: Any) -> None:
     """Adds `export`."""
+    from savedmodels.quantization import QUANTIZATIONS
     from tfdlrm.cli.evaluate import add_model
 
     parser = commands.add_parser(
         "export",
         help="write a trained model as a SavedModel",
-        description="Write a trained model as the next numbered version of a SavedModel: stock TensorFlow ops only, no "
-        "optimizer state. Inputs are the transformed columns the model was trained on.",
+        description="Write a trained model as the next numbered version of a SavedModel: raw values in, probabilities "
+        "out, stock TensorFlow ops only, no optimizer state.",
     )
     add_model(parser)
     parser.add_argument("output", metavar="OUT", help="folder of all versions")
+    parser.add_argument("--name", default="model", help="of the model, as clients will call it; default: model")
+    parser.add_argument("--quantize", choices=QUANTIZATIONS, default="none", help="how rows are stored; default: none")
+    parser.add_argument(
+        "--signatures", type=_names, metavar="A,B", help="default: all of serving_default, predict, rank, embed"
+    )
+    parser.add_argument(
+        "--candidates",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="for the signature rank: features (perhaps dense) of a candidate; all others are the user's",
+    )
+    parser.add_argument(
+        "--unseen",
+        choices=("error", "zero"),
+        default="error",
+        help="a value that no vocabulary has, where the schema has no row for it: an error (default), or no vector",
+    )
+    parser.add_argument(
+        "--prune-below",
+        type=int,
+        metavar="N",
+        help="leave out rows of ids that occur fewer than N times in the training part of the run's data",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="print metrics of the model and of its export on the run's test part (with --quantize, --prune-below)",
+    )
     parser.set_defaults(run=_export)
+
+
+def add_delta(commands: Any) -> None:
+    """Adds `export-delta` and `apply-delta`."""
+    parser = commands.add_parser(
+        "export-delta",
+        help="what changed between two exports",
+        description="Write the rows that differ between two versions, and the small files whole: enough to make the "
+        "later one of the earlier one, byte for byte.",
+    )
+    parser.add_argument("base", metavar="BASE", help="a version's folder, that the receivers have")
+    parser.add_argument("new", metavar="NEW", help="a later version's folder")
+    parser.add_argument("delta", metavar="DELTA", help="the folder to write")
+    parser.set_defaults(run=_export_delta)
+    parser = commands.add_parser(
+        "apply-delta",
+        help="make a version of an earlier one and a delta",
+        description="Make a version of an earlier one and a delta. Every file is compared with its checksum before the "
+        "version appears.",
+    )
+    parser.add_argument("base", metavar="BASE", help="the version's folder that the delta was made from")
+    parser.add_argument("delta", metavar="DELTA", help="from export-delta")
+    parser.add_argument("output", metavar="OUT", help="folder of all versions")
+    parser.set_defaults(run=_apply_delta)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def add_demo(commands: Any) -> None:
@@ -44,11 +102,81 @@ def add_demo(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from savedmodels.export import export
+    from savedmodels.export import ExportOptions, export
+    from tfdlrm.cli.tables import format_number
+    from tfdlrm.data.opening import open_dataset
+    from tfdlrm.training.model_dir import ModelDir
     from tfdlrm.training.prediction import load_run
 
-    model, _, preprocessing = load_run(arguments.model_dir, arguments.checkpoint)
-    print(f"export: {export(model, arguments.output, spec=preprocessing.spec)}")
+    model, config, preprocessing = load_run(arguments.model_dir, arguments.checkpoint)
+    data = None
+    if arguments.prune_below is not None or arguments.compare:
+        data = open_dataset(config.data, bad_rows=config.train.bad_rows, preprocessing=preprocessing)
+    kept = {}
+    if arguments.prune_below is not None and data is not None:
+        from savedmodels.pruning import frequent_rows
+
+        kept = frequent_rows(model, data.train, arguments.prune_below)
+    best = ModelDir(arguments.model_dir).read_best() or {}
+    options = ExportOptions(
+        quantize=arguments.quantize,
+        signatures=arguments.signatures,
+        candidates=arguments.candidates,
+        unseen=arguments.unseen,
+        kept=kept,
+        model_name=arguments.name,
+        metrics={best["monitor"]: best["value"]} if best else {},
+    )
+    folder = export(model, arguments.output, preprocessing=preprocessing, options=options)
+    print(f"export: {folder}")
+    _print_sizes(folder)
+    if data is not None and arguments.compare:
+        from savedmodels.quality import COMPARED, compare
+        from tfdlrm.cli.tables import print_table
+
+        part = data.test or data.validation or data.train
+        quality = compare(model, part, options)
+        rows = [
+            (
+                name,
+                *(f"{value:.6f}" for value in (quality.live[name], quality.exported[name])),
+                f"{quality.change(name):+.6f}",
+            )
+            for name in COMPARED
+        ]
+        title = f"{format_number(quality.live['rows'])} rows"
+        print_table(title, ("metric", "model", "export", "change"), rows)
+
+
+def _print_sizes(folder: Path) -> None:
+    """What the export takes, and what rounding did to its rows."""
+    from savedmodels.manifest import read_manifest
+    from tfdlrm.cli.tables import print_table
+
+    manifest = read_manifest(folder)
+    rows = [(kind.replace("_", " "), f"{size / 2**20:,.2f} MiB") for kind, size in manifest["sizes"].items()]
+    print_table("size", ("part", "bytes"), rows)
+    errors = manifest["row_errors"]
+    if errors:
+        table, worst = max(errors.items(), key=lambda item: item[1]["largest"])
+        print(
+            f"rounding: at most {worst['largest']:.3g} (table {table!r}; analytic bound {worst['bound']:.3g}); rows "
+            f"beyond their bound: {sum(each['beyond_bound'] for each in errors.values())}"
+        )
+
+
+def _export_delta(arguments: argparse.Namespace) -> None:
+    from savedmodels.delta import export_delta
+
+    changed = export_delta(arguments.base, arguments.new, arguments.delta)
+    size = sum(path.stat().st_size for path in Path(arguments.delta).rglob("*") if path.is_file())
+    print(f"delta: {arguments.delta}: {changed:,} rows, {size / 2**20:,.2f} MiB")
+
+
+def _apply_delta(arguments: argparse.Namespace) -> None:
+    from savedmodels.delta import apply_delta
+
+    print(f"export: {apply_delta(arguments.base, arguments.delta, arguments.output)}")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -86,18 +214,18 @@ def _compare(result: DemoResult) -> bool:
 
 def _serve(result: DemoResult, folder: Path) -> bool:
     """Exports the model and compares one answer of plain TensorFlow with the live model's."""
-    import tensorflow as tf
+    from savedmodels.export import ExportOptions, export
+    from savedmodels.recorded import read_requests
+    from savedmodels.serve_once import SIGNATURE, serve_once
 
-    from savedmodels.export import export, input_specs
-    from savedmodels.serve_once import serve_once
-
-    model, spec = result.model, result.data.spec
-    version = export(model, folder, spec=spec)
+    candidates = result.data.spec.feature_names[-1:]
+    options = ExportOptions(candidates=candidates, metrics=dict(result.metrics))
+    version = export(result.model, folder, preprocessing=result.data.preprocessing, options=options)
     print(f"export: {version}")
-    assert result.data.test is not None
-    features, _ = next(iter(result.data.test.batches(1)))
-    live = float(tf.sigmoid(model(features, training=False))[0, 0])
-    inputs = {name: features[name].numpy().tolist() for name in input_specs(model.config, spec)}
+    recorded = read_requests(version)[SIGNATURE][0]
+    # a request of one row, and the live model's answer to it by way of training's reader
+    inputs = {name: values.tolist() for name, values in recorded.inputs.items()}  # the demo's rows hold no text
+    live = float(recorded.outputs["probability"][0, 0])
     print(
         "one request to a process that has plain TensorFlow and cannot import tfdlrm "
         "(a smoke test, not TensorFlow Serving)"

@@ -1,200 +1,193 @@
-"""A trained model as a SavedModel that stock TensorFlow loads: no custom ops, no Python, no optimizer state.
+"""A trained model as a SavedModel that stock TensorFlow loads: raw values in, probabilities out, no custom ops.
 
     OUT/
       1/                      a version, TensorFlow Serving's layout; appears whole or not at all
         saved_model.pb
         variables/
+        assets.extra/         warm-up requests, manifest, schema, recorded requests
       2/
 
-Signature `serving_default`, columnar tensors in, `probability` and `logit` `[B, tasks]` float32 out:
-
-    dense                     float32 [B, num_dense], as the reader delivers them (transformed)
-    <feature>                 int64 [B], or [B, H] for H ids a bag
-    <feature>                 int64 [N] for bags of any length, all bags one after another, beside
-    <feature>_row_lengths     int64 [B], ids of each bag
-    <feature>_weights         float32, the shape of the ids, where the schema gives ids weights
-
-TensorFlow allows letters, digits and `_` in these names; `input_name` says what becomes of others.
+See docs/decisions/0007-serving.md for the signatures, `savedmodels.inputs` for the names of their tensors, and
+`savedmodels.serving_rows` for how rows are stored.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
-from tfdlrm.config import DLRMConfig
+from savedmodels.bundle import ARRAYS, fill_variables
+from savedmodels.graph_ops import foreign_ops
+from savedmodels.manifest import MANIFEST_FILE, write_manifest
+from savedmodels.raw_encoding import RawEncoder
+from savedmodels.recorded import record_requests
+from savedmodels.sample_requests import sample_requests
+from savedmodels.serving_rows import PART_BYTES, ServingPlacement, StoredArray, plan_serving
+from savedmodels.signatures import Signatures
+from savedmodels.versions import new_version
+from savedmodels.warmup import write_warmup
+from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
+from tfdlrm.yaml_text import dump_yaml
 
-SIGNATURE = "serving_default"
-ROW_LENGTHS = "_row_lengths"
-WEIGHTS = "_weights"
-SAVED_MODEL_FILE = "saved_model.pb"
+MODEL_FILE = "model.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What an export holds.
+
+    Args:
+        quantize: how rows are stored, one of `savedmodels.quantization.QUANTIZATIONS`; "none" as they are.
+        signatures: names, see `savedmodels.signatures.SIGNATURES`; None for all that the model can have.
+        candidates: inputs that are the candidates' in `rank`; all others are the user's. None: no `rank`.
+        unseen: what becomes of a value that is not in a vocabulary without an out-of-vocabulary row, "error" or "zero".
+        kept: stored table -> bool `[V]`, the rows to keep; rows left out read as zeros.
+        model_name: that clients will use, for the warm-up requests.
+        metrics: of the model, for the manifest.
+        part_bytes: upper limit of one tensor of rows.
+    """
+
+    quantize: str = "none"
+    signatures: tuple[str, ...] | None = None
+    candidates: tuple[str, ...] = ()
+    unseen: str = "error"
+    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
+    model_name: str = "model"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    part_bytes: int = PART_BYTES
 
 
 def export(
-    model: DLRM, path: str | os.PathLike[str], *, spec: FeatureSpec | None = None, version: int | None = None
+    model: DLRM,
+    path: str | os.PathLike[str],
+    *,
+    spec: FeatureSpec | None = None,
+    preprocessing: Preprocessing | None = None,
+    version: int | None = None,
+    options: ExportOptions | None = None,
 ) -> Path:
     """Writes a model as the next numbered version below a folder.
 
     Args:
         model: a built model.
         path: the folder of all versions; made where it does not exist.
-        spec: the schema the model was trained on; needed where ids have weights.
+        spec: the schema the model was trained on, for a model whose inputs are encoded already; needed where ids have
+            weights.
+        preprocessing: of the training run: the export then takes raw values.
         version: default: one more than the highest there.
+        options: default `ExportOptions()`.
 
     Returns:
         The version's folder.
 
     Raises:
-        ValueError: the model is not built, the version is not a positive number, two inputs would have one name, or
-            the model holds an op that stock TensorFlow does not have.
+        ValueError: the model is not built, the version is not a positive number, two inputs would have one name, an
+            option is not valid, or the model holds an op that stock TensorFlow does not have.
         FileExistsError: the version is there already.
+        OSError: the disk is full or read-only; nothing is left behind.
 
     Example:
-        >>> folder = export(model, "exports/clicks")
-        >>> tf.saved_model.load(str(folder)).signatures["serving_default"](**inputs)["probability"]
+        >>> folder = export(model, "exports/clicks", preprocessing=splits.preprocessing)
+        >>> tf.saved_model.load(str(folder)).signatures["predict"](**inputs)["probability"]
     """
+    with new_version(path, version) as (partial, number):
+        write_version(partial, number, model, spec=spec, preprocessing=preprocessing, options=options)
+    return Path(path) / str(number)
+
+
+def write_version(
+    folder: Path,
+    number: int,
+    model: DLRM,
+    *,
+    spec: FeatureSpec | None = None,
+    preprocessing: Preprocessing | None = None,
+    options: ExportOptions | None = None,
+) -> None:
+    """Writes a version's files into a folder; see `export`, which makes it appear at once."""
     if not model.built:
         raise ValueError(f"model {model.name!r} is not built, so it has no weights to export. Train or load it first.")
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    number = _version(path, version)
-    target, partial = (
-        path / str(number),
-        path / f".{number}.{os.getpid()}",
-    )  # TensorFlow Serving looks at numbers only
-    function = serving_function(model, spec)
+    options = options or ExportOptions()
+    spec = preprocessing.spec if preprocessing is not None else spec
+    tables = model.embeddings.tables
+    plan = plan_serving(tables.plan, options.quantize, options.part_bytes)
+    placement = ServingPlacement(plan, options.quantize, options.kept, options.part_bytes)
+    encoder = RawEncoder(preprocessing, options.unseen) if preprocessing is not None else None
+    signatures = Signatures(model, spec, encoder, options.candidates)
+    with tables.served_from(placement):
+        functions = signatures.trace(options.signatures)
+    module, large = _module(functions, placement, encoder)
+    tf.saved_model.save(module, str(folder), signatures=functions)
+    _refuse_foreign_ops(model, folder)
+    arrays = [*placement.arrays(tables), *(encoder.arrays() if encoder is not None else ())]
+    # an array that no signature reads has no place in the export
+    arrays = [array for array in arrays if array.name in large]
+    fill_variables(folder, arrays)
+    names = tuple(functions)
+    # the live model's answers with the rows rounded as they are stored, so that they can be compared to 1e-6
+    with tables.served_from(placement.as_stored(tables)):
+        requests = sample_requests(model, signatures.columns, preprocessing, names, signatures.of_user)
+    record_requests(folder, requests)
+    write_warmup(folder, options.model_name, requests)
+    extra = (folder / MANIFEST_FILE).parent
+    if spec is not None:
+        spec.save(extra)
+    (extra / MODEL_FILE).write_text(dump_yaml(model.config.to_dict()), encoding="utf-8")
+    write_manifest(folder, info=_info(number, model, placement, arrays, encoder, options))
+
+
+def _module(
+    functions: Mapping[str, Any], placement: ServingPlacement, encoder: RawEncoder | None
+) -> tuple[tf.Module, dict[str, tf.Variable]]:
+    """What TensorFlow saves: exactly what the functions read. No optimizer, no slots, nothing only training needs."""
+    read = {id(variable): variable for function in functions.values() for variable in function.variables}
+    named = placement.variables_by_name() | (encoder.variables_by_name() if encoder is not None else {})
+    large = {name: variable for name, variable in named.items() if id(variable) in read}
     module = tf.Module()
-    # Exactly what the function reads: no optimizer, no slots, nothing that only training needs.
-    module.variables_read = list(function.variables)
-    try:
-        tf.saved_model.save(module, str(partial), signatures={SIGNATURE: function})
-        _refuse_custom_ops(model, partial)
-        os.rename(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
+    setattr(module, ARRAYS, large)
+    in_arrays = {id(variable) for variable in large.values()}
+    module.weights = [variable for key, variable in read.items() if key not in in_arrays]
+    return module, large
 
 
-def _version(path: Path, version: int | None) -> int:
-    present = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
-    if version is None:
-        return max(present, default=0) + 1
-    if version < 1:
-        raise ValueError(f"version={version} is not possible. Give 1 or more.")
-    if version in present:
-        raise FileExistsError(
-            f"{path / str(version)} is there already. Give another version, or none for the next one."
-        )
-    return version
+def _info(
+    number: int,
+    model: DLRM,
+    placement: ServingPlacement,
+    arrays: Sequence[StoredArray],
+    encoder: RawEncoder | None,
+    options: ExportOptions,
+) -> dict[str, Any]:
+    stacks = placement.plan.stacks
+    vocabularies = set(encoder.variables_by_name()) if encoder is not None else set()
+    sizes = {
+        "rows": sum(array.num_bytes for array in arrays if array.name not in vocabularies),
+        "vocabularies": sum(array.num_bytes for array in arrays if array.name in vocabularies),
+        "dense_weights": sum(int(np.prod(w.shape)) * 4 for w in model.weights),
+    }
+    return {
+        "version": number,
+        "model_name": options.model_name,
+        "raw_inputs": encoder is not None,
+        "quantization": {name: form.kind for name, form in placement.formats().items()},
+        "rows": {table.name: table.vocabulary_size for stack in stacks for table in stack.tables},
+        "sizes": sizes,
+        "arrays": {a.name: {"rows": a.rows, "width": a.width, "dtype": a.dtype.name} for a in arrays},
+        "metrics": dict(options.metrics),
+        "row_errors": placement.row_errors(),
+    }
 
 
-def input_name(feature: str) -> str:
-    """The name of a feature in the signature: characters that TensorFlow does not allow there become `_`.
-
-    Example:
-        >>> input_name("hour of day"), input_name("user"), input_name("2nd")
-        ('hour_of_day', 'user', 'feature_2nd')
-    """
-    name = re.sub(r"[^A-Za-z0-9_]", "_", feature)
-    # "self" cannot be passed by name to a Python function, which a loaded signature is
-    return name if name[0].isalpha() and name != "self" else f"feature_{name}"
-
-
-def input_specs(config: DLRMConfig, spec: FeatureSpec | None = None) -> dict[str, tf.TensorSpec]:
-    """The inputs of the signature, by name.
-
-    Raises:
-        ValueError: two inputs would have one name.
-    """
-    weighted = _weighted(spec)
-    specs = {"dense": tf.TensorSpec([None, config.num_dense], tf.float32, name="dense")}
-    for feature in config.features:
-        name = input_name(feature.name)
-        shape = [None] if feature.hotness in (None, 1) else [None, feature.hotness]
-        inputs = {name: (shape, tf.int64)}
-        if feature.hotness is None:
-            inputs[name + ROW_LENGTHS] = ([None], tf.int64)
-        if feature.name in weighted:
-            inputs[name + WEIGHTS] = (shape, tf.float32)
-        for each, (shape, dtype) in inputs.items():
-            if each in specs:
-                raise ValueError(
-                    f"feature {feature.name!r} gives the signature an input {each!r}, which another one has given "
-                    "already. Rename the feature."
-                )
-            specs[each] = tf.TensorSpec(shape, dtype, name=each)
-    return specs
-
-
-def serving_function(model: DLRM, spec: FeatureSpec | None = None) -> Any:
-    """The traced function behind the signature: named columnar tensors -> `probability` and `logit`."""
-    config, weighted = model.config, _weighted(spec)
-
-    @tf.function(autograph=False)
-    def serve(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        features = {"dense": inputs["dense"]}
-        for feature in config.features:
-            name = input_name(feature.name)
-            ids, weights = inputs[name], inputs.get(name + WEIGHTS)
-            if feature.hotness is None:
-                ids = _bags(name, ids, inputs[name + ROW_LENGTHS], tf.shape(inputs["dense"], tf.int64)[0])
-                weights = None if weights is None else ids.with_flat_values(weights)
-            features[feature.name] = (ids, weights) if feature.name in weighted else ids
-        logit = tf.cast(model(features, training=False), tf.float32)  # [B, tasks]
-        return {"probability": tf.sigmoid(logit), "logit": logit}
-
-    return serve.get_concrete_function(input_specs(config, spec))
-
-
-def _bags(name: str, values: tf.Tensor, lengths: tf.Tensor, batch_size: tf.Tensor) -> tf.RaggedTensor:
-    lengths_name = name + ROW_LENGTHS
-    checks = [
-        tf.debugging.assert_equal(
-            tf.reduce_sum(lengths),
-            tf.size(values, tf.int64),
-            message=f"input {lengths_name!r} does not add up to the number of ids in {name!r}.",
-        ),
-        tf.debugging.assert_equal(
-            tf.size(lengths, tf.int64),
-            batch_size,
-            message=f"input {lengths_name!r} has not one number for each row of 'dense'.",
-        ),
-        tf.debugging.assert_non_negative(lengths, message=f"input {lengths_name!r} holds a negative number."),
-    ]
-    with tf.control_dependencies(checks):
-        return tf.RaggedTensor.from_row_lengths(tf.identity(values), tf.identity(lengths), validate=False)
-
-
-def _weighted(spec: FeatureSpec | None) -> frozenset[str]:
-    return frozenset(column.name for column in spec.categorical if column.weights) if spec else frozenset()
-
-
-def exported_ops(version_folder: str | os.PathLike[str]) -> frozenset[str]:
-    """Names of every op in a SavedModel, those inside functions included."""
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((Path(version_folder) / SAVED_MODEL_FILE).read_bytes())
-    names: set[str] = set()
-    for meta_graph in saved.meta_graphs:
-        graph = meta_graph.graph_def
-        names.update(node.op for node in graph.node)
-        functions = {function.signature.name for function in graph.library.function}
-        names.update(node.op for function in graph.library.function for node in function.node_def)
-        names -= functions  # a call written with the function's name as its op
-    return frozenset(names)
-
-
-def _refuse_custom_ops(model: DLRM, version_folder: Path) -> None:
-    # raw_ops is generated when TensorFlow is built: ops of a library loaded later are not in it
-    foreign = sorted(op for op in exported_ops(version_folder) if not hasattr(tf.raw_ops, op))
+def _refuse_foreign_ops(model: DLRM, folder: Path) -> None:
+    foreign = foreign_ops(folder)
     if foreign:
         raise ValueError(
             f"model {model.name!r}: the export holds ops that stock TensorFlow does not have: {', '.join(foreign)}. "

@@ -3,7 +3,7 @@
 This is not a server for anything else. It answers a single request on the loopback interface and ends; there is no
 batching, no reload and no metrics. What it shows is that the export needs nothing of tfdlrm: the process that
 answers cannot import it. For production, give the export to TensorFlow Serving, whose REST form
-(`{"inputs": {...}}` -> `{"outputs": {...}}`) this follows.
+(`{"signature_name": "predict", "inputs": {...}}` -> `{"outputs": {...}}`) this follows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+SIGNATURE = "predict"
 PATH = "/v1/models/model:predict"
 START_SECONDS = 120.0  # importing TensorFlow takes 3 to 8 s, more on a busy machine
 REQUEST_SECONDS = 60.0
@@ -70,7 +71,7 @@ def _ask(port: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
     # http.client and not urllib: a proxy of the environment has no business with the loopback interface
     connection = http.client.HTTPConnection(HOST, port, timeout=REQUEST_SECONDS)
     try:
-        body = json.dumps({"inputs": inputs})
+        body = json.dumps({"signature_name": SIGNATURE, "inputs": inputs})
         connection.request("POST", PATH, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         answer: dict[str, Any] = json.loads(response.read())
@@ -138,7 +139,7 @@ def _serve(version_folder: str, port: int) -> int:
 
     try:
         model = tf.saved_model.load(version_folder)
-        _OneRequest.signature = model.signatures["serving_default"]
+        _OneRequest.signature = model.signatures[SIGNATURE]
     except Exception as error:
         print(f"{version_folder} cannot be loaded: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_CANNOT_SERVE

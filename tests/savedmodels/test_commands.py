@@ -34,7 +34,7 @@ def answer_in_this_process(monkeypatch):
     """The other process has a test of its own (test_serve_once.py)."""
 
     def serve_once(folder, inputs):
-        signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+        signature = tf.saved_model.load(str(folder)).signatures["predict"]
         specs = signature.structured_input_signature[1]
         outputs = signature(**{name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()})
         return {name: output.numpy().tolist() for name, output in outputs.items()}

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from savedmodels.export import export, exported_ops, input_name, input_specs, serving_function
+from savedmodels.export import ExportOptions, export
+from savedmodels.graph_ops import exported_ops
+from savedmodels.inputs import columnar_specs, input_columns, input_name
+from savedmodels.signatures import Signatures
 from tests.savedmodels.small_model import SPEC, columnar, features
 from tfdlrm.config import DLRMConfig, FeatureConfig, TableConfig
 from tfdlrm.models.dlrm import DLRM
@@ -16,6 +19,7 @@ FUNCTIONS_VARIABLES_AND_FILES = """
     Assert AssignVariableOp Const DisableCopyOnRead Identity If MergeV2Checkpoints NoOp Placeholder ReadVariableOp
     RestoreV2 SaveV2 Select ShardedFilename StatefulPartitionedCall StaticRegexFullMatch StringJoin VarHandleOp
 """
+EXAMPLES_AND_RANKING = "ParseExampleV2 TopKV2 ClipByValue Minimum"
 IDS_AND_ROWS = """
     All Any AsString Bitcast BitwiseXor Cumsum Equal FloorDiv FloorMod GatherNd GatherV2 GreaterEqual Less LessEqual
     LogicalOr Max Maximum Prod Range ResourceGather RightShift SelectV2 Size UnsortedSegmentSum Where
@@ -27,13 +31,17 @@ ARITHMETIC = """
     AddV2 BatchMatMulV2 BiasAdd DivNoNan MatMul Mean Mul Neg Relu Rsqrt Sigmoid Sqrt SquaredDifference StopGradient
     Sub Sum
 """
-ALLOWED_OPS = {op for ops in (FUNCTIONS_VARIABLES_AND_FILES, IDS_AND_ROWS, SHAPES, ARITHMETIC) for op in ops.split()}
+ALLOWED_OPS = {
+    op
+    for ops in (FUNCTIONS_VARIABLES_AND_FILES, EXAMPLES_AND_RANKING, IDS_AND_ROWS, SHAPES, ARITHMETIC)
+    for op in ops.split()
+}
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_an_export_gives_the_live_models_numbers(model, tmp_path, batch_size):
     folder = export(model, tmp_path, spec=SPEC)
-    outputs = tf.saved_model.load(str(folder)).signatures["serving_default"](**columnar(features(batch_size, 7)))
+    outputs = tf.saved_model.load(str(folder)).signatures["predict"](**columnar(features(batch_size, 7)))
     logit = model(features(batch_size, 7), training=False).numpy()
     np.testing.assert_allclose(outputs["logit"], logit, rtol=0, atol=1e-6)
     np.testing.assert_allclose(outputs["probability"], 1 / (1 + np.exp(-logit.astype("f8"))), rtol=0, atol=1e-6)
@@ -42,13 +50,13 @@ def test_an_export_gives_the_live_models_numbers(model, tmp_path, batch_size):
 
 def test_other_layers_export_as_well(rich_model, tmp_path):
     folder = export(rich_model, tmp_path, spec=SPEC)
-    outputs = tf.saved_model.load(str(folder)).signatures["serving_default"](**columnar(features(4, 7)))
+    outputs = tf.saved_model.load(str(folder)).signatures["predict"](**columnar(features(4, 7)))
     logit = rich_model(features(4, 7), training=False)
     np.testing.assert_allclose(outputs["logit"], logit, rtol=0, atol=1e-6)
 
 
-def test_the_signature_is_columnar_and_ids_are_int64(model):
-    specs = input_specs(model.config, SPEC)
+def test_predict_is_columnar_and_ids_are_int64(model):
+    specs = Signatures(model, SPEC).specs
     assert {name: (spec.dtype.name, spec.shape.as_list()) for name, spec in specs.items()} == {
         "dense": ("float32", [None, 2]),
         "user": ("int64", [None]),
@@ -64,7 +72,7 @@ def test_the_signature_is_columnar_and_ids_are_int64(model):
 
 def test_only_known_stock_ops_are_exported(model, rich_model, tmp_path):
     for each in (model, rich_model):
-        ops = exported_ops(export(each, tmp_path, spec=SPEC))
+        ops = exported_ops(export(each, tmp_path, spec=SPEC, options=ExportOptions(candidates=("tags",))))
         assert sorted(ops - ALLOWED_OPS) == []
         assert "ResourceGather" in ops
 
@@ -90,23 +98,24 @@ def test_versions_count_up_and_appear_whole(model, tmp_path):
 
 
 def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("savedmodels.export.exported_ops", lambda folder: frozenset({"TfdlrmEmbeddingBag"}))
+    monkeypatch.setattr("savedmodels.export.foreign_ops", lambda folder: ["TfdlrmEmbeddingBag"])
     with pytest.raises(ValueError, match="TfdlrmEmbeddingBag"):
         export(model, tmp_path, spec=SPEC)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_row_lengths_are_refused_by_name(model):
-    function = serving_function(model, SPEC)
+    signatures = Signatures(model, SPEC)
+    function = signatures.trace(["predict"])["predict"]
     good = columnar(features(4, 3))
     for lengths in (good["tags_row_lengths"] + 1, good["tags_row_lengths"][:-1], -good["tags_row_lengths"]):
-        inputs = {name: tf.cast(value, input_specs(model.config, SPEC)[name].dtype) for name, value in good.items()}
+        inputs = {name: tf.cast(value, signatures.specs[name].dtype) for name, value in good.items()}
         with pytest.raises(tf.errors.InvalidArgumentError, match="tags_row_lengths"):
             function({**inputs, "tags_row_lengths": lengths})
 
 
 def test_an_id_out_of_range_is_refused_by_name(model, tmp_path):
-    signature = tf.saved_model.load(str(export(model, tmp_path, spec=SPEC))).signatures["serving_default"]
+    signature = tf.saved_model.load(str(export(model, tmp_path, spec=SPEC))).signatures["predict"]
     inputs = columnar(features(4, 3))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"user.*id 300 in row 2"):
         signature(**{**inputs, "user": tf.constant([1, 2, 300, 3], tf.int64)})
@@ -117,7 +126,7 @@ def test_names_that_collide_are_refused():
     features = (FeatureConfig(name="a b", table=table), FeatureConfig(name="a-b", table=table))
     config = DLRMConfig(num_dense=1, features=features, embedding_dim=4, bottom_mlp=(4,), top_mlp=(1,))
     with pytest.raises(ValueError, match=r"feature 'a-b'.*input 'a_b'"):
-        input_specs(config)
+        columnar_specs(config, input_columns(config, None, raw=False))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def request_inputs() -> dict:
 @pytest.fixture
 def ask(version_folder, monkeypatch):
     """Sends one request to the handler, in a thread of this process."""
-    signature = tf.saved_model.load(str(version_folder)).signatures["serving_default"]
+    signature = tf.saved_model.load(str(version_folder)).signatures["predict"]
     monkeypatch.setattr(serving._OneRequest, "signature", signature)
     server = HTTPServer((serving.HOST, 0), serving._OneRequest)
 

@@ -222,13 +222,18 @@ class LookupPlan:
         """Pooled groups `[B * F_g, D]` or `[B, F_g, D]` -> one vector a column.
 
         Returns:
-            `[B, C, D]` where one group holds every column in order (no copy), else a list of `[B, D_c]`.
+            `[B, C, D]` where the groups hold the columns in order (one group: no copy), else a list of `[B, D_c]`.
         """
         if len(layouts) == 1:
             columns = len(layouts[0].columns)
             if pooled[0].shape.rank == 3:
                 return pooled[0]
             return tf.reshape(pooled[0], [-1, columns, pooled[0].shape[-1]])
+        widths = {block.shape[-1] for block in pooled}
+        if len(widths) == 1 and [c for layout in layouts for c in layout.columns] == list(range(len(self.columns))):
+            (width,) = widths
+            blocks = zip(layouts, pooled, strict=True)
+            return tf.concat([tf.reshape(p, [-1, len(layout.columns), width]) for layout, p in blocks], axis=1)
         vectors: list[Any] = [None] * len(self.columns)
         for layout, block in zip(layouts, pooled, strict=True):
             parts = tf.unstack(tf.reshape(block, [-1, len(layout.columns), block.shape[-1]]), axis=1)

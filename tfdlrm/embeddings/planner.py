@@ -146,7 +146,7 @@ def plan_local(tables: Iterable[StoredTable]) -> ShardingPlan:
         groups.setdefault(key, []).append(table)
     stacks, reasons = [], []
     for index, members in enumerate(groups.values()):
-        stack = Stack(name=f"stack_{index}", tables=tuple(members), offsets=_offsets(members))
+        stack = Stack(name=f"stack_{index}", tables=tuple(members), offsets=stack_offsets(members))
         stacks.append(stack)
         why = "same width, optimizer and options" if len(members) > 1 else "no other table shares its width and options"
         reasons.append(
@@ -156,7 +156,8 @@ def plan_local(tables: Iterable[StoredTable]) -> ShardingPlan:
     return ShardingPlan(stacks=tuple(stacks), reasons=tuple(reasons))
 
 
-def _offsets(tables: Sequence[StoredTable]) -> tuple[int, ...]:
+def stack_offsets(tables: Sequence[StoredTable]) -> tuple[int, ...]:
+    """The row at which each table of a stack begins."""
     offsets, total = [], 0
     for table in tables:
         offsets.append(total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -73,6 +74,15 @@ class EmbeddingTables(tf.Module):
                 tf.constant(0, tf.int64), trainable=False, name="embedding_iterations"
             )
         self.built = True
+
+    @contextlib.contextmanager
+    def served_from(self, placement: Placement) -> Iterator[None]:
+        """While it is open, lookups are made by another placement of the same tables: for tracing an export."""
+        own, self.placement = self.placement, placement
+        try:
+            yield
+        finally:
+            self.placement = own
 
     def lookup_plan(self, features: Sequence[FeatureConfig]) -> LookupPlan:
         return LookupPlan(features, self.plan)

@@ -83,7 +83,6 @@ class EmbeddingCollection(keras.layers.Layer):
         self._source = share_tables_with
         self._tables = shared or EmbeddingTables(tables or _tables_of(self.features), optimizer, seed=seed)
         self._optimizer = optimizer
-        self._plan: LookupPlan = self._tables.lookup_plan(self.features)
         self._widths = [_table(feature).output_width for feature in self.features]
         if output == "stacked" and len(set(self._widths)) > 1:
             widths = {feature.name: width for feature, width in zip(self.features, self._widths, strict=True)}
@@ -130,14 +129,35 @@ class EmbeddingCollection(keras.layers.Layer):
                 )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        layouts, counts = self._plan.groups(inputs, as_bags=self._tables.takes_bags)
+        # worked out anew for each trace: an export has its rows elsewhere
+        plan = self._tables.lookup_plan(self.features)
+        layouts, counts = plan.groups(inputs, as_bags=self._tables.takes_bags)
         found = [self._tables.lookup(layout.group) for layout in layouts]
         pooled = [vectors for vectors, _ in found]
         if training and self.trainable:
             if any(feature.id_policy not in ("error", "hash") for feature in self.features):
                 self._policy_counts.assign_add(counts)
             pooled = self._attach(pooled, [residual for _, residual in found])
-        return self._assemble(layouts, pooled)
+        return self._assemble(plan, layouts, pooled)
+
+    def pooled(self, inputs: Mapping[str, Any]) -> tf.Tensor | dict[str, tf.Tensor]:
+        """Inference for some of the features: as a call, with the features that `inputs` has, in this layer's order.
+
+        Args:
+            inputs: feature name -> ids, as in a call.
+
+        Returns:
+            `[B, n, D]` for n features, or a dict where the layer gives one.
+
+        Raises:
+            ValueError: `inputs` has none of the features.
+        """
+        features = [feature for feature in self.features if feature.name in inputs]
+        if not features:
+            raise ValueError(f"layer {self.name!r}: the inputs have none of its features. Give at least one.")
+        plan = self._tables.lookup_plan(features)
+        layouts, _ = plan.groups(inputs, as_bags=self._tables.takes_bags)
+        return self._assemble(plan, layouts, [self._tables.lookup(layout.group)[0] for layout in layouts])
 
     def _attach(self, pooled: list[tf.Tensor], residuals: list[Residual]) -> list[tf.Tensor]:
         """Ties the pooled vectors to whoever is training, if anybody is."""
@@ -164,16 +184,16 @@ class EmbeddingCollection(keras.layers.Layer):
 
         return anchored(tf.convert_to_tensor(self._anchor))
 
-    def _assemble(self, layouts: list[GroupLayout], pooled: list[tf.Tensor]) -> Any:
-        vectors = self._plan.assemble(layouts, pooled)
-        plain = not isinstance(vectors, list) and not self.projections and len(self._plan.columns) == len(self.features)
+    def _assemble(self, plan: LookupPlan, layouts: list[GroupLayout], pooled: list[tf.Tensor]) -> Any:
+        vectors = plan.assemble(layouts, pooled)
+        plain = not isinstance(vectors, list) and not self.projections and len(plan.columns) == len(plan.features)
         if plain and self.output_form == "stacked":
             return tf.cast(vectors, self.compute_dtype)
         if not isinstance(vectors, list):
             vectors = tf.unstack(vectors, axis=1)
         vectors = [tf.cast(vector, self.compute_dtype) for vector in vectors]
         outputs, position = [], 0
-        for feature in self.features:
+        for feature in plan.features:
             table = _table(feature)
             if table.quotient_remainder is not None:
                 vector = combine(table.quotient_remainder.operation, vectors[position], vectors[position + 1])
@@ -187,7 +207,7 @@ class EmbeddingCollection(keras.layers.Layer):
             outputs.append(vector)
         if self.output_form == "stacked":
             return tf.stack(outputs, axis=1)
-        return {feature.name: vector for feature, vector in zip(self.features, outputs, strict=True)}
+        return {feature.name: vector for feature, vector in zip(plan.features, outputs, strict=True)}
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         del training

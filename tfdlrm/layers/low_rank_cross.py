@@ -67,9 +67,20 @@ class LowRankCross(keras.layers.Layer):
         if native is not None and inputs.dtype == tf.float32:
             kernels = [*self.v_kernels, *self.w_kernels, *self.biases]
             return _native_crosses(native, inputs, [tf.convert_to_tensor(kernel) for kernel in kernels])
+        return self.rest(inputs, ops.matmul(inputs, self.v_kernels[0]))
+
+    def rest(self, inputs: Any, narrow: Any) -> Any:
+        """What follows the first product, for callers that have cheaper ways to it.
+
+        Args:
+            inputs: x_0 `[B, N]`.
+            narrow: `x_0 V_0`, `[B, rank]`.
+        """
         x0 = x = inputs
-        for v, w, bias in zip(self.v_kernels, self.w_kernels, self.biases, strict=True):
-            x = x0 * ops.add(ops.matmul(ops.matmul(x, v), w), bias) + x
+        for layer in range(self.num_layers):
+            if layer:
+                narrow = ops.matmul(x, self.v_kernels[layer])
+            x = x0 * ops.add(ops.matmul(narrow, self.w_kernels[layer]), self.biases[layer]) + x
         return x
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -119,11 +119,32 @@ class MLP(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         x = inputs
         for index, dense in enumerate(self.dense_layers):
-            x = _apply(dense, x)
-            if index < len(self.normalizations):
-                x = self.activation(self.normalizations[index](x, training=training))
-            if index < len(self.dropouts):
-                x = self.dropouts[index](x, training=training)
+            x = self._rest_of_layer(index, _apply(dense, x), training)
+        return x
+
+    def from_first_product(self, product: Any) -> Any:
+        """Inference from the first layer's product on, for callers that have cheaper ways to it than the product.
+
+        Args:
+            product: `x @ dense_layers[0].kernel`, `[..., units[0]]`.
+
+        Returns:
+            What a call with x gives, but for rounding.
+        """
+        for index, dense in enumerate(self.dense_layers):
+            if index:
+                product = dense(product)
+            else:
+                product = product + dense.bias if dense.use_bias else product
+                product = dense.activation(product)
+            product = self._rest_of_layer(index, product, training=False)
+        return product
+
+    def _rest_of_layer(self, index: int, x: Any, training: bool | None) -> Any:
+        if index < len(self.normalizations):
+            x = self.activation(self.normalizations[index](x, training=training))
+        if index < len(self.dropouts):
+            x = self.dropouts[index](x, training=training)
         return x
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -77,6 +77,14 @@ class CrossInteraction(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         return self._cross(self._join(inputs))
 
+    def first_kernel(self) -> Any:
+        """V of the first cross, `[(F + 1) D, rank]`: what the joined vectors meet first."""
+        return self._cross.v_kernels[0]
+
+    def rest(self, joined: Any, narrow: Any) -> Any:
+        """The output for `joined` `[B, (F + 1) D]`, given its product with `first_kernel`."""
+        return self._cross.rest(joined, narrow)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self._join.compute_output_shape(input_shape)
 

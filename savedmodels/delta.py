@@ -1,0 +1,212 @@
+"""What changed between two exports of one model: the rows that differ, and the small files whole.
+
+    DELTA/
+      delta.json                checksums of both manifests, names of the arrays in the order of the files
+      files/                    every file of the new version but the variables'
+      bundle/                   what the variables hold beside large arrays: the dense weights
+      rows/<array>.places.npy   int64 [n], rows that differ
+      rows/<array>.values.npy   [n, width], as they are stored; uint8 bytes of the stored dtype
+
+A base and a delta give the new version byte for byte: `apply_delta` compares every file with the new version's manifest
+before the folder appears. Both directions read and write in chunks and never hold an array.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from savedmodels.bundle import small_values, stored_array, variables_prefix, write_bundle
+from savedmodels.manifest import MANIFEST_FILE, check_files, read_manifest
+from savedmodels.serving_rows import StoredArray
+from savedmodels.versions import new_version
+
+DELTA_FILE = "delta.json"
+FORMAT = 1
+_FILES, _ROWS, _SMALL = "files", "rows", "small"
+_CHUNK_BYTES = 64 * 2**20
+
+
+def export_delta(base: str | os.PathLike[str], new: str | os.PathLike[str], delta: str | os.PathLike[str]) -> int:
+    """Writes what turns one version into another.
+
+    Args:
+        base: a version's folder, that the receivers have.
+        new: a later version's folder, of the same model and options.
+        delta: the folder to write; must not exist.
+
+    Returns:
+        Rows that differ.
+
+    Raises:
+        ValueError: the versions are of different models or options: arrays differ in name, shape or dtype.
+        FileExistsError: `delta` is there already.
+        FileNotFoundError: a version is not whole.
+
+    Example:
+        >>> export_delta("exports/clicks/1", "exports/clicks/2", "deltas/1-2")
+        1532
+    """
+    base, new, delta = Path(base), Path(new), Path(delta)
+    if delta.exists():
+        raise FileExistsError(f"{delta} is there already. Give another folder.")
+    manifests = [read_manifest(base), read_manifest(new)]
+    arrays = _same_arrays(base, new, manifests)
+    partial = delta.with_name(f".{delta.name}.{os.getpid()}")
+    try:
+        (partial / _ROWS).mkdir(parents=True)
+        changed = sum(_write_changes(base, new, name, partial / _ROWS) for name in arrays)
+        _copy_small_files(new, partial / _FILES)
+        (partial / "bundle").mkdir()
+        write_bundle(str(partial / "bundle" / _SMALL), small_values(variables_prefix(new)), [])
+        description = {
+            "format": FORMAT,
+            "base_checksum": manifests[0]["checksum"],
+            "new_checksum": manifests[1]["checksum"],
+            "base_version": manifests[0]["version"],
+            "version": manifests[1]["version"],
+            "arrays": arrays,
+            "changed_rows": changed,
+        }
+        (partial / DELTA_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        os.rename(partial, delta)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return changed
+
+
+def apply_delta(base: str | os.PathLike[str], delta: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
+    """Makes the new version from a base and a delta.
+
+    Args:
+        base: the version's folder that the delta was made from.
+        delta: from `export_delta`.
+        path: the folder of all versions; the new one gets the number that it has.
+
+    Returns:
+        The new version's folder.
+
+    Raises:
+        ValueError: the delta is of another base, or does not give the new version's files.
+        FileExistsError: the version is there already.
+        FileNotFoundError: a file of the delta is missing.
+
+    Example:
+        >>> apply_delta("exports/clicks/1", "deltas/1-2", "exports/clicks")
+        PosixPath('exports/clicks/2')
+    """
+    base, delta = Path(base), Path(delta)
+    description = _read_description(delta)
+    checksum = read_manifest(base)["checksum"]
+    if checksum != description["base_checksum"]:
+        raise ValueError(
+            f"{delta} was made from version {description['base_version']} with the checksum "
+            f"{description['base_checksum'][:12]}, and {base} has {checksum[:12]}. Give the version it was made from."
+        )
+    with new_version(path, description["version"]) as (partial, number):
+        shutil.copytree(delta / _FILES, partial)
+        (partial / "variables").mkdir(exist_ok=True)
+        small = small_values(str(delta / "bundle" / _SMALL))
+        arrays = [_changed_array(base, delta, name) for name in description["arrays"]]
+        write_bundle(variables_prefix(partial), small, arrays)
+        problems = check_files(partial)
+        if read_manifest(partial)["checksum"] != description["new_checksum"]:
+            problems.append("the manifest is not the new version's")
+        if problems:
+            raise ValueError(
+                f"{base} and {delta} do not give version {number}: {'; '.join(problems)}. Export it whole."
+            )
+    return Path(path) / str(number)
+
+
+def _read_description(delta: Path) -> dict[str, Any]:
+    file = delta / DELTA_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: there is no delta, or it was not finished.")
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is no JSON: {error}. Make the delta again.") from error
+    needed = {"format", "base_checksum", "new_checksum", "base_version", "version", "arrays"}
+    if not isinstance(description, dict) or description.get("format") != FORMAT or needed - set(description):
+        raise ValueError(f"{file} is no description of a delta of format {FORMAT}. Make the delta again.")
+    for name in description["arrays"]:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"{file}: {name!r} is not the name of an array. Make the delta again.")
+    return description
+
+
+def _same_arrays(base: Path, new: Path, manifests: list[dict[str, Any]]) -> list[str]:
+    shapes: list[Any] = [manifest.get("arrays") for manifest in manifests]
+    for folder, found in zip((base, new), shapes, strict=True):
+        if not isinstance(found, dict):
+            raise ValueError(f"{folder / MANIFEST_FILE} names no arrays: the version has no delta. Export it again.")
+    for name in sorted(set(shapes[0]) | set(shapes[1])):
+        was, now = (found.get(name, "absent") for found in shapes)
+        if was != now:
+            raise ValueError(
+                f"array {name!r} is {was} in {base} and {now} in {new}: another model, vocabulary, quantization or "
+                "pruning. Export the new version whole."
+            )
+    return list(shapes[1])
+
+
+def _ranges(array: StoredArray) -> Iterator[tuple[int, int]]:
+    step = max(1, _CHUNK_BYTES // (array.width * array.dtype.size))
+    for start in range(0, array.rows, step):
+        yield start, min(start + step, array.rows)
+
+
+def _as_bytes(values: np.ndarray) -> np.ndarray:
+    """Rows as uint8: NaN differs from itself, and bfloat16 has no file format."""
+    return np.ascontiguousarray(values).view(np.uint8)
+
+
+def _write_changes(base: Path, new: Path, name: str, folder: Path) -> int:
+    before, after = (stored_array(variables_prefix(version), name) for version in (base, new))
+    places, values = [np.zeros(0, np.int64)], [np.zeros([0, after.width * after.dtype.size], np.uint8)]
+    for start, stop in _ranges(after):
+        was, now = _as_bytes(before.read(start, stop)), _as_bytes(after.read(start, stop))
+        differs = np.flatnonzero((was != now).any(axis=1))
+        places.append(differs + start)
+        values.append(now[differs])
+    np.save(folder / f"{name}.places.npy", np.concatenate(places), allow_pickle=False)
+    np.save(folder / f"{name}.values.npy", np.concatenate(values), allow_pickle=False)
+    return sum(len(each) for each in places)
+
+
+def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
+    before = stored_array(variables_prefix(base), name)
+    places = np.load(delta / _ROWS / f"{name}.places.npy", allow_pickle=False)
+    values = np.load(delta / _ROWS / f"{name}.values.npy", allow_pickle=False, mmap_mode="r")
+    row_bytes = before.width * before.dtype.size
+    is_sorted = places.ndim == 1 and places.dtype == np.int64 and bool((np.diff(places) > 0).all())
+    if not is_sorted or (len(places) and not 0 <= places[0] <= places[-1] < before.rows):
+        raise ValueError(f"{delta}: places of array {name!r} are not rows of it, in order. Make the delta again.")
+    if values.dtype != np.uint8 or values.shape != (len(places), row_bytes):
+        raise ValueError(
+            f"{delta}: values of array {name!r} have shape {values.shape}, need {(len(places), row_bytes)}. Make the "
+            "delta again."
+        )
+
+    def read(start: int, stop: int) -> np.ndarray:
+        rows = np.array(before.read(start, stop))
+        low, high = np.searchsorted(places, [start, stop])
+        _as_bytes(rows)[places[low:high] - start] = values[low:high]
+        return rows
+
+    return StoredArray(name=name, rows=before.rows, width=before.width, dtype=before.dtype, read=read)
+
+
+def _copy_small_files(version: Path, target: Path) -> None:
+    for path in sorted(version.rglob("*")):
+        relative = path.relative_to(version)
+        if path.is_file() and relative.parts[0] != "variables":
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)

@@ -1,0 +1,181 @@
+"""What a signature takes: names, dtypes and shapes of its tensors, and how they become a batch of raw columns.
+
+    dense                     float32 [B, num_dense]; NaN where a number is missing
+    <feature>                 int64 or string [B], or [B, H] for H ids a bag
+    <feature>                 [N] for bags of any length, all bags one after another, beside
+    <feature>_row_lengths     int64 [B], ids of each bag
+    <feature>_weights         float32, the shape of the ids, where the schema gives ids weights
+
+TensorFlow allows letters, digits and `_` in these names; `input_name` says what becomes of others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfdlrm.config import DLRMConfig
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
+
+DENSE = "dense"
+EXAMPLES = "examples"
+ROW_LENGTHS = "_row_lengths"
+WEIGHTS = "_weights"
+
+Raw = dict[str, Any]
+"""`"dense"` and each feature's values: `[B]`, `[B, H]` or ragged, alone or as `(values, weights)`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputColumn:
+    """One feature of the inputs.
+
+    Args:
+        feature: its name in the model, in the schema and in a `tf.train.Example`.
+        name: of its tensor.
+        dtype: of its values.
+        example_dtype: of its values in a `tf.train.Example`: hex ids are text there, as in the raw files.
+        hotness: ids a bag; None where it varies.
+        weights: column of the weights, "" for none.
+    """
+
+    feature: str
+    name: str
+    dtype: tf.DType
+    example_dtype: tf.DType
+    hotness: int | None
+    weights: str
+
+    def specs(self, batch_size: int | None = None) -> dict[str, tf.TensorSpec]:
+        """Its tensors, by name."""
+        ragged = self.hotness is None
+        shape = [None] if ragged else [batch_size] if self.hotness == 1 else [batch_size, self.hotness]
+        specs = {self.name: tf.TensorSpec(shape, self.dtype, name=self.name)}
+        if ragged:
+            name = self.name + ROW_LENGTHS
+            specs[name] = tf.TensorSpec([batch_size], tf.int64, name=name)
+        if self.weights:
+            name = self.name + WEIGHTS
+            specs[name] = tf.TensorSpec(shape, tf.float32, name=name)
+        return specs
+
+    def read(self, tensors: Mapping[str, tf.Tensor], batch_size: tf.Tensor) -> Any:
+        """Values of the feature, or `(values, weights)`, from the signature's tensors."""
+        values, weights = tensors[self.name], tensors[self.name + WEIGHTS] if self.weights else None
+        if self.hotness is None:
+            values = _bags(self.name, values, tensors[self.name + ROW_LENGTHS], batch_size)
+            weights = None if weights is None else values.with_flat_values(weights)
+        return values if weights is None else (values, weights)
+
+    def parser(self) -> dict[str, Any]:
+        """How `tf.io.parse_example` reads the column. An absent list is an empty bag, and of one id an empty cell."""
+        if self.hotness is None:
+            found: dict[str, Any] = {self.feature: tf.io.RaggedFeature(self.example_dtype, row_splits_dtype=tf.int64)}
+            if self.weights:
+                found[self.weights] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
+            return found
+        shape = [] if self.hotness == 1 else [self.hotness]
+        default = "" if self.example_dtype == tf.string and self.hotness == 1 else None
+        found = {self.feature: tf.io.FixedLenFeature(shape, self.example_dtype, default)}
+        if self.weights:
+            found[self.weights] = tf.io.FixedLenFeature(shape, tf.float32)
+        return found
+
+    def parsed(self, columns: Mapping[str, Any]) -> Any:
+        """Values of the feature, or `(values, weights)`, from `tf.io.parse_example`."""
+        return (columns[self.feature], columns[self.weights]) if self.weights else columns[self.feature]
+
+
+def input_name(feature: str) -> str:
+    """The name of a feature in the signature: characters that TensorFlow does not allow there become `_`.
+
+    Example:
+        >>> input_name("hour of day"), input_name("user"), input_name("2nd")
+        ('hour_of_day', 'user', 'feature_2nd')
+    """
+    name = re.sub(r"[^A-Za-z0-9_]", "_", feature)
+    # "self" cannot be passed by name to a Python function, which a loaded signature is
+    return name if name[0].isalpha() and name != "self" else f"feature_{name}"
+
+
+def input_columns(config: DLRMConfig, spec: FeatureSpec | None, *, raw: bool) -> tuple[InputColumn, ...]:
+    """The features of a model, in its order.
+
+    Args:
+        config: of the model.
+        spec: the schema it was trained on; without one no feature has weights.
+        raw: whether values are those of the raw columns, which may be text, or ids.
+    """
+    columns = {column.name: column for column in spec.categorical} if spec else {}
+    return tuple(
+        InputColumn(
+            feature=feature.name,
+            name=input_name(feature.name),
+            dtype=_raw_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64),
+            example_dtype=_example_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64),
+            hotness=feature.hotness,
+            weights=columns[feature.name].weights if feature.name in columns else "",
+        )
+        for feature in config.features
+    )
+
+
+def _raw_dtype(column: CategoricalColumn) -> tf.DType:
+    return tf.as_dtype(tf.int64 if column.encoding in ("integer", "hex") else tf.string)
+
+
+def _example_dtype(column: CategoricalColumn) -> tf.DType:
+    return tf.as_dtype(tf.int64 if column.encoding == "integer" else tf.string)
+
+
+def dense_spec(config: DLRMConfig, batch_size: int | None = None) -> tf.TensorSpec:
+    """Of the dense numbers."""
+    return tf.TensorSpec([batch_size, config.num_dense], tf.float32, name=DENSE)
+
+
+def columnar_specs(
+    config: DLRMConfig, columns: Sequence[InputColumn], single: frozenset[str] = frozenset()
+) -> dict[str, tf.TensorSpec]:
+    """Inputs of a columnar signature, by name.
+
+    Args:
+        config: of the model.
+        columns: its features.
+        single: features, and perhaps "dense", that have one row whatever the batch: the user's, in `rank`.
+
+    Raises:
+        ValueError: two inputs would have one name.
+    """
+    specs = {DENSE: dense_spec(config, 1 if DENSE in single else None)}
+    for column in columns:
+        for name, spec in column.specs(1 if column.feature in single else None).items():
+            if name in specs:
+                raise ValueError(
+                    f"feature {column.feature!r} gives the signature an input {name!r}, which another one has given "
+                    "already. Rename the feature."
+                )
+            specs[name] = spec
+    return specs
+
+
+def _bags(name: str, values: tf.Tensor, lengths: tf.Tensor, batch_size: tf.Tensor) -> tf.RaggedTensor:
+    lengths_name = name + ROW_LENGTHS
+    checks = [
+        tf.debugging.assert_equal(
+            tf.reduce_sum(lengths),
+            tf.size(values, tf.int64),
+            message=f"input {lengths_name!r} does not add up to the number of ids in {name!r}.",
+        ),
+        tf.debugging.assert_equal(
+            tf.size(lengths, tf.int64),
+            tf.cast(batch_size, tf.int64),
+            message=f"input {lengths_name!r} has not one number for each row of the batch.",
+        ),
+        tf.debugging.assert_non_negative(lengths, message=f"input {lengths_name!r} holds a negative number."),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.RaggedTensor.from_row_lengths(tf.identity(values), tf.identity(lengths), validate=False)

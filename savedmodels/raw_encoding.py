@@ -1,0 +1,204 @@
+"""From raw columns to what the model was trained on, with stock TensorFlow ops: the same transforms and vocabularies.
+
+`tfdlrm.data.transforms` and `tfdlrm.data.encode` are the training side of it; `savedmodels.recording` compares both
+on every export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from savedmodels.inputs import DENSE, Raw
+from savedmodels.refusal import refuse_where
+from savedmodels.serving_rows import StoredArray
+from savedmodels.vocabulary_lookup import VocabularyLookup
+from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.vocabulary import UNSEEN
+from tfdlrm.hashing import hash_to_buckets
+from tfdlrm.schema import CategoricalColumn, DenseColumn
+
+UNSEEN_POLICIES = ("error", "zero")
+_HEX_DIGITS = 16
+_NO_DIGIT = 255
+
+
+class RawEncoder(tf.Module):
+    """Encodes raw batches.
+
+    Args:
+        preprocessing: of the training run.
+        unseen: what becomes of a value that is not in a vocabulary without an out-of-vocabulary row: "error" names it,
+            "zero" lets it add nothing to its bag.
+
+    Raises:
+        ValueError: an unknown policy.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, unseen: str = "error"):
+        super().__init__(name="raw_encoder")
+        if unseen not in UNSEEN_POLICIES:
+            raise ValueError(f"unseen={unseen!r} is unknown. Use one of: {', '.join(UNSEEN_POLICIES)}.")
+        self.preprocessing = preprocessing
+        self.unseen = unseen
+        self.lookups = {
+            table: VocabularyLookup(f"vocabulary_{number}", vocabulary)
+            for number, (table, vocabulary) in enumerate(preprocessing.vocabularies.items())
+        }
+
+    def arrays(self) -> Iterator[StoredArray]:
+        """What the variables hold."""
+        for lookup in self.lookups.values():
+            yield from lookup.arrays()
+
+    def variables_by_name(self) -> dict[str, tf.Variable]:
+        """Name in the module -> variable, of those whose content is written later."""
+        return {name: v for lookup in self.lookups.values() for name, v in lookup.variables_by_name().items()}
+
+    def encode(self, raw: Raw) -> dict[str, Any]:
+        """The model's inputs."""
+        features: dict[str, Any] = {}
+        if DENSE in raw:
+            features[DENSE] = transform_dense_columns(self.preprocessing.spec.dense, raw[DENSE])
+        for column in self.preprocessing.spec.categorical:
+            if column.name in raw:
+                features[column.name] = self._column(column, raw[column.name])
+        return features
+
+    def _column(self, column: CategoricalColumn, value: Any) -> Any:
+        given, weights = value if isinstance(value, tuple) else (value, None)
+        tokens = given.flat_values if isinstance(given, tf.RaggedTensor) else given
+        ids = self._ids(column, tokens)
+        if column.table in self.lookups:
+            unknown = ids < 0
+            if self.unseen == "error":
+                ids = _refuse_unseen(column, tokens, ids, unknown)
+            else:
+                ids = tf.maximum(ids, 0)
+                known = tf.cast(~unknown, tf.float32)
+                if weights is None:
+                    weights = _like(given, known)
+                else:
+                    flat = weights.flat_values if isinstance(weights, tf.RaggedTensor) else weights
+                    weights = _like(given, flat * known)
+        found = _like(given, ids)
+        return found if weights is None else (found, weights)
+
+    def _ids(self, column: CategoricalColumn, tokens: tf.Tensor) -> tf.Tensor:
+        spec, modulo = self.preprocessing.spec, self.preprocessing.id_modulo
+        if column.encoding == "hash":
+            return hash_to_buckets(tokens, spec.vocabulary_sizes[column.table])
+        if column.encoding == "hex" and tokens.dtype == tf.string:
+            tokens = parse_hex(column.name, tokens)
+        if column.encoding in ("integer", "hex") and modulo is not None:
+            tokens = tf.math.floormod(tokens, tf.constant(modulo, tf.int64))
+        if column.table not in self.lookups:
+            return tokens
+        lookup = self.lookups[column.table]
+        ids = lookup.lookup(tokens)
+        if lookup.default != UNSEEN and column.id_policy != "oov":
+            # another column of the table keeps an out-of-vocabulary row; this one did not ask for it
+            ids = tf.where(ids == lookup.default, tf.constant(UNSEEN, tf.int64), ids)
+        return ids
+
+
+def _like(given: Any, flat: tf.Tensor) -> Any:
+    return given.with_flat_values(flat) if isinstance(given, tf.RaggedTensor) else flat
+
+
+def _refuse_unseen(column: CategoricalColumn, tokens: tf.Tensor, ids: tf.Tensor, unknown: tf.Tensor) -> tf.Tensor:
+    def message() -> list[tf.Tensor | str]:
+        text = tokens if tokens.dtype == tf.string else tf.strings.as_string(tokens)
+        first = tf.boolean_mask(text, unknown)[0]
+        fix = "was not seen in training. Train with id_policy: oov for the column, or export with --unseen zero."
+        return [f"feature '{column.name}': the value '", first, f"' {fix}"]
+
+    return refuse_where(unknown, message, ids)
+
+
+def transform_dense_columns(columns: tuple[DenseColumn, ...], raw: tf.Tensor) -> tf.Tensor:
+    """Transformed dense numbers, float32 `[B, num_dense]`; see `tfdlrm.data.transforms.transform_dense`.
+
+    Args:
+        columns: in order.
+        raw: float32 `[B, num_dense]`, NaN where a number is missing.
+    """
+    required = [column.missing is None for column in columns]
+    x = raw
+    is_missing = tf.math.is_nan(raw)
+    fill = np.array([0.0 if column.missing is None else column.missing for column in columns], np.float32)
+    x = tf.where(is_missing, fill, x)
+    wrong = tf.math.is_inf(x)
+    if any(required):
+        wrong = wrong | (is_missing & np.array(required))
+    x = _refuse_numbers(columns, raw, wrong, x)
+    for transform, apply in _TRANSFORMS.items():
+        mask = np.array([column.transform == transform for column in columns])
+        if mask.all():
+            x = apply(columns, x)
+        elif mask.any():
+            x = tf.where(mask, apply(columns, x), x)
+    return x
+
+
+def _refuse_numbers(columns: tuple[DenseColumn, ...], raw: tf.Tensor, wrong: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    def message() -> list[tf.Tensor | str]:
+        where = tf.where(wrong)[0]
+        name = tf.gather([column.name for column in columns], where[1])
+        number, row = tf.strings.as_string(tf.gather_nd(raw, where)), tf.strings.as_string(where[0])
+        fix = "is not a finite number. Give one, or leave it out where the schema has a value for missing ones."
+        return ["dense column '", name, "': ", number, " in row ", row, f" {fix}"]
+
+    return refuse_where(wrong, message, x)
+
+
+def _log1p(columns: tuple[DenseColumn, ...], x: tf.Tensor) -> tf.Tensor:
+    return tf.math.log(tf.maximum(x, 0.0) + 1.0)
+
+
+def _standardize(columns: tuple[DenseColumn, ...], x: tf.Tensor) -> tf.Tensor:
+    mean = np.array([column.mean or 0.0 for column in columns])
+    std = np.array([column.std or 1.0 for column in columns])
+    return tf.cast((tf.cast(x, tf.float64) - mean) / std, tf.float32)
+
+
+def _clip(columns: tuple[DenseColumn, ...], x: tf.Tensor) -> tf.Tensor:
+    low = np.array([-np.inf if c.minimum is None else c.minimum for c in columns], np.float32)
+    high = np.array([np.inf if c.maximum is None else c.maximum for c in columns], np.float32)
+    return tf.minimum(tf.maximum(x, low), high)
+
+
+_TRANSFORMS: dict[str, Callable[[tuple[DenseColumn, ...], tf.Tensor], tf.Tensor]] = {
+    "log1p": _log1p,
+    "standardize": _standardize,
+    "clip": _clip,
+}
+
+
+def parse_hex(column: str, texts: tf.Tensor) -> tf.Tensor:
+    """int64 of hex text, an empty one as 0; other text, and more than 63 bits, are refused by the column's name.
+
+    Args:
+        column: for the message.
+        texts: string, any shape.
+    """
+    flat = tf.strings.strip(tf.reshape(texts, [-1]))
+    length = tf.strings.length(flat)
+    padded = tf.strings.substr(tf.strings.join(["0" * _HEX_DIGITS, flat]), -_HEX_DIGITS, _HEX_DIGITS)
+    codes = tf.cast(tf.io.decode_raw(padded, tf.uint8, fixed_length=_HEX_DIGITS), tf.int32)  # [N, 16]
+    values = np.full(256, _NO_DIGIT, np.int64)
+    for digits in (b"0123456789abcdef", b"0123456789ABCDEF"):
+        values[np.frombuffer(digits, np.uint8)] = np.arange(16)
+    digit = tf.gather(tf.constant(values), codes)
+    wrong = tf.reduce_any(digit == _NO_DIGIT, axis=1) | (length > _HEX_DIGITS) | (digit[:, 0] > 7)
+
+    def message() -> list[tf.Tensor | str]:
+        first = tf.boolean_mask(flat, wrong)[0]
+        return [f"feature '{column}': '", first, "' is not a hex number of at most 63 bits. Correct it."]
+
+    digit = refuse_where(wrong, message, digit)
+    shifts = np.left_shift(np.int64(1), 4 * np.arange(_HEX_DIGITS - 1, -1, -1, dtype=np.int64))
+    return tf.reshape(tf.reduce_sum(digit * shifts, axis=1), tf.shape(texts))

@@ -1,0 +1,157 @@
+"""The signatures of an export: named tensors in, probabilities out (docs/decisions/0007-serving.md has the table)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from savedmodels.inputs import DENSE, EXAMPLES, InputColumn, Raw, columnar_specs, input_columns
+from savedmodels.ranking import Ranker
+from savedmodels.raw_encoding import RawEncoder
+from tfdlrm.models.dlrm import DLRM
+from tfdlrm.schema import FeatureSpec
+
+SERVING_DEFAULT = "serving_default"
+PREDICT = "predict"
+RANK = "rank"
+EMBED = "embed"
+SIGNATURES = (SERVING_DEFAULT, PREDICT, RANK, EMBED)
+Outputs = dict[str, tf.Tensor]
+Tensors = Mapping[str, tf.Tensor]
+
+
+class Signatures:
+    """Traces a model's signatures.
+
+    Args:
+        model: built, and looking up where the export has its rows.
+        spec: the schema; needed where ids have weights.
+        encoder: of raw columns; None where the inputs are those the model was trained on.
+        candidate_inputs: for `rank`: what is the candidates', see `Ranker`.
+
+    Raises:
+        ValueError: two inputs would have one name; candidates that are not of the model.
+    """
+
+    def __init__(
+        self,
+        model: DLRM,
+        spec: FeatureSpec | None = None,
+        encoder: RawEncoder | None = None,
+        candidate_inputs: Sequence[str] = (),
+    ):
+        self.model = model
+        self._spec = spec
+        self._encoder = encoder
+        self.columns = input_columns(model.config, spec, raw=encoder is not None)
+        self.specs = columnar_specs(model.config, self.columns)
+        self._ranker = Ranker(model, candidate_inputs) if candidate_inputs else None
+
+    @property
+    def of_user(self) -> frozenset[str]:
+        """The user's inputs in `rank`; none where there is no such signature."""
+        return self._ranker.of_user if self._ranker is not None else frozenset()
+
+    def trace(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Name -> concrete function.
+
+        Args:
+            names: of `SIGNATURES`; default all that the model can have.
+
+        Raises:
+            ValueError: an unknown name, or `rank` without candidates.
+        """
+        makers = {SERVING_DEFAULT: self._serving_default, PREDICT: self._predict, EMBED: self._embed}
+        if self._ranker is not None:
+            makers[RANK] = self._rank
+        chosen = [name for name in SIGNATURES if name in makers] if names is None else list(names)
+        for name in chosen:
+            if name == RANK and self._ranker is None:
+                raise ValueError("signature 'rank' needs to know what is the candidates'. Give --candidates.")
+            if name not in makers:
+                raise ValueError(f"signature {name!r} is unknown. Use some of: {', '.join(SIGNATURES)}.")
+        return {name: makers[name]() for name in chosen}
+
+    def _serving_default(self) -> Any:
+        parsers = self._dense_parsers()
+        for column in self.columns:
+            parsers.update(column.parser())
+
+        @tf.function(autograph=False)
+        def serve(inputs: Tensors) -> Outputs:
+            parsed = tf.io.parse_example(inputs[EXAMPLES], parsers)
+            raw: Raw = {column.feature: column.parsed(parsed) for column in self.columns}
+            names = list(self._dense_parsers())
+            raw[DENSE] = parsed[DENSE] if names == [DENSE] else tf.stack([parsed[name] for name in names], axis=1)
+            return self._scores(raw)
+
+        return serve.get_concrete_function({EXAMPLES: tf.TensorSpec([None], tf.string, name=EXAMPLES)})
+
+    def _dense_parsers(self) -> dict[str, Any]:
+        """Of the dense numbers: columns of the schema, or where there is none all of them as one list."""
+        if self._encoder is None:
+            return {DENSE: tf.io.FixedLenFeature([self.model.config.num_dense], tf.float32)}
+        nan = float("nan")
+        return {c.name: tf.io.FixedLenFeature([], tf.float32, nan) for c in self._encoder.preprocessing.spec.dense}
+
+    def _predict(self) -> Any:
+        @tf.function(autograph=False)
+        def predict(inputs: Tensors) -> Outputs:
+            return self._scores(self._raw(inputs, self.columns, DENSE in inputs))
+
+        return predict.get_concrete_function(self.specs)
+
+    def _embed(self) -> Any:
+        @tf.function(autograph=False)
+        def embed(inputs: Tensors) -> Outputs:
+            features = self._encoded(self._raw(inputs, self.columns, True))
+            dense = self.model.bottom_mlp(features.pop(DENSE), training=False)
+            vectors = self.model.embeddings.pooled(features)
+            return {"embeddings": tf.cast(vectors, tf.float32), "dense_vector": tf.cast(dense, tf.float32)}
+
+        return embed.get_concrete_function(self.specs)
+
+    def _rank(self) -> Any:
+        ranker = self._ranker
+        assert ranker is not None
+        specs = columnar_specs(self.model.config, self.columns, ranker.of_user)
+        specs["k"] = tf.TensorSpec([], tf.int32, name="k")
+
+        @tf.function(autograph=False)
+        def rank(inputs: Tensors) -> Outputs:
+            user = [column for column in self.columns if column.feature in ranker.of_user]
+            candidates = [column for column in self.columns if column.feature in ranker.of_candidates]
+            logit = ranker.logits(
+                self._encoded(self._raw(inputs, user, DENSE in ranker.of_user)),
+                self._encoded(self._raw(inputs, candidates, DENSE in ranker.of_candidates)),
+            )
+            probability = self._probability(logit)
+            k = tf.clip_by_value(inputs["k"], 0, tf.shape(logit)[0])
+            top, index = tf.math.top_k(probability[:, 0], k)
+            return {"probability": probability, "logit": logit, "top_probability": top, "top_index": index}
+
+        return rank.get_concrete_function(specs)
+
+    def _raw(self, inputs: Tensors, columns: Sequence[InputColumn], with_dense: bool) -> Raw:
+        if with_dense:
+            batch_size = tf.shape(inputs[DENSE])[0]
+        else:
+            first = columns[0]
+            name = first.name if first.hotness is not None else f"{first.name}_row_lengths"
+            batch_size = tf.shape(inputs[name])[0]
+        raw: Raw = {column.feature: column.read(inputs, batch_size) for column in columns}
+        if with_dense:
+            raw[DENSE] = inputs[DENSE]
+        return raw
+
+    def _encoded(self, raw: Raw) -> dict[str, Any]:
+        return self._encoder.encode(raw) if self._encoder is not None else dict(raw)
+
+    def _scores(self, raw: Raw) -> Outputs:
+        logit = tf.cast(self.model(self._encoded(raw), training=False), tf.float32)  # [B, tasks]
+        return {"probability": self._probability(logit), "logit": logit}
+
+    def _probability(self, logit: tf.Tensor) -> tf.Tensor:
+        return self.model.probability(logit)

@@ -1,0 +1,40 @@
+"""Numbered folders of a model's versions, as TensorFlow Serving wants them. Each appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[tuple[Path, int]]:
+    """A folder to write a version into, and its number; it gets its name when everything is written.
+
+    Raises:
+        ValueError, FileExistsError: the number is below 1, or taken.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    number = _number(path, version)
+    partial = path / f".{number}.{os.getpid()}"  # TensorFlow Serving looks at numbers only
+    try:
+        yield partial, number
+        os.rename(partial, path / str(number))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _number(path: Path, version: int | None) -> int:
+    present = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
+    if version is None:
+        return max(present, default=0) + 1
+    if version < 1:
+        raise ValueError(f"version={version} is not possible. Give 1 or more.")
+    if version in present:
+        raise FileExistsError(
+            f"{path / str(version)} is there already. Give another version, or none for the next one."
+        )
+    return version

@@ -1,0 +1,196 @@
+"""Raw values in: every encoding and transform of training, in graph form, gives what training's reader gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from savedmodels.export import ExportOptions, export
+from savedmodels.raw_encoding import parse_hex, transform_dense_columns
+from savedmodels.recorded import read_requests
+from savedmodels.vocabulary_lookup import VocabularyLookup
+from tfdlrm.config import DLRMConfig
+from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.transforms import transform_dense
+from tfdlrm.data.vocabulary import Vocabulary
+from tfdlrm.models.dlrm import DLRM
+from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+
+SPEC = FeatureSpec(
+    labels=("click",),
+    dense=(
+        DenseColumn(name="count", transform="log1p"),
+        DenseColumn(name="age", transform="standardize", mean=40.0, std=3.0, missing=40.0),
+        DenseColumn(name="price", transform="clip", minimum=0.5, maximum=2.0, missing=None),
+        DenseColumn(name="score"),
+    ),
+    categorical=(
+        CategoricalColumn(name="city", encoding="vocabulary", id_policy="oov"),
+        CategoricalColumn(name="home", encoding="vocabulary", table="city"),
+        CategoricalColumn(name="device id", encoding="hex"),
+        CategoricalColumn(name="tags", encoding="vocabulary", id_policy="oov", hotness=None, weights="tag_weights"),
+        CategoricalColumn(name="query", encoding="hash", hotness=2),
+        CategoricalColumn(name="item", id_policy="modulo", hotness=None),
+        CategoricalColumn(name="slot"),
+    ),
+    vocabulary_sizes={"city": 5, "device id": 6, "tags": 4, "query": 13, "item": 7, "slot": 3},
+)
+VOCABULARIES = {
+    "city": Vocabulary(pl.Series(["Rome", "Oslo\n", "", "naïve, \\"]), has_oov=True),
+    "device id": Vocabulary(pl.Series([2**63 - 1, 0, 0x68FD1E64, 17, 3, 99]), has_oov=False),
+    "tags": Vocabulary(pl.Series(["a", "b", "c"]), has_oov=True),
+}
+PREPROCESSING = Preprocessing(spec=SPEC, vocabularies=VOCABULARIES)
+
+
+@pytest.fixture(scope="module")
+def raw_model() -> DLRM:
+    model = DLRM(DLRMConfig.from_schema(SPEC, embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(8, 1)))
+    model.build()
+    return model
+
+
+def load(folder: Path) -> dict:
+    return tf.saved_model.load(str(folder)).signatures
+
+
+def differences(folder: Path) -> dict[str, float]:
+    """Largest difference of any output to what was recorded, by signature."""
+    signatures, found = load(folder), {}
+    for name, requests in read_requests(folder).items():
+        worst = 0.0
+        for inputs, outputs in requests:
+            tensors = {key: tf.constant(value.tolist(), _dtype(value)) for key, value in inputs.items()}
+            answers = signatures[name](**tensors)
+            worst = max([worst, *(float(np.abs(answers[k].numpy() - v).max(initial=0)) for k, v in outputs.items())])
+        found[name] = worst
+    return found
+
+
+def _dtype(value: np.ndarray) -> tf.DType:
+    return tf.as_dtype(tf.string if value.dtype == object else value.dtype)
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_raw_values_give_the_numbers_of_trainings_reader(raw_model, tmp_path, quantize):
+    options = ExportOptions(candidates=("item", "tags"), quantize=quantize)
+    folder = export(raw_model, tmp_path, preprocessing=PREPROCESSING, options=options)
+    found = differences(folder)
+    assert set(found) == {"serving_default", "predict", "rank", "embed"}
+    assert max(found.values()) <= 1e-6, found
+
+
+def request(**changes) -> dict:
+    inputs = {
+        "dense": [[1.0, 40.0, 1.0, 0.0]],
+        "city": ["Rome"],
+        "home": ["Rome"],
+        "device_id": [17],
+        "tags": ["a", "b"],
+        "tags_row_lengths": [2],
+        "tags_weights": [1.0, 0.5],
+        "query": [["x", "y"]],
+        "item": [3],
+        "item_row_lengths": [1],
+        "slot": [2],
+        **changes,
+    }
+    dtypes = {"dense": tf.float32, "tags_weights": tf.float32}
+    text = ("city", "home", "tags", "query")
+    return {k: tf.constant(v, dtypes.get(k, tf.string if k in text else tf.int64)) for k, v in inputs.items()}
+
+
+@pytest.fixture(scope="module")
+def predict(raw_model, tmp_path_factory):
+    folder = export(raw_model, tmp_path_factory.mktemp("raw"), preprocessing=PREPROCESSING)
+    return load(folder)["predict"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"home": ["Bergen"]}, "feature 'home': the value 'Bergen' was not seen in training"),
+        ({"device_id": [5]}, "feature 'device id': the value '5' was not seen in training"),
+        ({"slot": [3]}, "feature 'slot' (table 'slot'): id 3 in row 0"),
+        ({"dense": [[1.0, 40.0, float("nan"), 0.0]]}, "dense column 'price': nan in row 0 is not a finite number"),
+        ({"dense": [[1.0, 40.0, 1.0, float("inf")]]}, "dense column 'score': inf in row 0"),
+        ({"tags_row_lengths": [1]}, "tags_row_lengths"),
+    ],
+)
+def test_bad_values_are_refused_by_name(predict, changes, message):
+    assert predict(**request())["probability"].shape == (1, 1)
+    with pytest.raises(tf.errors.InvalidArgumentError) as refused:
+        predict(**request(**changes))
+    assert message in refused.value.message.replace("\\'", "'")
+
+
+def test_unseen_values_add_nothing_where_the_export_says_so(raw_model, tmp_path):
+    folder = export(raw_model, tmp_path, preprocessing=PREPROCESSING, options=ExportOptions(unseen="zero"))
+    embeddings = load(folder)["embed"](**request(home=["Bergen"], city=["Bergen"]))["embeddings"].numpy()[0]
+    np.testing.assert_array_equal(embeddings[1], 0)  # home: no row
+    np.testing.assert_array_equal(embeddings[0], raw_model.embeddings.tables.rows("city", 0, 1).numpy()[0])  # row 0
+    with pytest.raises(ValueError, match=r"unseen='skip' is unknown. Use one of: error, zero"):
+        export(raw_model, tmp_path, preprocessing=PREPROCESSING, options=ExportOptions(unseen="skip"))
+
+
+def test_missing_columns_of_an_example_take_the_schemas_value(raw_model, tmp_path):
+    signatures = load(export(raw_model, tmp_path, preprocessing=PREPROCESSING))
+
+    def feature(value):
+        kind = {float: "float", int: "int64", bytes: "bytes"}[type(value[0])]
+        lists = {"float": tf.train.FloatList, "int64": tf.train.Int64List, "bytes": tf.train.BytesList}
+        return tf.train.Feature(**{f"{kind}_list": lists[kind](value=value)})
+
+    columns = {"price": [1.0], "device id": [b"11"], "query": [b"x", b"y"], "slot": [2], "home": [b"Rome"]}
+    given = tf.train.Example(features=tf.train.Features(feature={k: feature(v) for k, v in columns.items()}))
+    found = signatures["serving_default"](examples=tf.constant([given.SerializeToString()]))
+    nan = float("nan")
+    same = request(dense=[[nan, nan, 1.0, nan]], city=[""], tags=[], tags_row_lengths=[0], tags_weights=[])
+    same |= {"item": tf.constant([], tf.int64), "item_row_lengths": tf.constant([0], tf.int64)}
+    np.testing.assert_allclose(found["logit"], signatures["predict"](**same)["logit"], rtol=0, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**63 - 1)), st.booleans())
+def test_hex_text_is_its_number(numbers, upper):
+    texts = [f" {n:X} " if upper else f"{n:x}" for n in numbers]
+    found = parse_hex("id", tf.constant([*texts, ""], tf.string))
+    assert found.numpy().tolist() == [*numbers, 0]
+
+
+@pytest.mark.parametrize("text", ["8000000000000000", "12345678901234567", "g", "-1", "0x1", "é", "1 2"])
+def test_other_text_is_no_hex_number(text):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="feature 'id'"):
+        parse_hex("id", tf.constant(["1", text]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.text(max_size=3), unique=True) | st.lists(st.integers(0, 9), unique=True), st.booleans(), st.data())
+def test_a_vocabulary_gives_trainings_ids(values, has_oov, data):
+    is_text = bool(values) and isinstance(values[0], str)
+    vocabulary = Vocabulary(pl.Series(values, dtype=pl.String if is_text else pl.Int64), has_oov=has_oov)
+    lookup = VocabularyLookup("v", vocabulary)
+    for array in lookup.arrays():
+        lookup.variables_by_name()[array.name].assign(array.read(0, array.rows))
+    asked = data.draw(st.lists(st.text(max_size=3) if is_text else st.integers(-3, 12)))
+    wanted = [*values, *asked]
+    tokens = tf.constant([v.encode() for v in wanted] if is_text else wanted, tf.string if is_text else tf.int64)
+    expected = vocabulary.ids(pl.Series(wanted, dtype=vocabulary.values.dtype))
+    assert lookup.lookup(tokens).numpy().tolist() == expected.tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False), min_size=4, max_size=4))
+def test_dense_numbers_are_transformed_as_in_training(numbers):
+    raw = np.array([numbers], np.float32)
+    found = transform_dense_columns(SPEC.dense, tf.constant(raw)).numpy()[0]
+    for place, column in enumerate(SPEC.dense):
+        expected = transform_dense(column, raw[:, place].astype(np.float64))
+        # ln differs in its last bit between NumPy and TensorFlow
+        np.testing.assert_allclose(found[place], expected[0], rtol=3e-7)
