@@ -17,7 +17,7 @@ EXIT_INTERRUPTED = 130
 
 def add_export(commands: Any) -> None:
     """Adds `export`."""
-    from savedmodels.quantization import QUANTIZATIONS
+    from savedmodels.names import QUANTIZATIONS, SIGNATURES, UNSEEN_POLICIES
     from tfdlrm.cli.evaluate import add_model
 
     parser = commands.add_parser(
@@ -30,9 +30,7 @@ def add_export(commands: Any) -> None:
     parser.add_argument("output", metavar="OUT", help="folder of all versions")
     parser.add_argument("--name", default="model", help="of the model, as clients will call it; default: model")
     parser.add_argument("--quantize", choices=QUANTIZATIONS, default="none", help="how rows are stored; default: none")
-    parser.add_argument(
-        "--signatures", type=_names, metavar="A,B", help="default: all of serving_default, predict, rank, embed"
-    )
+    parser.add_argument("--signatures", type=_names, metavar="A,B", help=f"default: all of {', '.join(SIGNATURES)}")
     parser.add_argument(
         "--candidates",
         type=_names,
@@ -42,7 +40,7 @@ def add_export(commands: Any) -> None:
     )
     parser.add_argument(
         "--unseen",
-        choices=("error", "zero"),
+        choices=UNSEEN_POLICIES,
         default="error",
         help="a value that no vocabulary has, where the schema has no row for it: an error (default), or no vector",
     )
@@ -82,6 +80,15 @@ def add_delta(commands: Any) -> None:
     parser.add_argument("delta", metavar="DELTA", help="from export-delta")
     parser.add_argument("output", metavar="OUT", help="folder of all versions")
     parser.set_defaults(run=_apply_delta)
+
+
+def add_verify(commands: Any) -> None:
+    """Adds `verify`."""
+    from savedmodels.verify import add_arguments, run
+
+    parser = commands.add_parser("verify", help="check an export: files, ops, signatures, answers")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
 
 
 def _names(text: str) -> tuple[str, ...]:

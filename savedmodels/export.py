@@ -45,8 +45,8 @@ class ExportOptions:
     """What an export holds.
 
     Args:
-        quantize: how rows are stored, one of `savedmodels.quantization.QUANTIZATIONS`; "none" as they are.
-        signatures: names, see `savedmodels.signatures.SIGNATURES`; None for all that the model can have.
+        quantize: how rows are stored, one of `savedmodels.names.QUANTIZATIONS`; "none" as they are.
+        signatures: names, see `savedmodels.names.SIGNATURES`; None for all that the model can have.
         candidates: inputs that are the candidates' in `rank`; all others are the user's. None: no `rank`.
         unseen: what becomes of a value that is not in a vocabulary without an out-of-vocabulary row, "error" or "zero".
         kept: stored table -> bool `[V]`, the rows to keep; rows left out read as zeros.

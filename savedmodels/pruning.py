@@ -5,12 +5,12 @@ The reference's inference code prunes in the same way: a map from ids to rows, a
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.data.dataset import Dataset
+from tfdlrm.embeddings.ids import Bags, apply_policy
 from tfdlrm.models.dlrm import DLRM
 
 _BATCH_SIZE = 65536
@@ -35,23 +35,27 @@ def frequent_rows(model: DLRM, dataset: Dataset, at_least: int) -> dict[str, np.
     """
     if at_least < 1:
         raise ValueError(f"at_least={at_least} prunes nothing. Give 1 or more.")
-    features: dict[str, Any] = {f.name: f for f in model.embeddings.features if f.table.quotient_remainder is None}
-    counts = {f.table.name: np.zeros(f.table.vocabulary_size, np.int64) for f in features.values()}
+    features: dict[str, FeatureConfig] = {}
+    counts: dict[str, np.ndarray] = {}
+    for feature in model.embeddings.features:
+        table = feature.table
+        if isinstance(table, TableConfig) and table.quotient_remainder is None:
+            features[feature.name] = feature
+            counts.setdefault(table.name, np.zeros(table.vocabulary_size, np.int64))
     for inputs, _ in dataset.batches(_BATCH_SIZE):
         for name, feature in features.items():
             value = inputs[name]
             ids = value[0] if isinstance(value, tuple) else value
             flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else tf.reshape(ids, [-1])
             rows = _rows(flat, feature).numpy()
-            count = counts[feature.table.name]
+            count = counts[feature.table_name]
             count += np.bincount(rows, minlength=len(count))
     return {table: count >= at_least for table, count in counts.items()}
 
 
-def _rows(ids: tf.Tensor, feature: Any) -> tf.Tensor:
+def _rows(ids: tf.Tensor, feature: FeatureConfig) -> tf.Tensor:
     """Rows of the table, by the feature's policy for ids."""
-    from tfdlrm.embeddings.ids import Bags, apply_policy
-
-    size = feature.table.vocabulary_size
-    bags, _ = apply_policy(Bags(ids, None, None, 1), feature.id_policy, size, feature.name, feature.table.name)
-    return bags.ids
+    table = feature.table
+    assert isinstance(table, TableConfig)
+    bags = Bags(ids, None, None, 1)
+    return apply_policy(bags, feature.id_policy, table.vocabulary_size, feature.name, table.name)[0].ids

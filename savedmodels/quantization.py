@@ -14,13 +14,11 @@ they are float16, rounded before the codes are chosen: D + 4 bytes.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
 
 import numpy as np
 import tensorflow as tf
 
-Quantization = Literal["none", "bf16", "int8", "int4"]
-QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+from savedmodels.names import QUANTIZATIONS
 
 # below this width a pair of float32 takes more than a fifth of an int8 row
 NARROW_WIDTH = 32

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from savedmodels.inputs import DENSE, Raw
+from savedmodels.names import UNSEEN_POLICIES
 from savedmodels.refusal import refuse_where
 from savedmodels.serving_rows import StoredArray
 from savedmodels.vocabulary_lookup import VocabularyLookup
@@ -21,7 +22,6 @@ from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.hashing import hash_to_buckets
 from tfdlrm.schema import CategoricalColumn, DenseColumn
 
-UNSEEN_POLICIES = ("error", "zero")
 _HEX_DIGITS = 16
 _NO_DIGIT = 255
 

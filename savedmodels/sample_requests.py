@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from savedmodels.inputs import DENSE, EXAMPLES, ROW_LENGTHS, WEIGHTS, InputColumn
-from savedmodels.signatures import EMBED, PREDICT, RANK, SERVING_DEFAULT
+from savedmodels.names import EMBED, PREDICT, RANK, SERVING_DEFAULT
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import CategoricalColumn, FeatureSpec

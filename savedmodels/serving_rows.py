@@ -206,7 +206,7 @@ class ServingPlacement(LocalPlacement):
 
     Args:
         plan: from `plan_serving`.
-        quantization: one of `savedmodels.quantization.QUANTIZATIONS`.
+        quantization: one of `savedmodels.names.QUANTIZATIONS`.
         kept: stored table -> bool `[V]`, the rows that pruning leaves; tables that are not named keep all.
         part_bytes: upper limit of a variable.
     """

@@ -8,16 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from savedmodels.inputs import DENSE, EXAMPLES, InputColumn, Raw, columnar_specs, input_columns
+from savedmodels.names import EMBED, PREDICT, RANK, SERVING_DEFAULT, SIGNATURES
 from savedmodels.ranking import Ranker
 from savedmodels.raw_encoding import RawEncoder
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
 
-SERVING_DEFAULT = "serving_default"
-PREDICT = "predict"
-RANK = "rank"
-EMBED = "embed"
-SIGNATURES = (SERVING_DEFAULT, PREDICT, RANK, EMBED)
 Outputs = dict[str, tf.Tensor]
 Tensors = Mapping[str, tf.Tensor]
 

@@ -1,0 +1,1 @@
+"""The checks behind `savedmodels.verify`, a module each."""
