@@ -58,8 +58,8 @@ def add_export(commands: Any) -> None:
     parser.set_defaults(run=_export)
 
 
-def add_delta(commands: Any) -> None:
-    """Adds `export-delta` and `apply-delta`."""
+def add_export_delta(commands: Any) -> None:
+    """Adds `export-delta`."""
     parser = commands.add_parser(
         "export-delta",
         help="what changed between two exports",
@@ -70,6 +70,10 @@ def add_delta(commands: Any) -> None:
     parser.add_argument("new", metavar="NEW", help="a later version's folder")
     parser.add_argument("delta", metavar="DELTA", help="the folder to write")
     parser.set_defaults(run=_export_delta)
+
+
+def add_apply_delta(commands: Any) -> None:
+    """Adds `apply-delta`."""
     parser = commands.add_parser(
         "apply-delta",
         help="make a version of an earlier one and a delta",
@@ -88,7 +92,7 @@ def add_verify(commands: Any) -> None:
 
     parser = commands.add_parser("verify", help="check an export: files, ops, signatures, answers")
     add_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs_tensorflow=False)  # the process that it starts does
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,125 @@
+"""Classify and Regress: tf.train.Examples in, labels and scores or values out, for signatures of TensorFlow's form.
+
+As in TensorFlow Serving, that form is one input `inputs`, string [B], and the outputs `classes` (string [B, C]) and/or
+`scores` (float32 [B, C]), or one output `outputs` (float32 [B] or [B, 1]). Other signatures are for Predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from savedmodels.server.errors import ServingError
+from savedmodels.wire.protos import classification_pb2, regression_pb2
+from savedmodels.wire.signatures import SignatureSpec
+
+INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
+
+
+def check_classify(signature: SignatureSpec) -> None:
+    """Refuses signatures that are not for Classify.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT.
+    """
+    _check_form(
+        signature, "Classify", f"{CLASSES!r} (string [B, C]) and/or {SCORES!r} (float32 [B, C])", {CLASSES, SCORES}
+    )
+
+
+def check_regress(signature: SignatureSpec) -> None:
+    """Refuses signatures that are not for Regress.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT.
+    """
+    _check_form(signature, "Regress", f"{OUTPUTS!r} (float32 [B] or [B, 1])", {OUTPUTS})
+
+
+def _check_form(signature: SignatureSpec, method: str, wanted: str, names: set[str]) -> None:
+    outputs = set(signature.outputs)
+    if not (signature.takes_examples and set(signature.inputs) == {INPUTS} and outputs and outputs <= names):
+        raise ServingError(
+            "INVALID_ARGUMENT",
+            f"signature {signature.name!r} is not for {method}, which needs the one input {INPUTS!r} (string [B]) "
+            f"and the outputs {wanted}. It takes {', '.join(signature.inputs)} and gives "
+            f"{', '.join(signature.outputs)}: use Predict.",
+        )
+
+
+def serialized_examples(request_input: Any) -> np.ndarray:
+    """The Examples of an `Input`, each with the context's features added, serialized; string [B].
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: there are none.
+    """
+    kind = request_input.WhichOneof("kind")
+    if kind == "example_list_with_context":
+        held = request_input.example_list_with_context
+        context = held.context.features.feature
+        serialized = []
+        for example in held.examples:
+            merged = type(example)()
+            for name, feature in context.items():
+                merged.features.feature[name].CopyFrom(feature)
+            for name, feature in example.features.feature.items():  # its own win
+                merged.features.feature[name].CopyFrom(feature)
+            serialized.append(merged.SerializeToString())
+    else:
+        serialized = [example.SerializeToString() for example in request_input.example_list.examples]
+    if not serialized:
+        raise ServingError("INVALID_ARGUMENT", "The request's input has no examples.")
+    array = np.empty(len(serialized), object)
+    array[:] = serialized
+    return array
+
+
+def input_maker(request_input: Any) -> Callable[[SignatureSpec], Mapping[str, np.ndarray]]:
+    """For `Inference.predict`."""
+    return lambda signature: {INPUTS: serialized_examples(request_input)}
+
+
+def classification_result(outputs: Mapping[str, np.ndarray]) -> Any:
+    """A `ClassificationResult`.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: an output has not the shape [B, C].
+    """
+    for name, array in outputs.items():
+        if array.ndim != 2:
+            raise ServingError("INVALID_ARGUMENT", f"output {name!r}: shape {list(array.shape)} is not [B, C].")
+    labels, scores = outputs.get(CLASSES), outputs.get(SCORES)
+    if labels is not None and scores is not None and labels.shape != scores.shape:
+        raise ServingError(
+            "INVALID_ARGUMENT", f"{CLASSES!r} {list(labels.shape)} and {SCORES!r} {list(scores.shape)} differ in shape."
+        )
+    shape = (labels if labels is not None else outputs[SCORES]).shape
+    result = classification_pb2.ClassificationResult()
+    for row in range(shape[0]):
+        classifications = result.classifications.add()
+        for column in range(shape[1]):
+            one = classifications.classes.add()
+            if labels is not None:
+                one.label = labels[row, column].decode("utf-8", "replace")
+            if scores is not None:
+                one.score = float(scores[row, column])
+    return result
+
+
+def regression_result(outputs: Mapping[str, np.ndarray]) -> Any:
+    """A `RegressionResult`.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: the output is not float32 [B] or [B, 1].
+    """
+    array = outputs[OUTPUTS]
+    if array.dtype != np.float32 or not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
+        raise ServingError(
+            "INVALID_ARGUMENT", f"output {OUTPUTS!r}: {array.dtype} {list(array.shape)} is not float32 [B] or [B, 1]."
+        )
+    result = regression_pb2.RegressionResult()
+    for value in array.ravel().tolist():
+        result.regressions.add().value = value
+    return result

@@ -1,0 +1,213 @@
+"""TensorFlow Serving's PredictionService and ModelService over gRPC."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from savedmodels.server import examples
+from savedmodels.server.config import from_proto as configs_from_proto
+from savedmodels.server.errors import ServingError, from_exception
+from savedmodels.server.inference import Inference, Target
+from savedmodels.server.metrics import Metrics, Request
+from savedmodels.server.model_info import SIGNATURE_DEF, model_metadata, model_status
+from savedmodels.server.options import ServerOptions
+from savedmodels.wire.batches import check_names
+from savedmodels.wire.protos import (
+    MODEL_SERVICE,
+    PREDICTION_SERVICE,
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+from savedmodels.wire.signatures import SignatureSpec
+from savedmodels.wire.tensors import from_proto, to_proto
+
+logger = logging.getLogger("tfdlrm.serve")
+
+MAX_DETAIL_CHARACTERS = 2000  # gRPC sends details as a header, of 8 KiB at most
+
+Answer = Callable[[Any, "float | None", Request], Message]
+
+
+class GrpcService:
+    """Answers requests that gRPC has read.
+
+    Args:
+        inference: runs models.
+        options: limits.
+        metrics: told of every request.
+    """
+
+    def __init__(self, inference: Inference, options: ServerOptions, metrics: Metrics) -> None:
+        self._inference = inference
+        self._options = options
+        self._metrics = metrics
+
+    def start(self) -> tuple[Any, int]:
+        """Binds the port and starts to answer.
+
+        Returns:
+            The `grpc.Server`, and its port.
+
+        Raises:
+            OSError: the port is in use, or the host is none of this machine.
+        """
+        server = grpc.server(
+            ThreadPoolExecutor(self._options.max_in_flight, thread_name_prefix="grpc"),
+            options=[
+                ("grpc.max_receive_message_length", self._options.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # else two servers could share a port, unnoticed
+            ],
+        )
+        server.add_generic_rpc_handlers(self._handlers())
+        host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
+        try:
+            port = server.add_insecure_port(f"{host}:{self._options.grpc_port}")
+        except RuntimeError as error:
+            raise OSError(
+                f"gRPC port {self._options.grpc_port} of {self._options.host} cannot be bound. "
+                "Something else may use it: give another one with --grpc-port, or 0 for any that is free."
+            ) from error
+        server.start()
+        return server, port
+
+    def _handlers(self) -> tuple[Any, ...]:
+        prediction = {
+            "Predict": (predict_pb2.PredictRequest, self._predict),
+            "Classify": (classification_pb2.ClassificationRequest, self._classify),
+            "Regress": (regression_pb2.RegressionRequest, self._regress),
+            "MultiInference": (inference_pb2.MultiInferenceRequest, self._multi_inference),
+            "GetModelMetadata": (get_model_metadata_pb2.GetModelMetadataRequest, self._metadata),
+        }
+        model = {
+            "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, self._status),
+            "HandleReloadConfigRequest": (model_management_pb2.ReloadConfigRequest, self._reload),
+        }
+        return tuple(
+            grpc.method_handlers_generic_handler(
+                service, {name: self._handler(name, kind, answer) for name, (kind, answer) in methods.items()}
+            )
+            for service, methods in ((PREDICTION_SERVICE, prediction), (MODEL_SERVICE, model))
+        )
+
+    def _handler(self, method: str, kind: type[Message], answer: Answer) -> Any:
+        """Bytes in, bytes out: gRPC would answer what it cannot parse with INTERNAL."""
+
+        def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                with self._metrics.request("grpc", method) as seen:
+                    remaining = context.time_remaining()
+                    deadline = None if remaining is None else time.monotonic() + remaining
+                    try:
+                        request = kind.FromString(data)
+                    except DecodeError:
+                        raise ServingError(
+                            "INVALID_ARGUMENT", f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}."
+                        ) from None
+                    return answer(request, deadline, seen).SerializeToString()
+            except Exception as error:
+                served = from_exception(error)
+                if served is not error and served.code == "INTERNAL":
+                    logger.error("%s failed", method, exc_info=error)
+            context.abort(grpc.StatusCode[served.code], served.message[:MAX_DETAIL_CHARACTERS])
+            raise AssertionError("abort raises")
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _predict(self, request: Any, deadline: float | None, seen: Request) -> Message:
+        answer = self._inference.predict(
+            target_of(request.model_spec),
+            lambda signature: self._arrays(signature, request),
+            seen=seen,
+            deadline=deadline,
+            output_filter=list(request.output_filter),
+        )
+        response = predict_pb2.PredictResponse()
+        _fill(response.model_spec, answer)
+        for name, array in answer.outputs.items():
+            response.outputs[name].CopyFrom(to_proto(array))
+        return response
+
+    def _arrays(self, signature: SignatureSpec, request: Any) -> dict[str, np.ndarray]:
+        check_names(signature, list(request.inputs))
+        limit = self._options.max_message_bytes
+        return {name: from_proto(name, proto, limit) for name, proto in request.inputs.items()}
+
+    def _classify(self, request: Any, deadline: float | None, seen: Request) -> Message:
+        answer = self._inference.predict(
+            target_of(request.model_spec),
+            examples.input_maker(request.input),
+            seen=seen,
+            deadline=deadline,
+            check_signature=examples.check_classify,
+        )
+        response = classification_pb2.ClassificationResponse(result=examples.classification_result(answer.outputs))
+        _fill(response.model_spec, answer)
+        return response
+
+    def _regress(self, request: Any, deadline: float | None, seen: Request) -> Message:
+        answer = self._inference.predict(
+            target_of(request.model_spec),
+            examples.input_maker(request.input),
+            seen=seen,
+            deadline=deadline,
+            check_signature=examples.check_regress,
+        )
+        response = regression_pb2.RegressionResponse(result=examples.regression_result(answer.outputs))
+        _fill(response.model_spec, answer)
+        return response
+
+    def _multi_inference(self, request: Any, deadline: float | None, seen: Request) -> Message:
+        raise ServingError("UNIMPLEMENTED", "MultiInference is not in this server. Use Classify and Regress.")
+
+    def _metadata(self, request: Any, deadline: float | None, seen: Request) -> Message:
+        fields = list(request.metadata_field)
+        if not fields or any(field != SIGNATURE_DEF for field in fields):
+            raise ServingError(
+                "INVALID_ARGUMENT", f"metadata_field is {[f[:100] for f in fields]}; [{SIGNATURE_DEF!r}] is expected."
+            )
+        return model_metadata(self._inference.store, target_of(request.model_spec))
+
+    def _status(self, request: Any, deadline: float | None, seen: Request) -> Message:
+        return model_status(self._inference.store, target_of(request.model_spec))
+
+    def _reload(self, request: Any, deadline: float | None, seen: Request) -> Message:
+        left = self._options.request_seconds if deadline is None else deadline - time.monotonic()
+        self._inference.store.reload(configs_from_proto(request.config), left)
+        return model_management_pb2.ReloadConfigResponse()
+
+
+def target_of(model_spec: Any) -> Target:
+    """Whom a `ModelSpec` names.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: it has no name.
+    """
+    if not model_spec.name:
+        raise ServingError("INVALID_ARGUMENT", "model_spec.name is empty. Name the model.")
+    choice = model_spec.WhichOneof("version_choice")
+    return Target(
+        model=model_spec.name,
+        version=model_spec.version.value if choice == "version" else None,
+        label=model_spec.version_label if choice == "version_label" else "",
+        signature=model_spec.signature_name,
+    )
+
+
+def _fill(model_spec: Any, answer: Any) -> None:
+    model_spec.name = answer.model
+    model_spec.version.value = answer.version
+    model_spec.signature_name = answer.signature.name

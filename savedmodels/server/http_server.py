@@ -1,0 +1,244 @@
+"""HTTP/1.1 for the REST interface: connections that are kept, sizes that are checked, an end that waits."""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import logging
+import re
+import socket
+import socketserver
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from savedmodels.server.options import ServerOptions
+from savedmodels.server.rest_service import HttpAnswer, RestService, json_answer
+
+logger = logging.getLogger("tfdlrm.serve")
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
+MAX_CONNECTIONS = 1024  # a thread each
+TURN_SECONDS = 0.01
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "tfdlrm-serve"
+    sys_version = ""
+    wbufsize = -1  # headers and body leave together
+    disable_nagle_algorithm = True
+    server: HttpServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.idle_seconds)
+
+    def handle_one_request(self) -> None:
+        """One request; a connection that breaks off is nobody's error."""
+        try:
+            super().handle_one_request()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    def parse_request(self) -> bool:
+        """A request's line and headers; HTTP/0.9, whose answers have no status, is refused."""
+        if not super().parse_request():
+            return False
+        if self.request_version == "HTTP/0.9":
+            self.send_error(http.HTTPStatus.BAD_REQUEST, "HTTP/1.1 is expected.")
+            return False
+        return True
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self._answer("POST")
+
+    def _answer(self, method: str) -> None:
+        with self.server.working():
+            body = self._read_body(method)
+            if body is not None:
+                self._send(self.server.service.answer(method, self.path, body))
+            self.wfile.flush()
+
+    def _read_body(self, method: str) -> bytes | None:
+        """The body; None where there was an answer already, after which the connection is closed."""
+        refusal = self._refusal(method)
+        if refusal is not None:
+            status, message = refusal
+            self.close_connection = True  # what follows on the connection is the body that was not read
+            self._send(json_answer(status, {"error": message}))
+            return None
+        length = int(self.headers.get("Content-Length", 0))
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.send_response_only(http.HTTPStatus.CONTINUE)
+            self.end_headers()
+            self.wfile.flush()
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client has gone
+            self.close_connection = True
+            return None
+        return body
+
+    def _refusal(self, method: str) -> tuple[int, str] | None:
+        """Why a body is not read."""
+        lengths = set(self.headers.get_all("Content-Length", []))
+        limit = self.server.max_message_bytes
+        if "Transfer-Encoding" in self.headers:
+            return http.HTTPStatus.LENGTH_REQUIRED, "Send Content-Length; chunks are not read here."
+        if not lengths and method == "POST":
+            return http.HTTPStatus.LENGTH_REQUIRED, "Send Content-Length."
+        if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
+            return http.HTTPStatus.BAD_REQUEST, f"Content-Length: {sorted(lengths)} is no one length."
+        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
+            return http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without Content-Encoding."
+        length = int(lengths.pop()) if lengths else 0
+        if length > limit:
+            return http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has {length} bytes; {limit} are allowed."
+        return None
+
+    def handle_expect_100(self) -> bool:
+        """Lets `_read_body` say it, once the size is known."""
+        return True
+
+    def _send(self, answer: HttpAnswer) -> None:
+        if self.server.is_draining:
+            self.close_connection = True
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Errors of the HTTP layer itself, as JSON like all others."""
+        headers = {}
+        if code == http.HTTPStatus.NOT_IMPLEMENTED:  # a method that there is not
+            code, message = http.HTTPStatus.METHOD_NOT_ALLOWED, "GET and POST are allowed."
+            headers = {"Allow": "GET, POST"}
+        elif code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:  # a version of HTTP that there is not
+            code = http.HTTPStatus.BAD_REQUEST
+        self.close_connection = True
+        self.request_version = self.protocol_version  # of a line that could not be read it is 0.9, which has no headers
+        if not hasattr(self, "command"):
+            self.command = ""
+        self._send(json_answer(code, {"error": message or http.HTTPStatus(code).phrase}, **headers))
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug(format, *args)
+
+
+class HttpServer(ThreadingHTTPServer):
+    """Binds the REST port when it is made; `start` begins to answer.
+
+    Args:
+        service: answers requests.
+        options: addresses and limits.
+
+    Raises:
+        OSError: the port is in use, or the host is none of this machine.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, service: RestService, options: ServerOptions) -> None:
+        self.service = service
+        self.max_message_bytes = options.max_message_bytes
+        self.idle_seconds = options.idle_seconds
+        self.is_draining = False
+        self._lock = threading.Lock()
+        self._num_working = 0
+        self._connections: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="rest", daemon=True)
+        if ":" in options.host:
+            self.address_family = socket.AF_INET6
+        try:
+            super().__init__((options.host, options.rest_port), _Handler)
+        except OSError as error:
+            raise OSError(
+                f"REST port {options.rest_port} of {options.host} cannot be bound: {error.strerror}. Give another one "
+                "with --rest-port, or 0 for any that is free."
+            ) from error
+
+    def server_bind(self) -> None:
+        """Without the look-up of the host's name that Python's own does."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def working(self) -> Any:
+        """Counts a request for the time of a block."""
+        return _Counted(self)
+
+    def count(self, step: int) -> None:
+        """Adds to the requests that run."""
+        with self._lock:
+            self._num_working += step
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for each connection, up to `MAX_CONNECTIONS`."""
+        with self._lock:
+            is_full = len(self._connections) >= MAX_CONNECTIONS
+            if not is_full:
+                self._connections.add(request)
+        if is_full:
+            logger.warning("%d connections are open; another one was closed", MAX_CONNECTIONS)
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """The end of a connection."""
+        with self._lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection's own end is no error of the server."""
+        logger.debug("a connection ended", exc_info=True)
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Takes no new connections, lets requests end, then closes what is open.
+
+        Returns:
+            Whether all requests have ended.
+        """
+        self.is_draining = True
+        if self._thread.is_alive():
+            self.shutdown()
+        self.server_close()
+        deadline = time.monotonic() + timeout_seconds
+        while self._num_working and time.monotonic() < deadline:
+            time.sleep(TURN_SECONDS)
+        is_idle = self._num_working == 0
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
+        return is_idle
+
+
+class _Counted:
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        self._server.count(1)
+
+    def __exit__(self, *error: object) -> None:
+        self._server.count(-1)

@@ -1,0 +1,207 @@
+"""From a request's inputs to a model's outputs, whichever interface it came by."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from savedmodels.server.batching import Batcher
+from savedmodels.server.errors import ServingError, from_exception
+from savedmodels.server.loading import LoadedModel
+from savedmodels.server.metrics import Metrics, Request
+from savedmodels.server.options import ServerOptions
+from savedmodels.server.store import ModelStore
+from savedmodels.server.versions import Lease
+from savedmodels.wire.batches import check_arrays, check_names
+from savedmodels.wire.signatures import SignatureSpec
+
+logger = logging.getLogger("tfdlrm.serve")
+
+MICROSECOND = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Which signature of which version of which model is asked.
+
+    Args:
+        model: its name.
+        version: None for the newest available, or the one that `label` names.
+        label: empty for none.
+        signature: empty for the default one.
+    """
+
+    model: str
+    version: int | None = None
+    label: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Outputs by name, and who gave them."""
+
+    model: str
+    version: int
+    signature: SignatureSpec
+    outputs: Mapping[str, np.ndarray]
+
+
+class Inference:
+    """Checks and runs requests.
+
+    Args:
+        store: the models.
+        options: limits, batching.
+        metrics: told of every call.
+    """
+
+    def __init__(self, store: ModelStore, options: ServerOptions, metrics: Metrics) -> None:
+        self.store = store
+        self._options = options
+        self._metrics = metrics
+        self._executor = ThreadPoolExecutor(options.num_threads, thread_name_prefix="model")
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._num_running = 0
+
+    def predict(
+        self,
+        target: Target,
+        make_inputs: Callable[[SignatureSpec], Mapping[str, np.ndarray]],
+        *,
+        seen: Request,
+        deadline: float | None = None,
+        output_filter: Sequence[str] = (),
+        check_signature: Callable[[SignatureSpec], Any] | None = None,
+    ) -> Answer:
+        """Runs a signature.
+
+        Args:
+            target: what is asked.
+            make_inputs: from the signature to arrays of its dtypes.
+            seen: filled in for metrics.
+            deadline: of `time.monotonic()`.
+            output_filter: names of outputs to give; all where empty.
+            check_signature: raises where the signature is not of the kind asked for.
+
+        Raises:
+            ServingError: with the code of what went wrong.
+        """
+        limit = time.monotonic() + self._options.request_seconds
+        deadline = limit if deadline is None else min(deadline, limit)
+        model = self.store.model(target.model)
+        seen.model = target.model
+        lease = model.lease(target.version, target.label)
+        is_running = False
+        try:
+            signature = lease.model.signature(target.signature)
+            seen.signature = signature.name
+            if check_signature is not None:
+                check_signature(signature)
+            _check_filter(signature, output_filter)
+            arrays = dict(make_inputs(signature))
+            check_names(signature, list(arrays))
+            num_rows = check_arrays(signature, arrays, self._options.max_rows)
+            future = self._start(lease, target.model, signature, arrays, num_rows)
+            is_running = True
+        finally:
+            if not is_running:
+                lease.release()
+        outputs = self._wait(future, deadline)
+        if output_filter:
+            outputs = {name: outputs[name] for name in output_filter}
+        return Answer(model=target.model, version=lease.number, signature=signature, outputs=outputs)
+
+    def _start(
+        self, lease: Lease, model: str, signature: SignatureSpec, arrays: Mapping[str, np.ndarray], num_rows: int
+    ) -> Future[dict[str, np.ndarray]]:
+        """Hands a request over; the version stays in memory until it has ended, whoever still waits for it."""
+        with self._lock:
+            if self._num_running >= self._options.max_in_flight:
+                raise ServingError(
+                    "UNAVAILABLE", f"{self._num_running} requests are being answered, as many as allowed. Try again."
+                )
+            self._num_running += 1
+        try:
+            if self._options.max_batch_rows is not None and signature.is_batch_first and num_rows:
+                batcher = lease.model.batcher(signature.name, lambda: self._batcher(lease.model, model, signature))
+                future = batcher.submit(arrays, num_rows)
+            else:
+                self._metrics.batch(model, signature.name, 1, num_rows)
+                future = self._executor.submit(lease.model.run, signature.name, arrays)
+        except BaseException:
+            self._end()
+            raise
+
+        def end(_: Future[dict[str, np.ndarray]]) -> None:
+            self._end()
+            lease.release()
+
+        future.add_done_callback(end)
+        return future
+
+    def _end(self) -> None:
+        with self._lock:
+            self._num_running -= 1
+            self._idle.notify_all()
+
+    def _batcher(self, loaded: LoadedModel, model: str, signature: SignatureSpec) -> Batcher:
+        assert self._options.max_batch_rows is not None
+        return Batcher(
+            lambda inputs: loaded.run(signature.name, inputs),
+            self._executor,
+            max_rows=self._options.max_batch_rows,
+            max_wait_seconds=self._options.max_batch_wait_microseconds * MICROSECOND,
+            observe=lambda requests, rows: self._metrics.batch(model, signature.name, requests, rows),
+        )
+
+    def _wait(self, future: Future[dict[str, np.ndarray]], deadline: float) -> dict[str, np.ndarray]:
+        try:
+            return future.result(max(0.0, deadline - time.monotonic()))
+        except FutureTimeoutError as error:
+            if future.done() and not future.cancelled():  # the model's own
+                raise _answered(error) from error
+            # one that waits is not begun; one that runs goes on to its end, and nobody hears of it
+            future.cancel()
+            raise ServingError("DEADLINE_EXCEEDED", "The model did not answer within the request's time.") from None
+        except Exception as error:
+            raise _answered(error) from error
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Waits for requests that run.
+
+        Returns:
+            Whether all have ended.
+        """
+        with self._idle:
+            is_idle = self._idle.wait_for(lambda: self._num_running == 0, timeout_seconds)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        return is_idle
+
+
+def _check_filter(signature: SignatureSpec, output_filter: Sequence[str]) -> None:
+    for position, name in enumerate(output_filter):
+        if name not in signature.outputs:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"output {name[:100]!r} is unknown to signature {signature.name!r}. "
+                f"It gives: {', '.join(signature.outputs)}.",
+            )
+        if name in output_filter[:position]:
+            raise ServingError("INVALID_ARGUMENT", f"output {name!r} is asked for twice.")
+
+
+def _answered(error: BaseException) -> ServingError:
+    answer = from_exception(error)
+    if answer.code == "INTERNAL":
+        logger.error("a model failed on a request", exc_info=error)
+    return answer

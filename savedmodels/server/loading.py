@@ -1,0 +1,131 @@
+"""A version in memory: TensorFlow's functions behind its signatures, called with checked arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from savedmodels.server.batching import Batcher
+from savedmodels.server.errors import ServingError
+from savedmodels.wire.signatures import DEFAULT_SIGNATURE, INIT_SIGNATURE, SignatureSpec, from_proto
+
+logger = logging.getLogger("tfdlrm.serve")
+
+SERVE_TAG = "serve"
+
+
+class LoadedModel:
+    """A SavedModel in memory.
+
+    Args:
+        folder: of the version.
+
+    Attributes:
+        signatures: specs by name.
+        definitions: `SignatureDef` protos by name, for metadata.
+        num_bytes: of its variables.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import tensorflow as tf
+
+        self.definitions = _signature_definitions(folder)
+        root = tf.saved_model.load(str(folder), tags=[SERVE_TAG])
+        self._functions: dict[str, Any] = dict(root.signatures)
+        self._root = root  # owns the variables
+        if not self._functions:
+            raise ValueError(f"{folder} has no signatures, so there is nothing to call. Export it with signatures.")
+        self.signatures: Mapping[str, SignatureSpec] = self._specs(folder)
+        self.num_bytes = _variable_bytes(root)
+        self._batchers: dict[str, Batcher] = {}
+        self._lock = threading.Lock()
+
+    def _specs(self, folder: Path) -> dict[str, SignatureSpec]:
+        specs = {}
+        for name, definition in self.definitions.items():
+            if name in self._functions:
+                try:
+                    specs[name] = from_proto(name, definition)
+                except ValueError as error:  # the others can be served
+                    logger.warning("%s: signature %s is left out: %s", folder, name, error)
+        return specs
+
+    def signature(self, name: str) -> SignatureSpec:
+        """A signature by the name of a request; the default one for none.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION, as TensorFlow Serving has it; lists those there.
+        """
+        spec = self.signatures.get(name or DEFAULT_SIGNATURE)
+        if spec is None:
+            raise ServingError(
+                "FAILED_PRECONDITION",
+                f"signature {name[:100] or DEFAULT_SIGNATURE!r} is not in the model. It has: "
+                f"{', '.join(sorted(self.signatures))}.",
+            )
+        return spec
+
+    def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Calls TensorFlow with arrays that `check_arrays` has passed."""
+        import tensorflow as tf
+
+        specs = self.signatures[signature].inputs
+        tensors = {name: tf.constant(array, specs[name].dtype) for name, array in _as_tensorflow_takes(inputs)}
+        outputs = self._functions[signature](**tensors)
+        return {name: np.asarray(output.numpy()) for name, output in outputs.items()}
+
+    def batcher(self, signature: str, build: Callable[[], Batcher]) -> Batcher:
+        """The one that puts together requests of a signature of this version."""
+        with self._lock:
+            if signature not in self._batchers:
+                self._batchers[signature] = build()
+            return self._batchers[signature]
+
+
+def _as_tensorflow_takes(inputs: Mapping[str, np.ndarray]) -> Any:
+    for name, array in inputs.items():
+        # an empty array of objects has no element to tell TensorFlow that it holds strings
+        yield name, array.astype("S1") if array.dtype == object and array.size == 0 else array
+
+
+def _variable_bytes(root: Any) -> int:
+    variables = {id(v): v for name in ("variables", "_variables") for v in (getattr(root, name, None) or [])}
+    for function in root.signatures.values():
+        variables.update({v.ref(): v for v in function.variables})
+    unique = {v.ref(): v for v in variables.values()}
+    return sum(v.dtype.size * (v.shape.num_elements() or 0) for v in unique.values())
+
+
+def _signature_definitions(folder: Path) -> dict[str, Any]:
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    if (folder / "saved_model.pb").is_file():
+        saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    else:
+        text_format.Parse((folder / "saved_model.pbtxt").read_text(encoding="utf-8"), saved)
+    for meta_graph in saved.meta_graphs:
+        if SERVE_TAG in meta_graph.meta_info_def.tags:
+            definitions = {}
+            for name, definition in meta_graph.signature_def.items():
+                if name != INIT_SIGNATURE:
+                    # a copy: the message itself would keep the whole graph in memory
+                    definitions[name] = type(definition).FromString(definition.SerializeToString())
+            return definitions
+    raise ValueError(f"{folder} has no graph with the tag {SERVE_TAG!r}. Export it with tf.saved_model.save.")
+
+
+def free_memory() -> None:
+    """Gives back what dropped models held: to Python, and from the C library to the system."""
+    gc.collect()  # a loaded model is a web of cycles
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)

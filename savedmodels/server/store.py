@@ -1,0 +1,177 @@
+"""All models of a server, and the thread that looks after their folders."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+
+from savedmodels.server.config import ModelConfig
+from savedmodels.server.errors import ServingError
+from savedmodels.server.loading import LoadedModel, free_memory
+from savedmodels.server.metrics import Metrics
+from savedmodels.server.versions import ServedModel
+
+logger = logging.getLogger("tfdlrm.serve")
+
+MAX_COLLECTIONS = 20  # rounds in which a model that was given up is looked for
+SETTLE_SECONDS = 0.05  # between two looks while a reload waits for versions to load
+
+
+class ModelStore:
+    """Models by name.
+
+    Args:
+        configs: of the models.
+        metrics: told of every version.
+        poll_seconds: between two looks at the folders.
+    """
+
+    def __init__(self, configs: Iterable[ModelConfig], metrics: Metrics, poll_seconds: float) -> None:
+        self._metrics = metrics
+        self._poll_seconds = poll_seconds
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._is_stopped = False
+        self._num_rounds = 0
+        self._round_done = threading.Condition()
+        self._reloading = threading.Lock()
+        self._models = {config.name: self._served(config) for config in configs}
+        self._dropped: list[ServedModel] = []
+        self._unlabelled = {config.name for config in configs if config.labels}
+        self._given_up: list[tuple[weakref.ref[LoadedModel], int]] = []
+        self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
+
+    def _served(self, config: ModelConfig) -> ServedModel:
+        return ServedModel(config, self._metrics, self._wake.set)
+
+    def start(self) -> None:
+        """Begins to load, and to look for new versions."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Looks no more; what is in memory stays."""
+        self._is_stopped = True
+        self._wake.set()
+        self._thread.join()
+
+    def model(self, name: str) -> ServedModel:
+        """A model by name.
+
+        Raises:
+            ServingError: NOT_FOUND; lists those there.
+        """
+        with self._lock:
+            model = self._models.get(name)
+            if model is None:
+                known = ", ".join(sorted(self._models)) or "none"
+                raise ServingError("NOT_FOUND", f"model {name[:100]!r} is not served here. Models: {known}.")
+            return model
+
+    @property
+    def models(self) -> dict[str, ServedModel]:
+        """All models, by name."""
+        with self._lock:
+            return dict(self._models)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model has a version that is available."""
+        return all(model.is_ready for model in self.models.values())
+
+    def wait_for_round(self, timeout_seconds: float) -> bool:
+        """Waits until the folders have been looked at once more, from now on.
+
+        Returns:
+            False where the time was not enough.
+        """
+        with self._round_done:
+            target = self._num_rounds + 2  # a round that runs now may have begun before
+            self._wake.set()
+            deadline = time.monotonic() + timeout_seconds
+            while self._num_rounds < target:
+                if not self._round_done.wait(min(SETTLE_SECONDS, max(0.0, deadline - time.monotonic()))):
+                    self._wake.set()
+                if time.monotonic() >= deadline:
+                    return self._num_rounds >= target
+        return True
+
+    def reload(self, configs: Iterable[ModelConfig], timeout_seconds: float) -> None:
+        """Serves other models, policies and labels; a model that is not listed is unloaded.
+
+        Labels are set when the versions they name are available, all at once or none.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION: a label's version is not available; DEADLINE_EXCEEDED: loading took
+                longer (it goes on); INVALID_ARGUMENT: a model's folder does not exist.
+        """
+        configs = list(configs)
+        for config in configs:
+            if not config.base_path.is_dir():
+                raise ServingError("INVALID_ARGUMENT", f"model {config.name!r}: {config.base_path} is no folder.")
+        with self._reloading:
+            with self._lock:
+                models = {}
+                for config in configs:
+                    model = self._models.get(config.name)
+                    if model is not None and model.config.base_path == config.base_path:
+                        model.config = config
+                    else:
+                        model = self._served(config)
+                    models[config.name] = model
+                self._dropped += [model for model in self._models.values() if model not in models.values()]
+                self._models = models
+                self._unlabelled.clear()
+            if not self.wait_for_round(timeout_seconds):
+                raise ServingError("DEADLINE_EXCEEDED", "The models of the new config are still being loaded.")
+            missing = [
+                f"{config.name}: {text}"
+                for config in configs
+                for text in models[config.name].missing_labels(config.labels)
+            ]
+            if missing:
+                raise ServingError(
+                    "FAILED_PRECONDITION",
+                    f"Labels can name available versions only; these are not: {', '.join(missing)}. No label was set.",
+                )
+            for config in configs:
+                models[config.name].set_labels(config.labels)
+
+    def _watch(self) -> None:
+        while not self._is_stopped:
+            self._wake.clear()
+            try:
+                self._look()
+            except Exception:  # a folder of a kind nobody thought of must not end the server
+                logger.exception("looking for versions failed; trying again")
+            with self._round_done:
+                self._num_rounds += 1
+                self._round_done.notify_all()
+            self._wake.wait(self._poll_seconds)
+
+    def _look(self) -> None:
+        with self._lock:
+            models, dropped = list(self._models.values()), list(self._dropped)
+        for model in models:
+            self._given_up += [(given_up, MAX_COLLECTIONS) for given_up in model.update()]
+        for model in dropped:
+            self._given_up += [(given_up, MAX_COLLECTIONS) for given_up in model.update(is_dropped=True)]
+        with self._lock:
+            self._dropped = [model for model in self._dropped if not model.is_empty]
+        if self._given_up:
+            # the thread of its last request may hold a model for a moment longer, and then nobody would collect it
+            free_memory()
+            self._given_up = [
+                (model, tries - 1) for model, tries in self._given_up if model() is not None and tries > 1
+            ]
+        self._set_first_labels()
+
+    def _set_first_labels(self) -> None:
+        """Labels that the server was started with are set as soon as their versions are available."""
+        for name in list(self._unlabelled):
+            model = self._models.get(name)
+            if model is not None and not model.missing_labels(model.config.labels):
+                model.set_labels(model.config.labels)
+                self._unlabelled.discard(name)

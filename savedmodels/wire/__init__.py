@@ -1,0 +1,1 @@
+"""What a server of SavedModels and its clients share: signatures, arrays, batches and protos, without TensorFlow."""

@@ -1,0 +1,111 @@
+"""A served tiny model, in this process, and versions to copy."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from savedmodels.client import GrpcClient, RestClient
+from savedmodels.client.retries import RetryPolicy
+from savedmodels.server.config import ModelConfig
+from savedmodels.server.options import ServerOptions
+from savedmodels.server.program import Server
+from tests.savedmodels.server.tiny_models import save_version
+
+READY_SECONDS = 60.0
+MAX_ROWS = 1000
+MAX_MESSAGE_BYTES = 2**20
+
+
+@pytest.fixture(scope="session")
+def versions(tmp_path_factory) -> Path:
+    """Versions 1, 2 and 3 of the tiny model: each says in its answers which it is."""
+    base = tmp_path_factory.mktemp("versions")
+    for number in (1, 2, 3):
+        save_version(base, number)
+    return base
+
+
+@pytest.fixture
+def publish(versions, tmp_path) -> Callable[..., Path]:
+    """Copies a version to a folder of this test's own; it appears whole."""
+
+    def copy(number: int, folder_name: str = "") -> Path:
+        base = tmp_path / "model"
+        base.mkdir(exist_ok=True)
+        partial = base / f".{number}.partial"
+        shutil.copytree(versions / str(number), partial)
+        return partial.rename(base / (folder_name or str(number)))
+
+    return copy
+
+
+def options(**changes: Any) -> ServerOptions:
+    """Of a test's server: any ports, small limits, quick looks at folders."""
+    plain = {
+        "grpc_port": 0,
+        "rest_port": 0,
+        "max_rows": MAX_ROWS,
+        "max_message_bytes": MAX_MESSAGE_BYTES,
+        "poll_seconds": 0.05,
+        "drain_seconds": 10.0,
+    }
+    return ServerOptions(**{**plain, **changes})
+
+
+@pytest.fixture(scope="session")
+def server(versions) -> Iterator[Server]:
+    """Serves version 1 as `tiny`."""
+    configs = [ModelConfig(name="tiny", base_path=versions, num_latest=None, versions=(1,), labels={"stable": 1})]
+    with Server(configs, options()) as running:
+        assert running.wait_until_ready(READY_SECONDS)
+        yield running
+
+
+class Rest:
+    """Asks a server over HTTP, on one connection."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status, and the parsed body; the connection must be kept."""
+        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        self.connection.request(method, path, data, headers)
+        response = self.connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def predict(self, body: Any, path: str = "/v1/models/tiny:predict") -> tuple[int, Any]:
+        """POST; of errors the text alone."""
+        status, answer = self.send("POST", path, body)
+        return status, answer if status == 200 else answer["error"]
+
+
+@pytest.fixture
+def rest(server) -> Iterator[Rest]:
+    asked = Rest(server.rest_port)
+    yield asked
+    asked.connection.close()
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def connect(request) -> Iterator[Callable[..., GrpcClient | RestClient]]:
+    """Makes clients of both kinds; retries only where a test asks for them."""
+    made = []
+
+    def client(server: Server, **changes: Any) -> GrpcClient | RestClient:
+        settings = {"model": "tiny", "retry": RetryPolicy(num_retries=0), **changes}
+        is_grpc = request.param == "grpc"
+        port = server.grpc_port if is_grpc else server.rest_port
+        made.append((GrpcClient if is_grpc else RestClient)(f"127.0.0.1:{port}", **settings))
+        return made[-1]
+
+    yield client
+    for each in made:
+        each.close()

@@ -1,0 +1,282 @@
+"""REST as TensorFlow Serving documents it, and an error that names what is wrong for everything else."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import math
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS
+from tests.savedmodels.server.tiny_models import MAX_STEPS, predict_inputs, predict_logits
+
+PREDICT = "/v1/models/tiny:predict"
+
+
+def test_columns_are_answered_in_columns(rest):
+    inputs = predict_inputs(4)
+    status, answer = rest.predict({"signature_name": "predict", "inputs": inputs})
+    assert status == 200
+    assert set(answer) == {"outputs"}
+    assert set(answer["outputs"]) == {"probability", "logit", "version"}
+    np.testing.assert_allclose(np.ravel(answer["outputs"]["logit"]), predict_logits(inputs), atol=1e-5)
+    assert answer["outputs"]["version"] == [1, 1, 1, 1]
+
+
+def test_rows_are_answered_in_rows(rest):
+    rows = [{"text": "a"}, {"text": {"b64": base64.b64encode(b"\xff").decode()}}]
+    status, answer = rest.predict({"signature_name": "echo", "instances": rows})
+    assert status == 200
+    assert answer == {
+        "predictions": [
+            {"text": "a", "text_bytes": {"b64": "YQ=="}},
+            {"text": {"b64": "/w=="}, "text_bytes": {"b64": "/w=="}},
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"signature_name": "slow", "instances": [1, 2.0]}, {"predictions": [1, 2]}),
+        ({"signature_name": "slow", "instances": [{"steps": 1}, {"steps": 2}]}, {"predictions": [1, 2]}),
+        ({"signature_name": "slow", "inputs": [1, 2]}, {"outputs": [1, 2]}),
+        ({"signature_name": "slow", "inputs": {"steps": [1, 2]}}, {"outputs": [1, 2]}),
+        ({"signature_name": "mean", "inputs": [1, 2]}, {"outputs": 1.5}),
+        ({"signature_name": "mean", "inputs": [0.1]}, {"outputs": 0.1}),  # the digits of a float32, not of its float64
+    ],
+)
+def test_a_single_output_goes_without_its_name(rest, body, expected):
+    assert rest.predict(body) == (200, expected)
+
+
+def test_nan_comes_and_goes_as_a_word(rest):
+    rest.connection.request("POST", PREDICT, b'{"signature_name": "mean", "inputs": [NaN, 1]}')
+    body = rest.connection.getresponse().read()
+    assert body == b'{"outputs": NaN}'
+    assert math.isnan(json.loads(body)["outputs"])
+
+
+def test_rank_answers_the_best(rest):
+    status, answer = rest.predict({"signature_name": "rank", "inputs": {"dense": [[0, 1]], "user": [3, 9, 5], "k": 2}})
+    assert status == 200
+    assert answer["outputs"]["top_index"] == [1, 2]
+    assert len(answer["outputs"]["probability"]) == 3
+
+
+def test_an_empty_batch_has_an_empty_answer(rest):
+    status, answer = rest.predict({"signature_name": "predict", "inputs": {name: [] for name in predict_inputs(1)}})
+    assert (status, answer["outputs"]["probability"]) == (200, [])
+
+
+def test_classify_and_regress_take_examples(rest):
+    examples = [{"user": 3, "dense": [1.0, 2.0]}, {"dense": [0.0, 0.0]}]
+    body = {"signature_name": "classify", "context": {"user": 50}, "examples": examples}
+    status, answer = rest.send("POST", "/v1/models/tiny:classify", body)
+    assert status == 200
+    assert [[label for label, _ in row] for row in answer["results"]] == [["no", "yes"]] * 2
+    assert answer["results"][0][1][1] == pytest.approx(1 / (1 + math.exp(-3.03)), abs=1e-6)
+    assert answer["results"][1][1][1] == pytest.approx(1 / (1 + math.exp(-0.5)), abs=1e-6)  # the context's user
+    status, answer = rest.send("POST", "/v1/models/tiny:regress", {**body, "signature_name": "regress"})
+    assert (status, answer) == (200, {"results": [pytest.approx(3.03), 0.5]})
+
+
+@pytest.mark.parametrize("verb", ["classify", "regress"])
+def test_other_signatures_are_not_for_classify_and_regress(rest, verb):
+    status, answer = rest.send("POST", f"/v1/models/tiny:{verb}", {"examples": [{"user": 3}]})
+    assert status == 400
+    assert "signature 'serving_default' is not for" in answer["error"]
+    assert "use Predict" in answer["error"]
+
+
+@pytest.mark.parametrize("where", ["", "/versions/1", "/labels/stable"])
+def test_versions_and_labels_are_in_the_path(rest, where):
+    assert rest.predict({"signature_name": "slow", "inputs": [1]}, f"/v1/models/tiny{where}:predict")[0] == 200
+    status, answer = rest.send("GET", f"/v1/models/tiny{where}")
+    expected = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    assert (status, answer) == (200, {"model_version_status": [expected]})
+    status, answer = rest.send("GET", f"/v1/models/tiny{where}/metadata")
+    assert status == 200
+    assert answer["model_spec"] == {"name": "tiny", "version": "1", "signature_name": ""}
+    user = answer["metadata"]["signature_def"]["signature_def"]["predict"]["inputs"]["user"]
+    assert user["dtype"] == "DT_INT64"
+    assert [dim["size"] for dim in user["tensor_shape"]["dim"]] == ["-1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/models/other:predict", "model 'other' is not served here. Models: tiny."),
+        ("/v1/models/tiny/versions/7:predict", "version 7 of model 'tiny' is not available. Available: 1."),
+        ("/v1/models/tiny/labels/new:predict", "no version label 'new'. Its labels: stable."),
+        ("/v2/models/tiny:predict", "there is nothing here. POST /v1/models/NAME"),
+    ],
+)
+def test_what_is_not_there_is_404(rest, path, message):
+    status, error = rest.predict({"inputs": [1]}, path)
+    assert status == 404
+    assert message in error
+
+
+def _changed(**changes) -> dict:
+    inputs = {name: value for name, value in {**predict_inputs(3), **changes}.items() if value is not None}
+    return {"signature_name": "predict", "inputs": inputs}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (_changed(usr=[1]), "input 'usr' is unknown to signature 'predict'. Did you mean 'user'?"),
+        (_changed(user=None), "missing inputs: user (int64 [?])"),
+        (_changed(user=[1, "2", 3]), "input 'user', row 1: '2'; int64 [?] is expected"),
+        (_changed(user=[1, 2, 0.5]), "input 'user', row 2: 0.5"),
+        (_changed(user=[1, 2, 2**63]), "input 'user', row 2: 9223372036854775808"),
+        (_changed(user=[1, 2, 100]), "feature 'user': an id is not below 100. Clip it."),  # said inside the graph
+        (_changed(user=[[1], [2], [3]]), "input 'user': shape [3, 1] was given"),
+        (_changed(user=[1, 2]), "input 'user' has 2 rows where 'dense' has 3"),
+        (_changed(dense=[[1, 2, 3]] * 3), "input 'dense': shape [3, 3] was given; float32 [?, 2]"),
+        (_changed(genres_row_lengths=[1, 2, 1]), "'genres_row_lengths' adds up to 4, but 'genres' holds 3"),
+        (_changed(genres=[[1], [], [2]]), "Bags of different lengths are given one after another"),
+        (
+            {"signature_name": "slow", "inputs": [0] * (MAX_ROWS + 1)},
+            f"{MAX_ROWS + 1} rows; a request may have {MAX_ROWS}",
+        ),
+        (
+            {"signature_name": "nope", "inputs": []},
+            "signature 'nope' is not in the model. It has: classify, echo, mean",
+        ),
+        ({"signature_name": 5, "inputs": []}, "'signature_name' is int"),
+        ({"inputs": ["garbage"]}, "Could not parse example input"),
+        ({"inputs": [1]}, "input 'examples', row 0: 1; string [?] is expected"),
+        ({"signature_name": "predict", "inputs": [1]}, "'inputs' is no object of named inputs"),
+        ({"signature_name": "predict", "instances": [1]}, "'instances' holds values and not objects"),
+        ({"instances": []}, "at least one row"),
+        ({"instances": [1], "inputs": [1]}, "Give either 'instances' (rows) or 'inputs' (columns)"),
+        ({}, "Give either"),
+        ({"inputs": [1], "input": 1}, "'input' is unknown in a body for predict"),
+        ({"signature_name": "slow", "instances": [{"steps": 1}, {"step": 1}]}, "row 1: input 'step'"),
+        ({"signature_name": "slow", "instances": [{"steps": 1}, 1]}, "row 1: a value where row 0 is an object"),
+        (
+            {"signature_name": "rank", "instances": [{"dense": [1, 1], "user": 1, "k": 1}]},
+            "'k' is one value for the whole",
+        ),
+        ([], "A JSON object is expected"),
+        (b"{", "The body is not JSON"),
+        (b"\xff", "The body is not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"inputs": [1], "inputs": [2]}', "the name 'inputs' is twice"),
+        (b'{"inputs": [' + b"1" * 5000 + b"]}", "The body is not JSON: Exceeds the limit"),
+    ],
+)
+def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_answered(rest, body, message):
+    status, error = rest.predict(body)
+    assert (status, message in error) == (400, True), error
+    assert rest.predict({"signature_name": "slow", "inputs": [1]}) == (200, {"outputs": [1]})
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", PREDICT), ("POST", "/v1/models/tiny")])
+def test_the_other_method_is_named(rest, method, path):
+    status, answer = rest.send(method, path, {} if method == "POST" else None)
+    assert status == 400
+    assert "this path is for" in answer["error"]
+
+
+def test_unknown_methods_are_405(rest):
+    status, answer = rest.send("PUT", PREDICT, {})
+    assert (status, answer) == (405, {"error": "GET and POST are allowed."})
+
+
+def _raw(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Sends bytes; the answer, after which the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(data)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        body = response.read()
+        assert connection.recv(1) == b""
+        return response.status, dict(response.getheaders()), body
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"", 411),
+        (b"Transfer-Encoding: chunked\r\n", 411),
+        (b"Content-Length: 2\r\nContent-Length: 3\r\n", 400),
+        (b"Content-Length: -2\r\n", 400),
+        (b"Content-Length: two\r\n", 400),
+        (b"Content-Length: %d\r\n" % (MAX_MESSAGE_BYTES + 1), 413),
+        (b"Content-Length: 2\r\nContent-Encoding: gzip\r\n", 415),
+    ],
+)
+def test_a_body_of_unknown_length_is_not_read(server, headers, status):
+    answered, _, body = _raw(server.rest_port, b"POST %s HTTP/1.1\r\n%s\r\n{}" % (PREDICT.encode(), headers))
+    assert answered == status
+    assert json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(("line", "status"), [(b"GET / HTTP/9.9", 400), (b"nonsense words in a line", 400)])
+def test_broken_http_is_answered_in_json(server, line, status):
+    answered, headers, body = _raw(server.rest_port, line + b"\r\n\r\n")
+    assert (answered, headers["Content-Type"]) == (status, "application/json")
+    assert json.loads(body)["error"]
+
+
+def test_expect_100_continue_is_answered_before_the_body(server):
+    body = b'{"signature_name": "slow", "inputs": [1]}'
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
+        headers = f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\n{headers}\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(body)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert json.loads(response.read()) == {"outputs": [1]}
+
+
+def test_health_and_metrics(rest, server):
+    assert rest.send("GET", "/healthz") == (200, {"live": True})
+    assert rest.send("GET", "/readyz") == (200, {"ready": True})
+    rest.predict({"signature_name": "slow", "inputs": [1, 1]})
+    rest.predict({"signature_name": "slow", "inputs": ["x"]})
+    rest.predict({"signature_name": "made_up_by_a_client", "inputs": []})
+    rest.connection.request("GET", "/monitoring/prometheus/metrics")
+    response = rest.connection.getresponse()
+    page = response.read().decode()
+    assert response.getheader("Content-Type").startswith("text/plain")
+    labels = 'interface="rest",method="Predict",model="tiny",signature="slow"'
+    for line in (
+        f'tfdlrm_serving_requests_total{{{labels},status="OK"}}',
+        f'tfdlrm_serving_requests_total{{{labels},status="INVALID_ARGUMENT"}}',
+        'tfdlrm_serving_request_seconds_bucket{interface="rest",le="0.1",method="Predict",model="tiny",signature="slow"}',
+        'tfdlrm_serving_batch_rows_bucket{le="2.0",model="tiny",signature="slow"}',
+        'tfdlrm_serving_version_state{model="tiny",state="AVAILABLE",version="1"} 1.0',
+        "tfdlrm_serving_requests_in_flight 0.0",
+    ):
+        assert line in page
+    assert "made_up_by_a_client" not in page  # a client cannot fill the memory with labels
+
+
+def test_a_slow_request_does_not_hold_up_others(server, rest):
+    from tests.savedmodels.server.conftest import Rest
+
+    done = []
+
+    def ask_slowly() -> None:
+        slow = Rest(server.rest_port)
+        done.append(slow.predict({"signature_name": "slow", "inputs": [MAX_STEPS // 10]}))
+        slow.connection.close()
+
+    thread = threading.Thread(target=ask_slowly)
+    thread.start()
+    time.sleep(0.1)
+    assert rest.predict({"signature_name": "slow", "inputs": [1]})[0] == 200
+    assert not done
+    thread.join()
+    assert done == [(200, {"outputs": [MAX_STEPS // 10]})]

@@ -1,0 +1,366 @@
+"""Versions come and go under running requests: none is lost, and a broken one does no harm."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
+
+from savedmodels.server.config import ModelConfig, from_proto, read_config
+from savedmodels.server.errors import TENSORFLOW_CODES, ServingError, from_exception, graph_message
+from savedmodels.server.folders import missing_parts, version_folders
+from savedmodels.server.inference import Inference, Target
+from savedmodels.server.loading import LoadedModel
+from savedmodels.server.metrics import Metrics, Request
+from savedmodels.server.options import ServerOptions
+from savedmodels.server.store import ModelStore
+from savedmodels.server.warmup import WARMUP_FILE
+from savedmodels.wire.arrays import InputError, to_array
+from tests.savedmodels.server.conftest import options
+from tests.savedmodels.server.tiny_models import MAX_STEPS, predict_inputs
+
+WAIT_SECONDS = 30.0
+
+
+class Served:
+    """A store and what runs its models, without sockets."""
+
+    def __init__(self, *configs: ModelConfig) -> None:
+        metrics = Metrics()
+        self.metrics = metrics
+        self.store = ModelStore(configs, metrics, poll_seconds=0.02)
+        self.inference = Inference(self.store, options(), metrics)
+        self.store.start()
+
+    def ask(self, signature: str = "predict", inputs: dict | None = None, **target) -> list:
+        """Runs a signature; the version of every row, or the only output."""
+        inputs = inputs or predict_inputs(3)
+        answer = self.inference.predict(
+            Target(model="tiny", signature=signature, **target),
+            lambda spec: {name: to_array(spec.inputs[name], value) for name, value in inputs.items()},
+            seen=Request(),
+        )
+        return answer.outputs["version" if signature == "predict" else next(iter(answer.outputs))].tolist()
+
+    def states(self) -> dict[int, str]:
+        return {version.number: version.state for version in self.store.model("tiny").statuses()}
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.states()
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def serve(tmp_path) -> Iterator[Callable[..., Served]]:
+    made = []
+
+    def start(**config) -> Served:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        made.append(Served(ModelConfig(name="tiny", base_path=tmp_path / "model", **config)))
+        return made[-1]
+
+    yield start
+    for served in made:
+        served.inference.drain(WAIT_SECONDS)
+        served.store.stop()
+
+
+def test_a_new_version_takes_over_and_the_old_one_is_freed(serve, publish):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    assert served.ask() == [1, 1, 1]
+    lease = served.store.model("tiny").lease()
+    memory = weakref.ref(lease.model)
+    lease.release()
+    del lease
+    publish(2)
+    served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
+    assert served.ask() == [2, 2, 2]
+    served.wait(lambda: memory() is None)
+    assert 'version="1"' not in served.metrics.page().decode()
+    assert 'version="2"' in served.metrics.page().decode()
+
+
+def test_a_running_request_ends_on_the_version_it_began_with(serve, publish):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    lease = served.store.model("tiny").lease()
+    publish(2)
+    served.wait(lambda: served.states() == {1: "UNLOADING", 2: "AVAILABLE"})
+    assert served.ask() == [2, 2, 2]
+    with pytest.raises(ServingError, match=r"version 1 of model 'tiny' is not available\. Available: 2"):
+        served.ask(version=1)
+    inputs = {
+        name: to_array(lease.model.signatures["predict"].inputs[name], v) for name, v in predict_inputs(2).items()
+    }
+    assert lease.model.run("predict", inputs)["version"].tolist() == [1, 1]
+    lease.release()
+    served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
+
+
+def test_constant_load_loses_nothing_and_mixes_nothing(serve, publish):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    stopped, seen, failures = threading.Event(), [], []
+
+    def ask() -> None:
+        while not stopped.is_set():
+            try:
+                seen.append(tuple(served.ask(inputs=predict_inputs(5))))
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in (2, 3):
+        publish(number)
+        served.wait(
+            lambda number=number: served.states()[max(served.states())] == "AVAILABLE" and number in served.states()
+        )
+        time.sleep(0.1)
+    stopped.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert set(seen) == {(number,) * 5 for number in (1, 2, 3)}
+
+
+def test_half_written_and_hidden_folders_wait(serve, publish, versions, tmp_path, caplog):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    base = tmp_path / "model"
+    for name in (".3", "3.tmp", "latest", "-4"):
+        shutil.copytree(versions / "3", base / name)
+    (base / "2" / "variables").mkdir(parents=True)
+    shutil.copy(versions / "2" / "saved_model.pb", base / "2")
+    shutil.copy(versions / "2" / "variables" / "variables.index", base / "2" / "variables")
+    assert missing_parts(base / "2") == ["variables/variables.data-*"]
+    assert set(version_folders(base)) == {1, 2}
+    served.store.wait_for_round(WAIT_SECONDS)
+    assert served.states() == {1: "AVAILABLE"}
+    data = "variables.data-00000-of-00001"
+    shutil.copy(versions / "2" / "variables" / data, base / "2" / "variables" / data)
+    served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
+
+
+def test_a_broken_version_is_told_and_the_previous_one_serves_on(serve, publish, tmp_path, versions):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    base = tmp_path / "model"
+    shutil.copytree(versions / "2", base / ".2")
+    data = base / ".2" / "variables" / "variables.data-00000-of-00001"
+    good = data.read_bytes()
+    data.write_bytes(good[:10] + bytes(len(good) - 10))
+    (base / ".2").rename(base / "2")
+    served.wait(lambda: served.states() == {1: "AVAILABLE", 2: "END"})
+    broken = served.store.model("tiny").statuses()[0]
+    assert broken.error_code in ("DATA_LOSS", "UNKNOWN")  # TensorFlow's own choice, by which part is damaged
+    assert f"{base / '2'} cannot be loaded: " in broken.error_message
+    assert served.ask() == [1, 1, 1]
+    data = base / "2" / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(good)  # its files have changed: it is tried again
+    served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
+    assert served.ask() == [2, 2, 2]
+
+
+def test_garbage_instead_of_a_graph_is_told(serve, publish, tmp_path):
+    folder = publish(1)
+    (folder / "saved_model.pb").write_bytes(b"garbage")
+    served = serve()
+    served.wait(lambda: served.states() == {1: "END"})
+    with pytest.raises(
+        ServingError, match=r"model 'tiny' has no version to serve\. Version 1: .*cannot be loaded"
+    ) as caught:
+        served.ask()
+    assert caught.value.code == "NOT_FOUND"
+
+
+def test_a_removed_folder_is_served_from_memory_and_marked(serve, publish, tmp_path):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    shutil.rmtree(tmp_path / "model" / "1")
+    served.wait(lambda: served.store.model("tiny").statuses()[0].is_removed)
+    assert served.ask() == [1, 1, 1]
+    (status,) = served.store.model("tiny").statuses()
+    assert status.error_message == "its folder is gone; it is served from memory"
+    publish(2)
+    served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
+
+
+def test_policies(serve, publish, tmp_path):
+    for number in (1, 2, 3):
+        publish(number)
+    served = serve(num_latest=2)
+    served.wait(lambda: served.states() == {2: "AVAILABLE", 3: "AVAILABLE"})
+    assert served.ask() == [3, 3, 3]
+    assert served.ask(version=2) == [2, 2, 2]
+    base = tmp_path / "model"
+    served.store.reload([ModelConfig(name="tiny", base_path=base, num_latest=None, versions=(1,))], WAIT_SECONDS)
+    served.wait(lambda: served.states() == {1: "AVAILABLE", 2: "END", 3: "END"})
+    served.store.reload([ModelConfig(name="tiny", base_path=base, num_latest=None)], WAIT_SECONDS)
+    served.wait(lambda: set(served.states().values()) == {"AVAILABLE"})
+
+
+def test_labels_move_at_once_or_not_at_all(serve, publish, tmp_path):
+    publish(1)
+    publish(2)
+    base = tmp_path / "model"
+    served = serve(num_latest=2, labels={"stable": 1})
+    served.wait(lambda: served.states() == {1: "AVAILABLE", 2: "AVAILABLE"})
+    served.wait(lambda: dict(served.store.model("tiny").labels) == {"stable": 1})
+    assert served.ask(label="stable") == [1, 1, 1]
+    config = {"name": "tiny", "base_path": base, "num_latest": 2}
+    served.store.reload([ModelConfig(**config, labels={"stable": 2, "canary": 2})], WAIT_SECONDS)
+    assert served.ask(label="stable") == served.ask(label="canary") == [2, 2, 2]
+    with pytest.raises(ServingError, match=r"not: tiny: stable -> 7\. No label was set") as caught:
+        served.store.reload([ModelConfig(**config, labels={"canary": 1, "stable": 7})], WAIT_SECONDS)
+    assert caught.value.code == "FAILED_PRECONDITION"
+    assert served.ask(label="canary") == [2, 2, 2]
+
+
+def test_a_model_left_out_of_the_config_is_unloaded(serve, publish, tmp_path, versions):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="other", base_path=str(versions))
+    served.store.reload(from_proto(request.config), WAIT_SECONDS)
+    with pytest.raises(ServingError, match=r"model 'tiny' is not served here\. Models: other"):
+        served.ask()
+    assert served.store.model("other").lease().number == 3
+
+
+def test_a_deadline_frees_the_caller_and_not_the_version(serve, publish):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    start = time.monotonic()
+    with pytest.raises(ServingError) as caught:
+        served.inference.predict(
+            Target(model="tiny", signature="slow"),
+            lambda spec: {"steps": to_array(spec.inputs["steps"], [MAX_STEPS // 5])},
+            seen=Request(),
+            deadline=start + 0.1,
+        )
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    publish(2)
+    served.wait(lambda: served.states().get(2) == "AVAILABLE")
+    served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
+
+
+def write_warmup(folder: Path, *requests: dict) -> None:
+    """A version's warm-up requests for the signature `predict`."""
+    path = folder / WARMUP_FILE
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for inputs in requests:
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = "predict"
+            for name, value in inputs.items():
+                dtype = tf.float32 if name in ("dense", "genres_weights") else tf.int64
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
+            writer.write(log.SerializeToString())
+
+
+def test_warm_up_requests_are_replayed_before_the_first_real_one(serve, publish, monkeypatch):
+    folder = publish(1)
+    write_warmup(folder, predict_inputs(2), predict_inputs(5))
+    asked, plain = [], LoadedModel.run
+    monkeypatch.setattr(
+        LoadedModel, "run", lambda self, name, inputs: asked.append(len(inputs["user"])) or plain(self, name, inputs)
+    )
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    assert asked == [2, 5]
+
+
+def test_a_version_that_fails_on_its_warm_up_is_not_served(serve, publish):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    folder = publish(2, folder_name=".2.warm")
+    write_warmup(folder, {**predict_inputs(1), "user": [100]})
+    folder.rename(folder.parent / "2")
+    served.wait(lambda: served.states() == {1: "AVAILABLE", 2: "END"})
+    assert "an id is not below 100" in served.store.model("tiny").statuses()[0].error_message
+
+
+def test_config_files_are_tensorflow_servings(tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text(
+        'model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow" '
+        "model_version_policy { specific { versions: 3 versions: 4 } } "
+        'version_labels { key: "stable" value: 3 } } config { name: "b" base_path: "/b" '
+        "model_version_policy { all {} } } }"
+    )
+    first, second = read_config(file)
+    assert (first.name, first.num_latest, first.versions, first.labels) == ("a", None, (3, 4), {"stable": 3})
+    assert second.wanted({1, 2, 5}) == {1, 2, 5}
+    assert first.wanted({1, 2, 3}) == {3}
+    file.write_text("model_config_list {")
+    with pytest.raises(ValueError, match=r"models\.config is no text of a ModelServerConfig"):
+        read_config(file)
+    file.write_text('model_config_list { config { name: "a" base_path: "/a" model_platform: "caffe" } }')
+    with pytest.raises(ValueError, match="model 'a': model_platform \"caffe\""):
+        read_config(file)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            tf.errors.InvalidArgumentError(None, None, "x is bad\n\t [[{{node a/b}}]] [Op:f]"),
+            "INVALID_ARGUMENT",
+            "x is bad",
+        ),
+        (tf.errors.ResourceExhaustedError(None, None, "too big"), "RESOURCE_EXHAUSTED", "too big"),
+        (InputError("input 'x'"), "INVALID_ARGUMENT", "input 'x'"),
+        (tf.errors.InternalError(None, None, "secret"), "INTERNAL", "The model failed on this request"),
+        (KeyError("secret"), "INTERNAL", "The model failed on this request"),
+    ],
+)
+def test_one_table_from_exceptions_to_codes(error, code, message):
+    served = from_exception(error)
+    assert served.code == code
+    assert served.message.startswith(message)
+    assert "node" not in served.message
+
+
+def test_every_error_of_the_table_is_tensorflows():
+    assert all(issubclass(getattr(tf.errors, name), tf.errors.OpError) for name in TENSORFLOW_CODES)
+
+
+def test_an_assertion_is_told_without_the_graph_around_it():
+    @tf.function
+    def check(x):
+        with tf.control_dependencies([tf.debugging.assert_less(x, 3, message="column 'x': it's too large.")]):
+            return tf.identity(x)
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        check(tf.constant(5))
+    assert graph_message(caught.value) == "column 'x': it's too large."
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])
+def test_other_machines_are_let_in_only_when_asked_for(host):
+    with pytest.raises(ValueError, match="--allow-any-address"):
+        ServerOptions(host=host)
+    assert ServerOptions(host=host, allow_any_address=True).host == host
+    assert ServerOptions(host="127.0.0.2").host == "127.0.0.2"
