@@ -1,11 +1,12 @@
 """Times reading of prepared data: shuffled batches a second, beside `tf.data`'s parsing of the same rows in TFRecords.
 
-    python benchmarks/read_prepared.py                       # 2M rows of Criteo-Kaggle's shape, batch 2048
-    python benchmarks/read_prepared.py --rows 5000000
+    python benchmarks/read_prepared.py                       # 5M rows of Criteo-Kaggle's shape, batch 2048
+    python benchmarks/read_prepared.py --rows 500000 --tfrecord-rows 500000
 
 `prepared` is `tfdlrm.data.open(..., shuffle=True)`. `tfrecord` is TensorFlow's own pipeline at its best:
 `TFRecordDataset`, a shuffle buffer of the same 262,144 rows, batches of serialized rows parsed at once by
-`parse_example`, in parallel, with prefetch. Both are read to the end of the epoch, in turn, in one process.
+`parse_example`, in parallel, with prefetch. Both are read to the end of the epoch, in turn, in one process; TFRecords
+of fewer rows, because writing them takes so long; there must be several times as many as the shuffle buffer holds.
 """
 
 from __future__ import annotations
@@ -71,14 +72,18 @@ def rate(batches: tf.data.Dataset, rows: int) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--tfrecord-rows", type=int, default=2_000_000)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args(argv)
     print(f"machine: {this_machine()}; tensorflow {tf.__version__}")
-    folders = {form: prepared_folder(arguments.rows, form) for form in ("arrow", "tfrecord")}
-    dataset = prepared_dataset(folders["arrow"])
-    spec, rows = dataset.spec, dataset.num_rows
+    sizes = {"arrow": arguments.rows, "tfrecord": arguments.tfrecord_rows}
+    folders = {form: prepared_folder(rows, form) for form, rows in sizes.items()}
+    spec = prepared_dataset(folders["arrow"]).spec
+    # the training part of the same source of the same size
+    sources = {"prepared": folders["arrow"], "tfrecord": prepared_folder(arguments.tfrecord_rows, "arrow")}
+    rows = {name: prepared_dataset(folder).num_rows for name, folder in sources.items()}
     names = [*spec.labels, *(column.name for column in spec.dense), *spec.feature_names]
     sides = {
         "prepared": prepared_batches(folders["arrow"], arguments.batch_size),
@@ -87,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(arguments.rounds):
         for name, batches in sides.items():
-            rates[name].append(rate(batches, rows))
+            rates[name].append(rate(batches, rows[name]))
             print(f"round {number + 1}: {name} {rates[name][-1]:,.0f} rows/s", flush=True)
     ours, theirs = (statistics.median(rates[name]) for name in ("prepared", "tfrecord"))
-    print(f"prepared {ours:,.0f} rows/s, tfrecord {theirs:,.0f} rows/s (medians; {rows:,} rows an epoch)")
+    print(f"prepared {ours:,.0f} rows/s, tfrecord {theirs:,.0f} rows/s (medians of {arguments.rounds})")
     for target in (
         Target(name="rows a second, shuffled", value=ours, at_least=3e6, unit=""),
         Target(name="over tf.data's parsing of TFRecords", value=ours / theirs, at_least=10),

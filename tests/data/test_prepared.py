@@ -22,7 +22,8 @@ from tfdlrm.data import open_dataset, open_rows
 from tfdlrm.data import prepared as module
 from tfdlrm.data.columns import Columns
 from tfdlrm.data.prepare import PrepareConfig, prepare
-from tfdlrm.data.prepared import prepared_dataset, read_manifest, shard_bounds
+from tfdlrm.data.prepared import prepared_dataset, shard_bounds
+from tfdlrm.data.prepared_folders import read_manifest
 
 ROWS = sample.sample_rows(500)
 

@@ -28,7 +28,7 @@ def add_command(parts: Any) -> None:
     parser.add_argument("path", metavar="PATH", help="a raw file, MovieLens's folder, or a prepared folder")
     parser.add_argument(
         "--format",
-        choices=("criteo", "csv", "parquet", "movielens", "prepared"),
+        choices=("criteo", "avazu", "csv", "parquet", "movielens", "prepared"),
         help="default: by name and content of PATH",
     )
     parser.add_argument(
@@ -52,7 +52,7 @@ def add_command(parts: Any) -> None:
     parser.add_argument("--html", metavar="FILE", help="write one page with tables and plots there")
     parser.add_argument("--png", metavar="FILE", help="write the overview plots there")
     parser.add_argument("--json", metavar="FILE", help="write all numbers there")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, needs_tensorflow=False)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.cli.quiet_start import import_tensorflow
+
 if TYPE_CHECKING:
     from tfdlrm.data.prepare import Listener, PrepareConfig, PrepareResult
     from tfdlrm.data.prepare.config import PrepareSplit
@@ -73,7 +75,8 @@ def add_command(parts: Any) -> None:
     )
     parser.add_argument("--restart", action="store_true", help="throw away what OUT holds of an earlier preparation")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    parser.set_defaults(run=_run)
+    # only some preparations need it, and its import takes seconds
+    parser.set_defaults(run=_run, needs_tensorflow=False)
 
 
 def parse_size(text: str) -> int:
@@ -114,12 +117,15 @@ def config_of(arguments: argparse.Namespace) -> PrepareConfig:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from tfdlrm.data.prepare import prepare
+    from tfdlrm.data.prepare import prepare, uses_tensorflow
 
     start = time.perf_counter()
+    config = config_of(arguments)
+    if uses_tensorflow(config, arguments.sources):
+        import_tensorflow()
     with _progress(arguments.quiet) as listener:
         result = prepare(
-            config_of(arguments),
+            config,
             arguments.sources,
             arguments.out,
             memory=arguments.memory,

@@ -21,7 +21,7 @@ def add_command(parts: Any) -> None:
     profile.add_argument("out", metavar="OUT", help="the profile to write")
     profile.add_argument("--line-size", type=int, default=1, metavar="N", help="ids that share a line; default: 1")
     _add_padding(profile, "count further first accesses, so that generated streams come to all ids sooner")
-    profile.set_defaults(run=_profile)
+    profile.set_defaults(run=_profile, needs_tensorflow=False)
     generate = commands.add_parser("generate", help="a stream of ids from a profile")
     generate.add_argument("profile", metavar="PROFILE", help="what trace profile wrote")
     generate.add_argument("out", metavar="OUT", help="the ids to write")
@@ -34,7 +34,7 @@ def add_command(parts: Any) -> None:
         help="lru: stack distances follow the profile; rand: ids seen before keep their places; default: lru",
     )
     _add_padding(generate, "no new ids once as many were taken as the largest distance")
-    generate.set_defaults(run=_generate)
+    generate.set_defaults(run=_generate, needs_tensorflow=False)
 
 
 def _add_padding(parser: argparse.ArgumentParser, text: str) -> None:

@@ -22,12 +22,12 @@ def add_command(commands: Any) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from tfdlrm.native import loader
+    from tfdlrm.native import loader, plain
 
     if arguments.cache:
         os.environ[loader.CACHE_SETTING] = arguments.cache
-    path = loader.build_and_load()
-    print(path)
+    print(loader.build_and_load())
+    print(plain.ensure_built())
     return 0
 
 

@@ -46,16 +46,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"tfdlrm: error: {message}. See: {self.prog} --help\n")
 
 
+def _named_commands() -> dict[str, AddCommand]:
+    return {
+        "train": tfdlrm.cli.train.add_command,
+        "evaluate": tfdlrm.cli.evaluate.add_command,
+        "predict": tfdlrm.cli.predict.add_command,
+        "config": tfdlrm.cli.config.add_command,
+        "data": tfdlrm.cli.data.add_command,
+        "native": tfdlrm.cli.native.add_command,
+    }
+
+
 def own_commands() -> list[AddCommand]:
     """The commands of tfdlrm itself."""
-    return [
-        tfdlrm.cli.train.add_command,
-        tfdlrm.cli.evaluate.add_command,
-        tfdlrm.cli.predict.add_command,
-        tfdlrm.cli.config.add_command,
-        tfdlrm.cli.data.add_command,
-        tfdlrm.cli.native.add_command,
-    ]
+    return list(_named_commands().values())
 
 
 def installed_commands() -> list[AddCommand]:
@@ -66,12 +70,19 @@ def installed_commands() -> list[AddCommand]:
     return [point.load() for point in sorted(entry_points(group=COMMAND_GROUP), key=lambda point: point.name)]
 
 
+def commands_for(argv: Sequence[str]) -> list[AddCommand]:
+    """All commands; only those of tfdlrm where one of them is called: other packages are not imported for it."""
+    called = next((word for word in argv if not word.startswith("-")), None)
+    return own_commands() if called in _named_commands() else [*own_commands(), *installed_commands()]
+
+
 def build_parser(commands: Iterable[AddCommand]) -> argparse.ArgumentParser:
     """The parser of the whole program.
 
     Args:
         commands: functions that add a parser to what `add_subparsers` returns, and set `run`, a function from the
-            parsed flags to an exit code (None for 0).
+            parsed flags to an exit code (None for 0). TensorFlow is imported before that, quietly; a command that does
+            without sets `needs_tensorflow=False`.
     """
     from tfdlrm import __version__
 
@@ -110,13 +121,15 @@ def main(argv: Sequence[str] | None = None, commands: Iterable[AddCommand] | Non
         >>> main(["config", "list"])
         0
     """
-    parser = build_parser([*own_commands(), *installed_commands()] if commands is None else commands)
+    argv = sys.argv[1:] if argv is None else argv
+    parser = build_parser(commands_for(argv) if commands is None else commands)
     try:
         arguments = parser.parse_args(argv)
     except SystemExit as stop:  # --help, --version, wrong usage: all has been said
         return int(stop.code or 0)
     try:
-        import_tensorflow()  # every command needs it
+        if getattr(arguments, "needs_tensorflow", True):
+            import_tensorflow()
         code = arguments.run(arguments)
         sys.stdout.flush()  # a reader that has gone away shows here and not at the interpreter's exit
         return code or 0

@@ -131,12 +131,13 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
         labels=np.concatenate([part.labels for part in parts]),
         ids=np.concatenate([part.ids for part in parts]),
         weights=np.concatenate([part.weights for part in parts]),
-        ragged={name: _concatenate_ragged([part.ragged[name] for part in parts]) for name in first.ragged},
+        ragged={name: concatenate_ragged([part.ragged[name] for part in parts]) for name in first.ragged},
         keys={name: np.concatenate([part.keys[name] for part in parts]) for name in first.keys},
     )
 
 
-def _concatenate_ragged(parts: Sequence[RaggedColumn]) -> RaggedColumn:
+def concatenate_ragged(parts: Sequence[RaggedColumn]) -> RaggedColumn:
+    """The bags of all parts, one after another."""
     ends = np.cumsum([0] + [part.row_splits[-1] for part in parts])
     splits = [part.row_splits[1:] + end for part, end in zip(parts, ends[:-1], strict=True)]
     weights = [part.weights for part in parts if part.weights is not None]

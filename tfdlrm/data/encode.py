@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 
 from tfdlrm.data.columns import Array, Columns, RaggedColumn, aligned_array, fixed_columns, id_dtype, weighted_columns
 from tfdlrm.data.parse import parse_key
@@ -14,7 +13,6 @@ from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_rows import RawRows
 from tfdlrm.data.transforms import transform_dense
 from tfdlrm.data.vocabulary import UNSEEN
-from tfdlrm.hashing import hash_to_buckets
 from tfdlrm.schema import CategoricalColumn
 
 # Strings handed to TensorFlow at once: as Python objects they take about 60 bytes each.
@@ -56,6 +54,11 @@ def _ids(rows: RawRows, column: CategoricalColumn, preprocessing: Preprocessing)
 
 def hashed_texts(tokens: pl.Series, buckets: int) -> Array:
     """int64 [n] in [0, buckets), as `tfdlrm.hashing` gives them."""
+    # TensorFlow is slow to import, and few columns are hashed
+    import tensorflow as tf
+
+    from tfdlrm.hashing import hash_to_buckets
+
     ids = np.empty(len(tokens), np.int64)
     for start in range(0, len(tokens), _HASH_BATCH):
         texts = tokens[start : start + _HASH_BATCH].to_list()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +11,12 @@ from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.memory import InMemoryDataset
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.quarantine import Quarantine
+from tfdlrm.data.raw_formats import default_spec, open_source
 from tfdlrm.data.splits import Splits, time_split
-from tfdlrm.schema import SCHEMA_FILE, FeatureSpec, criteo_feature_spec
+from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
 
 if TYPE_CHECKING:
     from tfdlrm.data.raw_rows import RawRows
-    from tfdlrm.data.sources import RowSource
 
 BadRowsMode = Literal["error", "quarantine"]
 
@@ -162,7 +161,9 @@ class _FileOpener:
         from tfdlrm.data.parse import RowParser
         from tfdlrm.data.sources import read_rows
 
-        source, labelled = self._source(path, allow_unlabelled)
+        source, labelled = open_source(
+            self._config.format, path, self._spec, self._quarantine, allow_unlabelled=allow_unlabelled
+        )
         parser = RowParser(self._spec, self._quarantine, id_modulo=self._id_modulo, with_labels=labelled)
         rows, rows_read = read_rows(source, parser, self._quarantine, self._config.max_rows)
         self.rows_read += rows_read
@@ -172,22 +173,6 @@ class _FileOpener:
         from tfdlrm.data.encode import encode_rows
 
         return InMemoryDataset(preprocessing.spec, encode_rows(rows, preprocessing, self._quarantine))
-
-    def _source(self, path: str | os.PathLike[str], allow_unlabelled: bool) -> tuple[RowSource, bool]:
-        spec, quarantine = self._spec, self._quarantine
-        if self._config.format == "criteo":
-            from tfdlrm.data.criteo import criteo_source
-
-            return criteo_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled)
-        if self._config.format == "movielens":
-            from tfdlrm.data.movielens import MovieLensSource
-
-            return MovieLensSource(path, quarantine), True
-        from tfdlrm.data.tabular import csv_source, parquet_source
-
-        if self._config.format == "csv":
-            return csv_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled)
-        return parquet_source(path, spec, allow_unlabelled=allow_unlabelled)
 
     def _parts(self, rows: RawRows) -> dict[str, RawRows]:
         config = self._config
@@ -217,19 +202,10 @@ class _FileOpener:
 def _spec_of(config: DataConfig) -> FeatureSpec:
     if config.schema is not None:
         return config.schema
-    defaults: dict[str, Callable[[], FeatureSpec]] = {"criteo": criteo_feature_spec, "movielens": _movielens_spec}
-    if config.format in defaults:
-        return defaults[config.format]()
-    beside = Path(config.path or "").parent / SCHEMA_FILE
-    if beside.is_file():
-        return FeatureSpec.load(beside)
-    raise ValueError(
-        f"DataConfig: format={config.format!r} needs a schema. Give data.schema, or put {SCHEMA_FILE} beside "
-        f"{config.path}."
-    )
-
-
-def _movielens_spec() -> FeatureSpec:
-    from tfdlrm.data.movielens_columns import movielens_feature_spec
-
-    return movielens_feature_spec()
+    spec = default_spec(config.format, Path(config.path or ""))
+    if spec is None:
+        raise ValueError(
+            f"DataConfig: format={config.format!r} needs a schema. Give data.schema, or put {SCHEMA_FILE} beside "
+            f"{config.path}."
+        )
+    return spec

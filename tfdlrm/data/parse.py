@@ -70,12 +70,9 @@ class RowParser:
             lookup=lookup,
         )
         if problems.bad.any():
-
-            def cell(column: str, row: int) -> str:
-                found = frame[column][row]
-                return "" if found is None else str(found)
-
-            self._quarantine.add_all(problems.bad_rows(file, block.lines, cell, block.raw))
+            self._quarantine.add_all(
+                problems.bad_rows(file, block.lines, lambda column, row: block.cell_text(row, column), block.raw)
+            )
         return rows.select(~problems.bad)
 
     def _labels(self, frame: pl.DataFrame, problems: Problems) -> np.ndarray:

@@ -50,7 +50,7 @@ class PowerLaw:
     def draw(self, generator: np.random.Generator, size: int) -> np.ndarray:
         """[size] ids, int32 (int64 if V needs it)."""
         cells = generator.integers(0, _NUM_CELLS, size, dtype=np.uint16)
-        ids = np.take(self._cells, cells)
+        ids = np.take(self._cells, cells, mode="clip")  # no cell is beyond the table, and "raise" would look for it
         searched = np.flatnonzero(ids == _SEARCH)
         if len(searched):
             cells = np.take(cells, searched)

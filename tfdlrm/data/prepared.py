@@ -7,9 +7,8 @@ system's cache.
 from __future__ import annotations
 
 import functools
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +20,23 @@ from tfdlrm.data.columns import (
     Columns,
     RaggedColumn,
     aligned_array,
+    concatenate_ragged,
     fixed_columns,
     id_dtype,
     weighted_columns,
 )
 from tfdlrm.data.dataset import Books
-from tfdlrm.data.prepared_folders import MANIFEST_FILE
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.splits import Splits
 from tfdlrm.data.streaming import EpochRows, StreamingDataset
-from tfdlrm.native.columns import PartedColumn, RowPacker
+from tfdlrm.native.columns import PartedColumn
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
-
-FORMAT_NAME, FORMAT_VERSION = "tfdlrm-prepared", 1
-KEY_PREFIX = "key:"
-PARTS = ("train", "validation", "test")
 
 # A shuffled window is 64 blocks from all over the part, 262,144 rows.
 BLOCK_ROWS = 2**12
 SHUFFLE_BLOCKS = 64
-
-
-def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of prepared data.
-
-    Raises:
-        FileNotFoundError: the folder has none: it holds something else, or its preparation was not finished.
-        ValueError: it is damaged, or of another version.
-    """
-    file = Path(folder) / MANIFEST_FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file}: no prepared data there. Make them: tfdlrm data prepare SOURCE {folder}; a preparation that was "
-            "stopped goes on when its command is run again."
-        )
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        name, version = manifest["format"], manifest["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
-    if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
-        raise ValueError(
-            f"{file}: format {name!r}, version {version}; this program reads {FORMAT_NAME!r}, version "
-            f"{FORMAT_VERSION}. Prepare the data again."
-        )
-    return manifest
-
-
-def key_column(spec: FeatureSpec, name: str) -> str:
-    """Where a key is kept: under its own name, unless a feature or label has that."""
-    taken = {*spec.labels, *(column.name for column in spec.dense), *spec.feature_names}
-    return KEY_PREFIX + name if name in taken else name
 
 
 class PreparedRows:
@@ -101,6 +65,8 @@ class PreparedRows:
         self.num_rows = self._stop - start
         self._files = [_File(path, count, spec) for path, count in zip(files, rows, strict=True)]
         self._fixed, self._weighted = fixed_columns(spec), weighted_columns(spec)
+        self._dense_names = [column.name for column in spec.dense]
+        self._weight_names = [column.weights for column in spec.categorical if column.name in self._weighted]
         self._id_dtype = id_dtype(spec)
         self._columns: dict[str, PartedColumn] = {}
 
@@ -123,17 +89,26 @@ class PreparedRows:
         ids = aligned_array((total, width), self._id_dtype)
         weights = aligned_array((total, weight_width), np.float32)
         position = 0
-        for file, start, stop in spans:
+        for number, start, stop in spans:
+            # block by block: the rows of one stay in the processor's cache while its columns are written into them
             window = slice(position, position + stop - start)
-            file.fill(start, dense[window], labels[window], ids[window], weights[window])
+            row_of = np.arange(start, stop, dtype=np.int32)
+            place = (np.full(len(row_of), number, np.int32), row_of)
+            self._fill(self._dense_names, place, dense[window])
+            self._fill(spec.labels, place, labels[window])
+            self._fill(self._fixed, place, ids[window])
+            self._fill(self._weight_names, place, weights[window])
             position += stop - start
+        files = [(self._files[number], start, stop) for number, start, stop in spans]
         ragged = {
-            column.name: _join([file.ragged(column, start, stop, self._id_dtype) for file, start, stop in spans])
+            column.name: concatenate_ragged(
+                [file.ragged(column, start, stop, self._id_dtype) for file, start, stop in files]
+            )
             for column in spec.categorical
             if column.hotness is None
         }
         named = {
-            name: np.concatenate([file.key(key_column(spec, name), start, stop) for file, start, stop in spans])
+            name: np.concatenate([file.key(key_column(spec, name), start, stop) for file, start, stop in files])
             for name in (dict.fromkeys((*spec.keys, ROW_ID)) if keys else ())
         }
         return Columns(dense=dense, labels=labels, ids=ids, weights=weights, ragged=ragged, keys=named)
@@ -152,30 +127,36 @@ class PreparedRows:
         features: dict[str, Array] = {}
         if spec.num_dense:
             features["dense"] = aligned_array((rows, spec.num_dense), np.float32)
-            for column, dense in enumerate(spec.dense):
-                self._parted(dense.name).take(part_of, row_of, features["dense"][:, column])
+            self._fill(self._dense_names, (part_of, row_of), features["dense"])
         for categorical in spec.categorical:
             shape = (rows,) if categorical.hotness == 1 else (rows, categorical.hotness or 0)
             features[categorical.name] = aligned_array(shape, self._id_dtype)
             self._parted(categorical.name).take(part_of, row_of, features[categorical.name])
         labels = aligned_array((rows, len(spec.labels)), np.float32)
-        for column, name in enumerate(spec.labels):
-            self._parted(name).take(part_of, row_of, labels[:, column])
+        self._fill(spec.labels, (part_of, row_of), labels)
         return features, labels
+
+    def _fill(self, names: Iterable[str], place: tuple[Array, Array], out: Array) -> None:
+        """Write columns side by side into rows."""
+        at = 0
+        for name in names:
+            column = self._parted(name)
+            column.take(*place, out[:, at : at + column.width])
+            at += column.width
 
     def _parted(self, name: str) -> PartedColumn:
         if name not in self._columns:
             self._columns[name] = PartedColumn([file.column(name) for file in self._files])
         return self._columns[name]
 
-    def _spans(self, start: int, stop: int) -> list[tuple[_File, int, int]]:
-        """Rows [start, stop) of the part as (file, first row of the file, last + 1)."""
+    def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Rows [start, stop) of the part as (number of the file, first row of the file, last + 1)."""
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
         spans = []
         for number in range(int(first), int(last) + 1):
             before = int(self._ends[number - 1]) if number else 0
             low, high = max(start - before, 0), min(stop, int(self._ends[number])) - before
-            spans.append((self._files[number], low, high))
+            spans.append((number, low, high))
         return spans
 
 
@@ -208,25 +189,6 @@ class _File:
             raise ValueError(f"{self._path}: column {name!r} of the schema is missing. Prepare the data again.")
         return arrays[name]
 
-    @functools.cached_property
-    def _packers(self) -> tuple[RowPacker, RowPacker, RowPacker, RowPacker]:
-        """Of dense columns, labels, ids of fixed hotness, and their weights."""
-        spec = self._spec
-        fixed = [column for column in spec.categorical if column.hotness is not None]
-        groups = (
-            [column.name for column in spec.dense],
-            spec.labels,
-            [column.name for column in fixed],
-            [column.weights for column in fixed if column.weights],
-        )
-        dense, labels, ids, weights = (RowPacker([self.column(name) for name in names]) for names in groups)
-        return dense, labels, ids, weights
-
-    def fill(self, start: int, dense: Array, labels: Array, ids: Array, weights: Array) -> None:
-        """Write rows from `start` on into packed arrays of as many rows."""
-        for packer, out in zip(self._packers, (dense, labels, ids, weights), strict=True):
-            packer.pack(start, out)
-
     def ragged(self, column: CategoricalColumn, start: int, stop: int, dtype: np.dtype) -> RaggedColumn:
         """Bags [start, stop) of one column."""
         values, offsets = self.column(column.name)
@@ -254,18 +216,6 @@ def _view(array: pa.Array) -> Any:
     if pa.types.is_fixed_size_list(array.type):
         return array.values.to_numpy().reshape(len(array), -1)
     return array.to_numpy()
-
-
-def _join(parts: Sequence[RaggedColumn]) -> RaggedColumn:
-    ends = np.cumsum([0, *(part.row_splits[-1] for part in parts)])
-    weights = [part.weights for part in parts if part.weights is not None]
-    return RaggedColumn(
-        values=np.concatenate([part.values for part in parts]),
-        row_splits=np.concatenate(
-            [[0], *(part.row_splits[1:] + end for part, end in zip(parts, ends[:-1], strict=True))]
-        ).astype(np.int64),
-        weights=np.concatenate(weights) if weights else None,
-    )
 
 
 class PreparedDataset(StreamingDataset):

@@ -1,14 +1,53 @@
-"""How a folder of prepared data is told from others; nothing here needs pyarrow."""
+"""What every folder of prepared data has, and how it is told from others; nothing here needs pyarrow or TensorFlow."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+from tfdlrm.schema import FeatureSpec
+
+FORMAT_NAME, FORMAT_VERSION = "tfdlrm-prepared", 1
 MANIFEST_FILE = "manifest.json"
+PARTS = ("train", "validation", "test")
+KEY_PREFIX = "key:"
 
 
 def is_prepared(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a folder of prepared data, or the folder of one of its parts."""
     path = Path(path)
     return (path / MANIFEST_FILE).is_file() or (path.is_dir() and (path.parent / MANIFEST_FILE).is_file())
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of prepared data.
+
+    Raises:
+        FileNotFoundError: the folder has none: it holds something else, or its preparation was not finished.
+        ValueError: it is damaged, or of another version.
+    """
+    file = Path(folder) / MANIFEST_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: no prepared data there. Make them: tfdlrm data prepare SOURCE {folder}; a preparation that was "
+            "stopped goes on when its command is run again."
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        name, version = manifest["format"], manifest["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
+    if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
+        raise ValueError(
+            f"{file}: format {name!r}, version {version}; this program reads {FORMAT_NAME!r}, version "
+            f"{FORMAT_VERSION}. Prepare the data again."
+        )
+    return manifest
+
+
+def key_column(spec: FeatureSpec, name: str) -> str:
+    """Where a key is kept: under its own name, unless a feature or label has that."""
+    taken = {*spec.labels, *(column.name for column in spec.dense), *spec.feature_names}
+    return KEY_PREFIX + name if name in taken else name

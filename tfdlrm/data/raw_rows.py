@@ -23,17 +23,26 @@ class FrameBlock:
         lines: int64 [rows], where each row stands in its file.
         numbers: int64 [rows], number of each among all rows read, good and bad, from 0.
         raw: row of the block to its text as found.
+        cell: (row, column) to the cell as found; None where the columns are as they were found.
     """
 
     load: Callable[[], pl.DataFrame]
     lines: np.ndarray
     numbers: np.ndarray
     raw: Callable[[int], bytes]
+    cell: Callable[[int, str], str] | None = None
 
     @functools.cached_property
     def frame(self) -> pl.DataFrame:
         """The columns."""
         return self.load()
+
+    def cell_text(self, row: int, column: str) -> str:
+        """One cell, for a message."""
+        if self.cell is not None:
+            return self.cell(row, column)
+        found = self.frame[column][row]
+        return "" if found is None else str(found)
 
 
 @dataclass(frozen=True, kw_only=True)

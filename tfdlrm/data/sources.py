@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from tfdlrm.data.chunks import CHUNK_BYTES
-from tfdlrm.data.lines import LineReader, TextFormat
+from tfdlrm.data.lines import LineReader, RowBlock, TextFormat
 from tfdlrm.data.parse import RowParser
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.quarantine import BadRowError, Quarantine
-from tfdlrm.data.raw_rows import FrameBlock, RawRows, concatenate_raw
+from tfdlrm.data.raw_rows import FrameBlock, RawLookup, RawRows, concatenate_raw
 from tfdlrm.native.text import CriteoRows
 
 
@@ -71,7 +73,9 @@ class TextSource:
                 load = functools.partial(_frame_of, block.parsed, self._form)
             else:
                 load = functools.partial(_parse_text, block.text, self._form)
-            yield FrameBlock(load=load, lines=block.lines, numbers=block.numbers, raw=block.raw)
+            # numbers are read as such: only the text has them as they were found
+            cell = functools.partial(_cell_of, block, self._form)
+            yield FrameBlock(load=load, lines=block.lines, numbers=block.numbers, raw=block.raw, cell=cell)
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
         """See `RowSource`. Reads the file again: only rows found bad late need it."""
@@ -83,6 +87,14 @@ class TextSource:
             if len(found) == len(wanted):
                 break
         return found
+
+
+def _cell_of(block: RowBlock, form: TextFormat, row: int, column: str) -> str:
+    text, separator = block.raw(row).decode(), form.separator.decode()
+    cells = text.split(separator)
+    if form.quote:
+        cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=form.quote.decode()))
+    return cells[form.columns.index(column)]
 
 
 def _frame_of(parsed: CriteoRows, form: TextFormat) -> pl.DataFrame:
@@ -113,6 +125,25 @@ def _parse_text(text: bytes, form: TextFormat) -> pl.DataFrame:
     return read()
 
 
+def parse_block(parser: RowParser, block: FrameBlock, source: RowSource, lookup: RawLookup | None = None) -> RawRows:
+    """The good rows of a block of a source.
+
+    Args:
+        parser, block, source: what to parse.
+        lookup: finds raw rows again later; default the source's own way.
+
+    Raises:
+        BadRowError: a bad row, if the quarantine's mode is `error`.
+        ValueError: a whole column has the wrong type; the file is named.
+    """
+    try:
+        return parser.parse(block, file=source.file, lookup=source.raw_rows if lookup is None else lookup)
+    except BadRowError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{source.file}: {error}") from error
+
+
 def read_rows(
     source: RowSource, parser: RowParser, quarantine: Quarantine, max_rows: int | None = None
 ) -> tuple[RawRows, int]:
@@ -131,12 +162,7 @@ def read_rows(
     parts: list[RawRows] = []
     num_rows = num_dropped = 0
     for block in source.blocks():
-        try:
-            rows = parser.parse(block, file=source.file, lookup=source.raw_rows)
-        except BadRowError:
-            raise
-        except ValueError as error:
-            raise ValueError(f"{source.file}: {error}") from error
+        rows = parse_block(parser, block, source)
         if max_rows is not None and num_rows + rows.num_rows > max_rows:
             num_dropped = num_rows + rows.num_rows - max_rows
             rows = rows.slice(0, max_rows - num_rows)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.quarantine import BadRow
 from tfdlrm.schema import FeatureSpec
+
+if TYPE_CHECKING:
+    from tfdlrm.data.dataset import Books, Dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -74,21 +74,19 @@ class EpochRows:
 
     def read(self, start: int, stop: int) -> Columns:
         """Rows [start, stop) of the epoch, start < stop; other windows are not read."""
-        first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
-        parts = []
-        for window in range(int(first), int(last) + 1):
-            low, high = self._bounds[window : window + 2]
-            parts.append(self._window(window).slice(max(start - low, 0), min(stop, high) - low))
-        return concatenate(parts)
+        return concatenate([self._window(window).slice(low, high) for window, low, high in self._places(start, stop)])
 
     def numbers(self, start: int, stop: int) -> np.ndarray:
         """int64 [stop - start]: which rows of the source these are."""
-        first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
-        parts = []
-        for window in range(int(first), int(last) + 1):
-            low, high = self._bounds[window : window + 2]
-            parts.append(self._window_numbers(window)[max(start - low, 0) : min(stop, high) - low])
+        parts = [self._window_numbers(window)[low:high] for window, low, high in self._places(start, stop)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _places(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Rows [start, stop) as (window, its first row, its last row + 1)."""
+        first, last = np.searchsorted(self._bounds, [start, stop - 1], side="right") - 1
+        for window in range(int(first), int(last) + 1):
+            low, high = self._bounds[window : window + 2].tolist()
+            yield window, max(start - low, 0), min(stop, high) - low
 
     def _numbers_of(self, window: int) -> np.ndarray:
         size, total = self._source.block_rows, self._source.num_rows
@@ -144,8 +142,9 @@ class StreamingDataset(Dataset):
 
     def _stacked_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
         """Pieces of whole batches, feature by feature: to take them apart needs no operation of a graph."""
-        specs = plain_batch(self.spec, plan)
-        flat = tf.nest.flatten(specs)
+        form = tf.nest.map_structure(
+            lambda spec: tf.TensorSpec([None, *spec.shape], spec.dtype), plain_batch(self.spec, plan)
+        )
         num_batches = plan.num_batches(self.num_rows)
         num_whole = min(num_batches, self.num_rows // plan.batch_size)
         piece_batches = max(1, _PIECE_ROWS // plan.batch_size)
@@ -160,9 +159,7 @@ class StreamingDataset(Dataset):
             # a last batch of fewer rows makes a piece of its own: the batches of a piece are equally long
             end = tf.where(first < num_whole, tf.constant(num_whole, tf.int64), num_batches)
             last = tf.minimum(first + piece_batches, end)
-            tensors = python_call(read, [epoch, first, last], [spec.dtype for spec in flat])
-            shaped = [tf.ensure_shape(tensor, [None, *spec.shape]) for tensor, spec in zip(tensors, flat, strict=True)]
-            return tf.nest.pack_sequence_as(specs, shaped)
+            return _called(read, [epoch, first, last], form)
 
         whole = tf.data.Dataset.range(start_batch, num_whole, piece_batches)
         rest = tf.data.Dataset.range(tf.maximum(start_batch, num_whole), num_batches)
@@ -190,10 +187,7 @@ class StreamingDataset(Dataset):
             first = tf.maximum(start_batch, number * piece_batches)
             last = tf.minimum((number + 1) * piece_batches, num_batches)
             bounds = [first * plan.batch_size, tf.minimum(last * plan.batch_size, self.num_rows)]
-            specs = tf.nest.flatten(form)
-            tensors = python_call(read, [epoch, *bounds], [spec.dtype for spec in specs])
-            shaped = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, specs, strict=True)]
-            return tf.nest.pack_sequence_as(form, shaped)
+            return _called(read, [epoch, *bounds], form)
 
         def cut_all(tensors: dict) -> tf.data.Dataset:
             num_rows = tf.shape(tensors["labels"], tf.int64)[0]
@@ -211,3 +205,11 @@ class StreamingDataset(Dataset):
         pieces = tf.data.Dataset.range(first_piece, -(-num_batches // piece_batches)).map(piece)
         # One piece is made while the last is being used.
         return pieces.prefetch(1).flat_map(cut_all)
+
+
+def _called(read: Callable[..., list[np.ndarray]], inputs: list[tf.Tensor], form: Any) -> Any:
+    """What a Python function returns, as tensors in a structure of `TensorSpec`s."""
+    specs = tf.nest.flatten(form)
+    tensors = python_call(read, inputs, [spec.dtype for spec in specs])
+    shaped = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, specs, strict=True)]
+    return tf.nest.pack_sequence_as(form, shaped)

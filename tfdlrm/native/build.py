@@ -14,7 +14,9 @@ from pathlib import Path
 SOURCE_DIR = Path(__file__).parent / "src"
 LIBRARY_NAME = "libtfdlrm_native.so"
 # One a translation unit, in the order in which they take longest.
-UNITS = ("ops.cc", "kernels_avx512.cc", "kernels_avx2.cc", "kernels_base.cc", "text.cc", "columns.cc")
+UNITS = ("ops.cc", "kernels_avx512.cc", "kernels_avx2.cc", "kernels_base.cc")
+# of the library without TensorFlow, tfdlrm/native/plain.py
+PLAIN_UNITS = ("text.cc", "columns.cc")
 _ERROR_LINES = 20
 
 
@@ -35,10 +37,10 @@ def cache_key() -> str:
     import tensorflow as tf
 
     digest = hashlib.sha256()
-    for path in sorted(SOURCE_DIR.iterdir()):
+    for path in sorted(path for path in SOURCE_DIR.iterdir() if path.name not in PLAIN_UNITS):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
-    parts = [tf.__version__, *_flags(), *_link_flags(), _compiler_version(), platform.machine(), _processor()]
+    parts = [tf.__version__, *_flags(), *_link_flags(), compiler_version(), platform.machine(), processor()]
     digest.update("\0".join(parts).encode())
     return digest.hexdigest()[:16]
 
@@ -59,33 +61,33 @@ def build(target: Path) -> None:
         with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             objects = list(pool.map(lambda unit: _compile(found, unit, work), UNITS))
         library = work / LIBRARY_NAME
-        _run([found, "-shared", "-o", str(library), *map(str, objects), *_link_flags()])
-        digest = _digest(library)
+        run_compiler([found, "-shared", "-o", str(library), *map(str, objects), *_link_flags()])
+        digest = digest_of(library)
         library.replace(target)
         # last: a library without it was not finished
-        _digest_file(target).write_text(digest, encoding="ascii")
+        digest_file(target).write_text(digest, encoding="ascii")
 
 
 def is_whole(target: Path) -> bool:
     """Whether the library is there as it was built. Loading half of one would end the process."""
     try:
-        return _digest_file(target).read_text(encoding="ascii") == _digest(target)
+        return digest_file(target).read_text(encoding="ascii") == digest_of(target)
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def _digest_file(target: Path) -> Path:
+def digest_file(target: Path) -> Path:
     return target.with_name(target.name + ".sha256")
 
 
-def _digest(library: Path) -> str:
+def digest_of(library: Path) -> str:
     with open(library, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compile(found: str, unit: str, work: Path) -> Path:
     target = work / f"{unit}.o"
-    _run([found, *_flags(), "-c", str(SOURCE_DIR / unit), "-o", str(target)])
+    run_compiler([found, *_flags(), "-c", str(SOURCE_DIR / unit), "-o", str(target)])
     return target
 
 
@@ -103,21 +105,21 @@ def _link_flags() -> list[str]:
     return [*tf.sysconfig.get_link_flags(), *os.environ.get("TFDLRM_NATIVE_LDFLAGS", "").split()]
 
 
-def _run(command: list[str]) -> None:
+def run_compiler(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()
         raise BuildError(f"{Path(command[0]).name} failed:\n" + "\n".join(lines[:_ERROR_LINES]))
 
 
-def _compiler_version() -> str:
+def compiler_version() -> str:
     found = compiler()
     if found is None:
         return ""
     return subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

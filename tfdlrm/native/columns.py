@@ -1,105 +1,28 @@
-"""Columns to packed rows, by native code where it may be used."""
+"""Columns by native code where it may be used: rows gathered from them, and dictionaries of their values."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tfdlrm.native import loader
+from tfdlrm.native import plain
+from tfdlrm.native.plain import int32, int64, pointer
 
 _KINDS = {np.dtype(name): kind for kind, name in enumerate(("uint8", "uint16", "int32", "int64", "float32"))}
-_PIECE_ROWS = 2**12  # turned at once without native code
-
-
-class RowPacker:
-    """Writes rows of columns side by side.
-
-    Args:
-        columns: C-contiguous arrays [rows] or [rows, width] of uint8, uint16, int32, int64 or float32, equally long.
-
-    Raises:
-        ValueError: a column is of another dtype or form, or they are not equally long.
-
-    Example:
-        >>> packer = RowPacker([np.array([1, 2], np.uint8), np.array([[3, 4], [5, 6]], np.int32)])
-        >>> out = np.empty((2, 3), np.int32)
-        >>> packer.pack(0, out)
-        >>> out.tolist()
-        [[1, 3, 4], [2, 5, 6]]
-    """
-
-    def __init__(self, columns: Sequence[np.ndarray]) -> None:
-        for column in columns:
-            if column.dtype not in _KINDS or column.ndim not in (1, 2) or not column.flags.c_contiguous:
-                raise ValueError(
-                    f"RowPacker: a column has dtype {column.dtype} and shape {column.shape}. Give contiguous columns "
-                    f"of {', '.join(map(str, _KINDS))}."
-                )
-        self._columns = list(columns)
-        self.num_rows = len(columns[0]) if columns else 0
-        if any(len(column) != self.num_rows for column in columns):
-            raise ValueError(f"RowPacker: columns have {sorted({len(column) for column in columns})} rows.")
-        self._widths = np.array([column[0:1].size if self.num_rows else 1 for column in columns], np.int64)
-        self.width = int(self._widths.sum())
-        self._kinds = np.array([_KINDS[column.dtype] for column in columns], np.int32)
-        self._pointers = np.array([column.ctypes.data for column in columns], np.uintp)
-
-    def pack(self, start: int, out: np.ndarray) -> None:
-        """Rows [start, start + len(out)) -> out.
-
-        Args:
-            start: the first row.
-            out: C-contiguous int32, int64 or float32 [rows, width].
-
-        Raises:
-            IndexError: the rows are not there.
-            ValueError: `out` is not as it should be.
-        """
-        if not self._columns:
-            return
-        if start < 0 or start + len(out) > self.num_rows:
-            raise IndexError(f"RowPacker: rows {start} to {start + len(out)} of {self.num_rows}.")
-        if out.shape[1:] != (self.width,) or out.dtype not in _KINDS or not out.flags.c_contiguous:
-            raise ValueError(f"RowPacker: out has dtype {out.dtype} and shape {out.shape}, need [rows, {self.width}].")
-        if not len(out):
-            return
-        function = _function()
-        if function is None:
-            self._pack_pieces(start, out)
-            return
-        code = function(
-            len(self._columns),
-            self._pointers.ctypes.data,
-            self._kinds.ctypes.data,
-            self._widths.ctypes.data,
-            self.num_rows,
-            start,
-            len(out),
-            _KINDS[out.dtype],
-            out.ctypes.data,
-        )
-        if code:
-            raise ValueError(f"RowPacker: out has dtype {out.dtype}. Give int32, int64 or float32.")
-
-    def _pack_pieces(self, start: int, out: np.ndarray) -> None:
-        for low in range(0, len(out), _PIECE_ROWS):
-            piece = out[low : low + _PIECE_ROWS]
-            at = 0
-            for column, width in zip(self._columns, self._widths.tolist(), strict=True):
-                own = column[start + low : start + low + len(piece)]
-                piece[:, at : at + width] = own.reshape(len(own), width)
-                at += width
+_GATHER = (int64, pointer, pointer, int32, int64, int64, pointer, pointer, int32, pointer, int64)
 
 
 class PartedColumn:
     """One column whose rows lie in several arrays.
 
     Args:
-        parts: C-contiguous arrays [rows] or [rows, width] of one dtype, as `RowPacker` takes them.
+        parts: C-contiguous arrays [rows] or [rows, width], all uint8, uint16, int32, int64 or float32.
+
+    Raises:
+        ValueError: a part is of another dtype.
 
     Example:
         >>> column = PartedColumn([np.array([1, 2], np.uint8), np.array([3], np.uint8)])
@@ -112,7 +35,10 @@ class PartedColumn:
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         for part in parts:
             if part.dtype not in _KINDS or part.dtype != parts[0].dtype or not part.flags.c_contiguous:
-                raise ValueError(f"PartedColumn: a part has dtype {part.dtype}, the first has {parts[0].dtype}.")
+                raise ValueError(
+                    f"PartedColumn: a part has dtype {part.dtype}, the first has {parts[0].dtype}. Give contiguous "
+                    f"arrays of one of {', '.join(map(str, _KINDS))}."
+                )
         self._parts = list(parts)
         self.width = int(np.prod(parts[0].shape[1:], dtype=np.int64))
         self._rows = np.array([len(part) for part in parts], np.int64)
@@ -128,11 +54,11 @@ class PartedColumn:
         Raises:
             IndexError: a row is not there.
         """
-        function = _gather_function()
+        function = plain.function("tfdlrm_gather_rows", _GATHER)
         if function is None:
             for number, part in enumerate(self._parts):
                 mine = part_of == number
-                out[mine] = part[row_of[mine]]
+                out[mine] = part[row_of[mine]].reshape(-1, *out.shape[1:])
             return
         if part_of.dtype != np.int32 or row_of.dtype != np.int32 or not len(part_of) == len(row_of) == len(out):
             raise ValueError("PartedColumn: part_of and row_of need int32 [n], as many as out has rows.")
@@ -153,29 +79,74 @@ class PartedColumn:
             raise IndexError("PartedColumn: a row is not there, or out is not int32, int64 or float32.")
 
 
-def _function() -> Any | None:
-    library = loader.functions()
-    return None if library is None else _typed(library)
+class BeyondBudgetError(Exception):
+    """A dictionary would take more memory than it may."""
 
 
-def _gather_function() -> Any | None:
-    library = loader.functions()
-    return None if library is None else _typed_gather(library)
+class Dictionary:
+    """Distinct whole numbers in order of first appearance; see `new_dictionary`.
+
+    Args:
+        dtype: uint32 or int64.
+        budget: bytes it may take.
+
+    Example:
+        >>> dictionary = Dictionary(np.int64, 2**20)
+        >>> dictionary.add(np.array([7, 3, 7])).tolist(), dictionary.values().tolist()
+        ([0, 1, 0], [7, 3])
+    """
+
+    def __init__(self, dtype: np.dtype | type, budget: int) -> None:
+        self._dtype = np.dtype(dtype)
+        self._handle = self._call("new", (int64,), pointer)(budget)
+        if not self._handle:
+            raise MemoryError("Dictionary: there is no memory.")
+        weakref.finalize(self, self._call("free", (pointer,), None), self._handle)
+
+    def __len__(self) -> int:
+        return int(self._call("size", (pointer,))(self._handle))
+
+    def add(self, keys: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+        """int32 [n]: places of the keys, new ones at the end.
+
+        Args:
+            keys: [n] of the dictionary's dtype.
+            counts: int64, an entry for each place that there may be then; how often keys occur is added to it.
+
+        Raises:
+            BeyondBudgetError: it would take more memory; keys before that were added.
+        """
+        keys = np.ascontiguousarray(keys, self._dtype)
+        places = np.empty(len(keys), np.int32)
+        if counts is not None and (counts.dtype != np.int64 or len(counts) < len(self) + len(keys)):
+            raise ValueError(f"Dictionary: counts have dtype {counts.dtype} and {len(counts)} entries.")
+        add = self._call("add", (pointer, pointer, int64, pointer, pointer))
+        tallied = None if counts is None else counts.ctypes.data
+        if add(self._handle, keys.ctypes.data, len(keys), places.ctypes.data, tallied):
+            raise BeyondBudgetError
+        return places
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """int32 [n]: places of the keys, -1 for those that are not there."""
+        keys = np.ascontiguousarray(keys, self._dtype)
+        places = np.empty(len(keys), np.int32)
+        find = self._call("find", (pointer, pointer, int64, pointer), None)
+        find(self._handle, keys.ctypes.data, len(keys), places.ctypes.data)
+        return places
+
+    def values(self) -> np.ndarray:
+        """[places]: the key of each place."""
+        values = np.empty(len(self), self._dtype)
+        self._call("values", (pointer, pointer), None)(self._handle, values.ctypes.data)
+        return values
+
+    def _call(self, what: str, arguments: tuple[type, ...], result: type | None = int64) -> Any:
+        bits = 8 * self._dtype.itemsize
+        return plain.function(f"tfdlrm_dictionary{bits}_{what}", arguments, result)
 
 
-@functools.cache
-def _typed_gather(library: ctypes.CDLL) -> Any:
-    function = library.tfdlrm_gather_rows
-    pointer, size, kind = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    function.argtypes = [size, pointer, pointer, kind, size, size, pointer, pointer, kind, pointer, size]
-    function.restype = size
-    return function
-
-
-@functools.cache
-def _typed(library: ctypes.CDLL) -> Any:
-    function = library.tfdlrm_pack_rows
-    pointer, size, kind = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    function.argtypes = [size, pointer, pointer, pointer, size, size, size, kind, pointer]
-    function.restype = size
-    return function
+def new_dictionary(dtype: np.dtype | type, budget: int) -> Dictionary | None:
+    """An empty dictionary; None where native code may not be used, or for another dtype than uint32 and int64."""
+    if np.dtype(dtype) not in (np.dtype(np.uint32), np.dtype(np.int64)) or plain.functions() is None:
+        return None
+    return Dictionary(dtype, budget)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import functools
 import os
@@ -37,22 +36,7 @@ def library() -> Any | None:
         RuntimeError: `TFDLRM_NATIVE=require` and the kernels cannot be had.
     """
     with _lock:
-        return _library(_setting())
-
-
-def functions() -> ctypes.CDLL | None:
-    """The library's plain functions, for those modules that call it without TensorFlow; None as for `library`.
-
-    Calls release Python's lock.
-    """
-    module = library()
-    return None if module is None else _functions(module)
-
-
-@functools.cache
-def _functions(module: Any) -> ctypes.CDLL:
-    # the same library that is loaded already
-    return ctypes.CDLL(module.__tfdlrm_path__)
+        return _library(setting())
 
 
 def cache_dir() -> Path:
@@ -80,7 +64,7 @@ def ensure_built() -> Path:
     if build.is_whole(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _file_lock(path.parent / "lock"):
+    with file_lock(path.parent / "lock"):
         if not build.is_whole(path):
             _say(f"tfdlrm: building native kernels into {path.parent} (once, about 15 s) ...")
             start = time.perf_counter()
@@ -103,7 +87,7 @@ def build_and_load() -> Path:
     return path
 
 
-def _setting() -> str:
+def setting() -> str:
     setting = os.environ.get(SETTING, "auto").strip().lower() or "auto"
     if setting not in _SETTINGS:
         raise ValueError(f"{SETTING}={setting!r} is unknown. Use one of {', '.join(_SETTINGS)}.")
@@ -152,12 +136,11 @@ def _load(path: Path) -> Any:
     from tfdlrm.native import gradients
 
     gradients.register(module)
-    module.__tfdlrm_path__ = str(path)
     return module
 
 
 @contextlib.contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     with open(path, "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.data import sample_rows as sample
 from tests.data.inspect import oracle
 from tfdlrm.data.criteo import kaggle_split
 from tfdlrm.data.inspect import DataReport, inspect_data
+from tfdlrm.data.raw_formats import AVAZU_COLUMNS
 from tfdlrm.data.tabular import csv_source
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec, criteo_feature_spec
 
@@ -344,3 +346,50 @@ def test_movielens(tmp_path: Path) -> None:
     assert genres.bag_length == (0, pytest.approx(4 / 3), 2)
     assert genres.missing_rate == pytest.approx(1 / 3)
     assert report.dense[1].missing_rate == pytest.approx(1 / 3)
+
+
+AVAZU_HEADER = "id,click,hour," + ",".join(AVAZU_COLUMNS)
+
+
+def _avazu(num_rows: int) -> bytes:
+    """Rows of two days, 21 and 22 October 2014, as Avazu writes them."""
+    random = np.random.default_rng(0)
+    lines = [AVAZU_HEADER]
+    for number in range(num_rows):
+        hour = 14102100 + 100 * (2 * number // num_rows) + number % 24
+        cells = [f"{value:08x}" for value in random.integers(0, 30, len(AVAZU_COLUMNS))]
+        lines.append(f"{number},{number % 5 == 0:d},{hour},{','.join(cells)}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+COMPRESSED = {
+    "": lambda content: content,
+    ".gz": gzip.compress,
+    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_an_avazu_file(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"train{suffix}"
+    path.write_bytes(COMPRESSED[suffix](_avazu(400)))
+    report = inspect_data(path)
+    assert (report.data_format, report.rows_used, report.rows_set_aside) == ("avazu", 400, 0)
+    assert [column.name for column in report.categorical] == list(AVAZU_COLUMNS)
+    assert all(column.distinct == 30 for column in report.categorical)
+    [clicks] = report.labels
+    assert clicks.rate == pytest.approx(0.2)
+    assert [(day.name, day.rows) for day in clicks.by_section] == [("2014-10-21", 200), ("2014-10-22", 200)]
+    assert report.grouped_by == "day, of column 'hour'"
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_compressed_criteo_files(suffix: str, tmp_path: Path) -> None:
+    content = sample.criteo_text(sample.criteo_rows(210))
+    plain, path = tmp_path / "plain", tmp_path / f"rows{suffix}"
+    plain.write_bytes(content)
+    path.write_bytes(COMPRESSED[suffix](content))
+    report, expected = inspect_data(path), inspect_data(plain)
+    assert (report.data_format, report.rows_used) == ("criteo", 210)
+    for part in ("labels", "dense", "categorical", "drift", "findings"):
+        assert getattr(report, part) == getattr(expected, part)

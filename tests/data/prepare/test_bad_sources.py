@@ -244,3 +244,33 @@ def test_the_first_bad_row_is_the_one_reported(tmp_path: Path) -> None:
     path = _write(tmp_path, b"".join(lines))
     with pytest.raises(ValueError, match="line 7001, column 'int_3'"):
         prepare(PrepareConfig(format="criteo-kaggle"), [path], tmp_path / "out", memory=2**27)
+
+
+@pytest.mark.parametrize(
+    ("place", "cell", "column"),
+    [(0, b"3", "label"), (3, b"007x", "int_3"), (3, b"1e39", "int_3"), (20, b"xyz", "cat_7")],
+)
+def test_a_bad_cell_is_shown_as_it_stands_in_the_file(place: int, cell: bytes, column: str, tmp_path: Path) -> None:
+    """Labels are read as numbers, and `3` then is 3.0."""
+    path = _write(tmp_path, GOOD + _line(place, cell))
+    with pytest.raises(ValueError, match=rf"line 41, column '{column}': .* \(found '{cell.decode()}'\)"):
+        prepare(PrepareConfig(format="criteo-kaggle"), [path], tmp_path / "out")
+
+
+def test_a_bad_cell_within_quotes(tmp_path: Path) -> None:
+    rows = sample.sample_rows(20)
+    rows[12] |= {"click": 3, "city": 'New "York", or\nso'}
+    path = sample.write_csv(tmp_path / "rows.csv", rows)
+    with pytest.raises(ValueError, match=r"column 'click': the label is not 0 or 1 \(found '3'\)"):
+        prepare(PrepareConfig(format="csv", schema=sample.SPEC), [path], tmp_path / "out")
+    rows[12] |= {"click": 1, "price": "1,5"}
+    path = sample.write_csv(tmp_path / "rows.csv", rows)
+    with pytest.raises(ValueError, match=r"column 'price': not a number \(found '1,5'\)"):
+        prepare(PrepareConfig(format="csv", schema=sample.SPEC), [path], tmp_path / "again")
+
+
+def test_a_token_that_was_not_seen_is_shown_as_hex(tmp_path: Path) -> None:
+    lines = [_line(20, b"0000000a")] * 30 + [_line(20, b"0000beef")] * 10
+    path = _write(tmp_path, b"".join(lines))
+    with pytest.raises(ValueError, match=r"line 31, column 'cat_7': the value was not seen .*found '0000beef'"):
+        prepare(PrepareConfig(format="criteo-kaggle", split="time", train_fraction=0.75), [path], tmp_path / "out")

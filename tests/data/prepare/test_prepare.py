@@ -21,6 +21,7 @@ from tfdlrm.data import BadRowError, Preprocessing, open_dataset, open_rows
 from tfdlrm.data.columns import Columns
 from tfdlrm.data.prepare import PrepareConfig, PrepareResult, avazu_feature_spec, prepare
 from tfdlrm.data.prepared import open_prepared, prepared_dataset
+from tfdlrm.native import plain
 
 GOLDEN = golden_files("criteo_kaggle_rows*.tsv.gz")
 ROWS = sample.sample_rows(200)
@@ -113,6 +114,20 @@ def test_memory_changes_nothing(tmp_path: Path) -> None:
     assert _contents(tmp_path / "little") == _contents(tmp_path / "much")
 
 
+def test_native_code_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _criteo(tmp_path / "raw", 3_000)
+    kinds: dict[str, dict[str, Any]] = {
+        "plain": {"split": "criteo-kaggle"},
+        "counted": {"split": "random", "oov": True, "min_count": 20, "vocabulary_order": "frequency"},
+    }
+    for name, options in kinds.items():
+        _prepare(path, tmp_path / f"native-{name}", format="criteo-kaggle", memory=2**27, **options)
+    monkeypatch.setattr(plain, "functions", lambda: None)
+    for name, options in kinds.items():
+        _prepare(path, tmp_path / f"python-{name}", format="criteo-kaggle", memory=2**27, **options)
+        assert _contents(tmp_path / f"python-{name}") == _contents(tmp_path / f"native-{name}")
+
+
 def test_compressed_files_are_the_same(tmp_path: Path) -> None:
     path = _criteo(tmp_path / "raw", 500)
     gz = tmp_path / "rows.gz"
@@ -181,6 +196,23 @@ def test_later_rows_with_the_same_ids_and_new_ones_behind(tmp_path: Path) -> Non
     assert not (_ids(tmp_path / "more") == 0).any()
     known = _ids(tmp_path / "same") != 0
     np.testing.assert_array_equal(_ids(tmp_path / "more")[known], _ids(tmp_path / "same")[known])
+
+
+@pytest.mark.parametrize("extend", [True, False])
+def test_a_given_vocabulary_of_wider_numbers(extend: bool, tmp_path: Path) -> None:
+    """Numbers of 32 bits are kept as such, and an earlier vocabulary may hold one of 44."""
+    rows = sample.criteo_rows(30)
+    rows[0][14] = "fffffffffff"
+    (tmp_path / "first.txt").write_bytes(sample.criteo_text(rows))
+    _prepare(tmp_path / "first.txt", tmp_path / "first", format="criteo-kaggle", oov=True)
+    later = _criteo(tmp_path / "raw", 40, seed=1)
+    options = {"format": "criteo-kaggle", "oov": True, "vocabularies": str(tmp_path / "first")}
+    _prepare(later, tmp_path / "later", **options, extend=extend)
+    if not extend:
+        opened = open_rows(DataConfig(format="criteo"), later, Preprocessing.load(tmp_path / "first"))
+        np.testing.assert_array_equal(_ids(tmp_path / "later"), opened.columns.ids)
+    values = Preprocessing.load(tmp_path / "later").vocabularies["cat_1"].values.to_list()
+    assert values[0] == 2**44 - 1
 
 
 def test_a_value_not_seen_in_training_is_set_aside(tmp_path: Path) -> None:

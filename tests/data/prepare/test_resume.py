@@ -48,22 +48,31 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def _begin(raw: Path, output: Path) -> subprocess.Popen[bytes]:
+    """A preparation in a process of its own, which has just begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(raw), str(output)], stdout=subprocess.PIPE, cwd=os.getcwd()
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
 @pytest.mark.multiprocess
 def test_killed_again_and_again(raw: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     output = tmp_path / "out"
     random = np.random.default_rng(0)
+    start = time.perf_counter()
+    with _begin(raw, tmp_path / "calm") as process:
+        assert process.wait() == 0
+    seconds = time.perf_counter() - start
     killed = 0
-    for _ in range(6):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(raw), str(output)], stdout=subprocess.PIPE, cwd=os.getcwd()
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(float(random.uniform(0.05, 1.2)))
-        killed += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+    for _ in range(10):
+        with _begin(raw, output) as process:
+            # each run goes on where the last one was, so that later moments are within later passes
+            time.sleep(float(random.uniform(0.02, 0.3)) * seconds)
+            killed += process.poll() is None
+            process.send_signal(signal.SIGKILL)
         if (output / "manifest.json").exists():
             break
     assert killed

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tfdlrm.data.prepare import token_ids as module
 from tfdlrm.data.prepare.disk_array import DiskArray
 from tfdlrm.data.prepare.token_ids import UNSEEN, Chunk, TokenStream, VocabularyRules, token_ids
+from tfdlrm.native import plain
 
 PLENTY = 2**30
 
@@ -66,6 +67,7 @@ chunk_of = tokens_of.flatmap(
     closed=st.booleans(),
     text=st.booleans(),
     divisions=st.sampled_from([1, 8]),
+    native=st.booleans(),
 )
 def test_any_stream(
     chunks: list,
@@ -75,6 +77,7 @@ def test_any_stream(
     closed: bool,
     text: bool,
     divisions: int,
+    native: bool,
 ) -> None:
     closed = closed and bool(given_values)
     dtype = pa.large_string() if text else pa.uint32()
@@ -88,20 +91,27 @@ def test_any_stream(
         closed=closed,
     )
     stream = _stream(chunks, dtype)
-    expected = _oracle(chunks, given_values, rules)
-    if divisions == 1:
-        values, ids, _ = _found(stream, rules, PLENTY)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            given_array = rules.given if rules.given is not None else pa.array([], dtype)
-            found = module._Divided(stream, rules, given_array, Path(folder), PLENTY, divisions).run()
-            values = [value for piece in found.values() for value in piece.to_pylist()]
-            ids = found.ids.read(0, len(found.ids)).tolist()
-    assert (values, ids) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        if not native:
+            patch.setattr(plain, "functions", lambda: None)
+        if divisions == 1:
+            values, ids, _ = _found(stream, rules, PLENTY)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                given_array = rules.given if rules.given is not None else pa.array([], dtype)
+                found = module._Divided(stream, rules, given_array, Path(folder), PLENTY, divisions).run()
+                values = [value for piece in found.values() for value in piece.to_pylist()]
+                ids = found.ids.read(0, len(found.ids)).tolist()
+    assert (values, ids) == _oracle(chunks, given_values, rules)
 
 
+@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("by_frequency", [False, True])
-def test_a_vocabulary_beyond_its_budget_is_divided(by_frequency: bool) -> None:
+def test_a_vocabulary_beyond_its_budget_is_divided(
+    by_frequency: bool, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(plain, "functions", lambda: None)
     random = np.random.default_rng(0)
     chunks = [(random.integers(0, 40_000, 9_000).tolist(), None) for _ in range(6)]
     rules = VocabularyRules(by_frequency=by_frequency)

@@ -20,6 +20,7 @@ from tfdlrm.data.synth import write
 from tfdlrm.data.synth.criteo_text import CriteoText, token
 from tfdlrm.data.synth.rows import DAY, SyntheticRows
 from tfdlrm.data.synth.write import write_synthetic
+from tfdlrm.native import plain
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.yaml_text import parse_yaml
 
@@ -38,8 +39,11 @@ def read(path: Path, file_format: str, **options: object) -> Dataset:
     return open_dataset(DataConfig(format=file_format, path=str(path), schema=schema, **options)).train
 
 
-def test_criteo_text_by_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_criteo_text_by_hand(native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell of every line from the rows, one by one."""
+    if not native:
+        monkeypatch.setattr(plain, "functions", lambda: None)
     written = write_synthetic(CONFIG, tmp_path / "rows")
     assert written.files == (tmp_path / "rows" / "rows.tsv",)
     rows, empty = SyntheticRows(CONFIG).read(0, 3_000)

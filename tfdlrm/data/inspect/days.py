@@ -67,6 +67,12 @@ def days_of(cells: pl.Series) -> pl.Series:
     return frame.select(pl.coalesce("date", named).alias("day")).to_series()
 
 
+def days_of_avazu(hours: pl.Series) -> pl.Series:
+    """Text [N]: `2014-10-21` of Avazu's hours, 14102100 (YYMMDDHH), numbers or text."""
+    text = "20" + hours.cast(pl.String).str.strip_chars()
+    return text.str.slice(0, 8).str.to_date("%Y%m%d", strict=False).cast(pl.String)
+
+
 def in_order(days: Sequence[str]) -> list[str]:
     """Days in the order of time: numbers by value, dates as text."""
 

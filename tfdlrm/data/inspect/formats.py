@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tfdlrm.data.chunks import check_readable_file, read_first_line
-from tfdlrm.schema import (
-    NUM_CRITEO_CATEGORICAL,
-    NUM_CRITEO_DENSE,
-    SCHEMA_FILE,
-    FeatureSpec,
-    criteo_feature_spec,
-)
+from tfdlrm.data.prepared_folders import MANIFEST_FILE
+from tfdlrm.data.raw_formats import AVAZU_COLUMNS, default_spec
+from tfdlrm.schema import NUM_CRITEO_CATEGORICAL, NUM_CRITEO_DENSE, SCHEMA_FILE, FeatureSpec
 
-FORMATS = ("criteo", "csv", "parquet", "movielens", "prepared")
-MANIFEST_FILE = "manifest.json"
+FORMATS = ("criteo", "avazu", "csv", "parquet", "movielens", "prepared")
 
 _PARQUET_MAGIC = b"PAR1"
 _ARROW_MAGIC = b"ARROW1"
@@ -40,10 +35,13 @@ def guess_format(path: Path) -> tuple[str, str]:
         return "parquet", "by its first bytes"
     if magic == _ARROW_MAGIC:
         raise ValueError(f"{path}: a single Arrow file. Give the prepared folder it belongs to, with {MANIFEST_FILE}.")
+    line = read_first_line(path)
+    if set(AVAZU_COLUMNS) <= {name.decode(errors="replace") for name in line.split(b",")}:
+        return "avazu", "by the names in its header"
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
     if suffixes and suffixes[-1] in (".csv", ".parquet"):
         return suffixes[-1][1:], "by its name"
-    fields = read_first_line(path).split(b"\t")
+    fields = line.split(b"\t")
     num_features = NUM_CRITEO_DENSE + NUM_CRITEO_CATEGORICAL
     # a header line has names where Criteo has integers
     numbers = fields[: len(fields) - NUM_CRITEO_CATEGORICAL]
@@ -67,21 +65,15 @@ def _is_integer(field: bytes) -> bool:
     return not field.strip() or field.strip().removeprefix(b"-").isdigit()
 
 
-def default_spec(path: Path, data_format: str) -> FeatureSpec:
+def spec_of(path: Path, data_format: str) -> FeatureSpec:
     """The format's own columns, or those of `schema.yaml` beside the file.
 
     Raises:
         ValueError: the format has none, and no such file is there.
     """
-    if data_format == "criteo":
-        return criteo_feature_spec()
-    if data_format == "movielens":
-        from tfdlrm.data.movielens_columns import movielens_feature_spec
-
-        return movielens_feature_spec()
-    beside = path.parent / SCHEMA_FILE
-    if beside.is_file():
-        return FeatureSpec.load(beside)
-    raise ValueError(
-        f"{path}: format {data_format!r} needs a schema. Give --schema FILE, or put {SCHEMA_FILE} beside the data."
-    )
+    spec = default_spec(data_format, path)
+    if spec is None:
+        raise ValueError(
+            f"{path}: format {data_format!r} needs a schema. Give --schema FILE, or put {SCHEMA_FILE} beside the data."
+        )
+    return spec

@@ -113,7 +113,7 @@ def _draw_missing(panel: Any, report: DataReport) -> None:
 
 
 def _draw_concentration(panel: Any, report: DataReport) -> None:
-    panel.set_title("How much the most frequent ids hold", fontsize=10)
+    panel.set_title("What the most frequent ids hold", fontsize=10, loc="left")
     columns = [column for column in report.categorical if column.occurrences]
     if not columns:
         _say(panel, "no ids")
@@ -121,11 +121,14 @@ def _draw_concentration(panel: Any, report: DataReport) -> None:
     # the columns with most ids are those whose tables matter
     shown = sorted(columns, key=lambda column: -column.distinct)[:_MOST_BARS]
     names = [f"{column.name} ({_brief(column.distinct)})" for column in shown]
-    _bars(panel, names, [100.0 * (column.top_10_share or 0.0) for column in shown], "#90cdf4", label="top 10 % of ids")
-    _bars(panel, names, [100.0 * (column.top_1_share or 0.0) for column in shown], "#2b6cb0", label="top 1 % of ids")
+    _bars(panel, names, [100.0 * (column.top_10_share or 0.0) for column in shown], "#90cdf4", label="top 10 %")
+    _bars(panel, names, [100.0 * (column.top_1_share or 0.0) for column in shown], "#2b6cb0", label="top 1 %")
     panel.set_xlabel("occurrences, %; behind the name the number of ids")
     panel.set_xlim(0, 100)
-    panel.legend(fontsize=8, loc="lower right")
+    # above the panel: bars may reach any place within it
+    panel.legend(
+        fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, borderpad=0.1, handlelength=1
+    )
 
 
 def _draw_drift(panel: Any, report: DataReport) -> None:

@@ -12,18 +12,17 @@ import numpy as np
 
 from tfdlrm.data.inspect.blocks import InspectBlock
 from tfdlrm.data.inspect.days import days_of, find_day_column
-from tfdlrm.data.inspect.formats import MANIFEST_FILE
 from tfdlrm.data.inspect.row_totals import section_ends, sections_of
 from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, PARTS
+from tfdlrm.data.preprocessing import PREPROCESSING_FILE
 from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.raw_rows import Tokens
 from tfdlrm.data.vocabulary import OOV_ID
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 from tfdlrm.yaml_text import parse_yaml
 
-_PARTS = ("train", "validation", "test")
 _BLOCK_ROWS = 2**17
-_PREPROCESSING_FILE = "preprocessing.yaml"
 
 
 class PreparedInput:
@@ -63,7 +62,7 @@ class PreparedInput:
             for column in self.spec.categorical
             if column.id_policy == "oov" and self._vocabularies.get(column.table, {}).get("has_oov")
         }
-        self._files = {part: sorted((path / part).glob("part-*.arrow")) for part in _PARTS}
+        self._files = {part: sorted((path / part).glob("part-*.arrow")) for part in PARTS}
         self._files = {part: files for part, files in self._files.items() if files}
         if "train" not in self._files:
             raise FileNotFoundError(f"{path}: no train/part-*.arrow there. Prepare the data with output: arrow.")
@@ -165,7 +164,7 @@ class PreparedInput:
         return sum(batch.num_rows for file in files for batch in self._batches(file))
 
     def _read_vocabularies(self) -> Mapping[str, Any]:
-        file = self._path / _PREPROCESSING_FILE
+        file = self._path / PREPROCESSING_FILE
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no preprocessing there. Give a folder that was prepared to the end.")
         plain = parse_yaml(file.read_text(encoding="utf-8"), str(file))

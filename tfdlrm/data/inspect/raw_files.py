@@ -11,14 +11,15 @@ import numpy as np
 
 from tfdlrm.data.cells import parse_numbers
 from tfdlrm.data.inspect.blocks import InspectBlock
-from tfdlrm.data.inspect.days import days_of, find_day_column
+from tfdlrm.data.inspect.days import days_of, days_of_avazu, find_day_column
 from tfdlrm.data.inspect.report import BadRowCount
 from tfdlrm.data.inspect.row_totals import count_parquet_rows, count_text_rows, section_ends, sections_of
 from tfdlrm.data.parse import RowParser
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.quarantine import BadRow, BadRowError, Quarantine
-from tfdlrm.data.raw_rows import FrameBlock, RawRows
-from tfdlrm.data.sources import RowSource
+from tfdlrm.data.quarantine import BadRow, Quarantine
+from tfdlrm.data.raw_formats import open_source
+from tfdlrm.data.raw_rows import RawRows
+from tfdlrm.data.sources import RowSource, parse_block
 from tfdlrm.schema import FeatureSpec
 
 # Reasons told apart; damaged files invent many ("7 fields", "8 fields").
@@ -66,7 +67,7 @@ class RawInput:
 
     Args:
         path: the file; the folder, for MovieLens.
-        data_format: `criteo`, `csv`, `parquet` or `movielens`.
+        data_format: `criteo`, `avazu`, `csv`, `parquet` or `movielens`.
         spec: the columns. Labels may be missing.
         test_path: rows of the part `test`.
         id_modulo: integer and hex ids are taken modulo this.
@@ -94,7 +95,7 @@ class RawInput:
         self.unseen_ids: Mapping[str, int] = {}
         self.quarantine = CountingQuarantine()
         self.day_column = ""
-        self._wanted_day_column = day_column
+        self._wanted_day_column = "hour" if day_column is None and data_format == "avazu" else day_column
         self._path = path
         self._test_path = None if test_path is None else Path(test_path)
         self._id_modulo = id_modulo
@@ -149,13 +150,13 @@ class RawInput:
                 )
 
     def _blocks_of(self, path: Path) -> Iterator[InspectBlock]:
-        source, labelled = self._open(path)
+        source, labelled = open_source(self.data_format, path, self.spec, self.quarantine, allow_unlabelled=True)
         self._sources.append(source)
         parser = RowParser(self.spec, self.quarantine, id_modulo=self._id_modulo, with_labels=labelled)
         ends = self._section_ends(path)
         num_rows = 0
         for block in source.blocks():
-            rows = _parsed(parser, block, source)
+            rows = parse_block(parser, block, source)
             good = np.isin(block.lines, rows.lines, assume_unique=True)
             if self._max_rows is not None and num_rows + rows.num_rows > self._max_rows:
                 kept = self._max_rows - num_rows
@@ -181,7 +182,7 @@ class RawInput:
             num_rows = count_parquet_rows(path)
             num_rows = num_rows if self._max_rows is None else min(num_rows, self._max_rows)
         else:
-            is_csv = self.data_format == "csv"
+            is_csv = self.data_format in ("csv", "avazu")
             num_rows = count_text_rows(path, has_header=is_csv, quoted=is_csv, most=self._max_rows)
         return section_ends(num_rows, self._num_sections)
 
@@ -204,37 +205,17 @@ class RawInput:
             dense=dense,
             ids=rows.tokens,
             empty=empty,
-            days=days_of(frame[self.day_column]) if self.day_column else None,
+            days=self._days(frame) if self.day_column else None,
         )
+
+    def _days(self, frame: pl.DataFrame) -> pl.Series:
+        is_avazu = self.data_format == "avazu" and self.day_column == "hour"
+        return (days_of_avazu if is_avazu else days_of)(frame[self.day_column])
 
     def _without_features(self, columns: list[str]) -> list[str]:
         """A column named `time` that is a feature need not be the time of the row."""
         features = {*self.spec.labels, *(column.name for column in self.spec.dense), *self.spec.feature_names}
         return [name for name in columns if name not in features or name in self.spec.keys]
-
-    def _open(self, path: Path) -> tuple[RowSource, bool]:
-        if self.data_format == "criteo":
-            from tfdlrm.data.criteo import criteo_source
-
-            return criteo_source(path, self.spec, self.quarantine, allow_unlabelled=True)
-        if self.data_format == "movielens":
-            from tfdlrm.data.movielens import MovieLensSource
-
-            return MovieLensSource(path, self.quarantine), True
-        from tfdlrm.data.tabular import csv_source, parquet_source
-
-        if self.data_format == "csv":
-            return csv_source(path, self.spec, self.quarantine, allow_unlabelled=True)
-        return parquet_source(path, self.spec, allow_unlabelled=True)
-
-
-def _parsed(parser: RowParser, block: FrameBlock, source: RowSource) -> RawRows:
-    try:
-        return parser.parse(block, file=source.file, lookup=source.raw_rows)
-    except BadRowError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{source.file}: {error}") from error
 
 
 def _empty_cells(cells: pl.Series, is_hex: bool) -> np.ndarray:

@@ -13,7 +13,7 @@ from tfdlrm.data.inspect.blocks import InspectBlock, InspectInput
 from tfdlrm.data.inspect.dense_stats import MAX_DENSE_DISTINCT, DenseTally, dense_stats
 from tfdlrm.data.inspect.drift import dense_bins, id_bins, population_stability, unseen_share
 from tfdlrm.data.inspect.findings import find
-from tfdlrm.data.inspect.formats import FORMATS, default_spec, guess_format
+from tfdlrm.data.inspect.formats import FORMATS, guess_format, spec_of
 from tfdlrm.data.inspect.id_counts import CountTable
 from tfdlrm.data.inspect.id_stats import IdTally
 from tfdlrm.data.inspect.label_rates import MAX_DAYS, LabelTally
@@ -280,7 +280,7 @@ class _Inspector:
 
 def _spec_of(schema: FeatureSpec | str | os.PathLike[str] | None, path: Path, data_format: str) -> FeatureSpec:
     if schema is None:
-        return default_spec(path, data_format)
+        return spec_of(path, data_format)
     return schema if isinstance(schema, FeatureSpec) else FeatureSpec.load(schema)
 
 

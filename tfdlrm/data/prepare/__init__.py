@@ -1,7 +1,7 @@
 """Preparation: raw files, once, to a format that training reads without parsing."""
 
 from tfdlrm.data.prepare.config import PrepareConfig
-from tfdlrm.data.prepare.raw_sources import avazu_feature_spec
-from tfdlrm.data.prepare.run import Listener, PrepareResult, prepare
+from tfdlrm.data.prepare.run import Listener, PrepareResult, prepare, uses_tensorflow
+from tfdlrm.data.raw_formats import avazu_feature_spec
 
-__all__ = ["Listener", "PrepareConfig", "PrepareResult", "avazu_feature_spec", "prepare"]
+__all__ = ["Listener", "PrepareConfig", "PrepareResult", "avazu_feature_spec", "prepare", "uses_tensorflow"]

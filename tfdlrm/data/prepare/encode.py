@@ -10,9 +10,9 @@ from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.encode import hashed_texts
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.fit import Fitted
-from tfdlrm.data.prepare.stage import LINE, NUMBER, StagedRows
+from tfdlrm.data.prepare.stage import LINE, NUMBER, StagedRows, bags_of
 from tfdlrm.data.prepare.token_ids import UNSEEN
-from tfdlrm.data.prepared import key_column
+from tfdlrm.data.prepared_folders import key_column
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.quarantine import BadRow
@@ -48,16 +48,23 @@ class BlockEncoder:
         files = staged.file_of_block()
         before = np.cumsum([0, *(file.rows_read for file in staged.files)])
         self._first_number = [int(before[number]) for number in files]
+        spec = self._spec
+        self._names = [f"label/{name}" for name in spec.labels] + [f"dense/{column.name}" for column in spec.dense]
+        self._names += [f"tokens/{column.name}" for column in spec.categorical if self._needs_tokens(column)]
+        self._names += [f"weights/{column.name}" for column in spec.categorical if column.weights]
+        self._names += [f"key/{name}" for name in spec.keys if name != ROW_ID]
+        self._names.append(NUMBER if NUMBER in staged.names else f"key/{ROW_ID}")
         self._file = [staged.files[number].path for number in files]
 
     def bad_rows(self, block: int) -> list[tuple[int, BadRow]]:
         """Rows whose ids cannot be known only now: (row of the block, what is wrong)."""
-        rows = int(self._staged.rows[block])
+        staged, rows = self._staged, int(self._staged.rows[block])
         problems = Problems(rows)
         for column in self._spec.categorical:
             if not self._may_miss(column):
                 continue
-            ids = self._ids(column, block)
+            tokens = staged.column(block, f"tokens/{column.name}") if self._needs_tokens(column) else None
+            ids = self._ids(column, block, tokens)
             if column.table in self._fitted.tables:
                 wrong = ids == UNSEEN
                 reason, fix = "the value was not seen in training", "Set id_policy: oov for the column, or give --oov."
@@ -67,16 +74,19 @@ class BlockEncoder:
                 reason = f"the id is not in [0, {size}), the rows of table {column.table!r}"
                 fix = "Correct it, raise vocabulary_sizes, or set id_policy: clip, modulo, oov or hash."
             if wrong.any():
-                lengths = self._lengths(column, block)
+                lengths = _lengths(column, tokens)
                 of_token = np.arange(rows) if lengths is None else np.repeat(np.arange(rows), lengths)
                 problems.mark(np.bincount(of_token[wrong], minlength=rows) > 0, column.name, reason, fix)
         if not problems.bad.any():
             return []
-        lines = self._staged.column(block, LINE).to_numpy()
+        lines = staged.column(block, LINE).to_numpy()
+        hex_columns = {column.name for column in self._spec.categorical if column.encoding == "hex"}
 
         def cell(name: str, row: int) -> str:
-            value = self._staged.column(block, f"tokens/{name}")[row].as_py()
-            return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            value = staged.column(block, f"tokens/{name}")[row].as_py()
+            values = value if isinstance(value, list) else [value]
+            is_hex = name in hex_columns
+            return " ".join(f"{each:08x}" if is_hex else str(each) for each in values)
 
         bad = problems.bad_rows(self._file[block], lines, cell, lambda _row: b"")
         return sorted(zip(np.searchsorted(lines, [row.line for row in bad]).tolist(), bad, strict=True), key=_place)
@@ -96,51 +106,55 @@ class BlockEncoder:
         """
         spec, staged = self._spec, self._staged
         mask = None if rows.all() else pa.array(rows)
+        found = staged.columns(block, self._names)
         columns: dict[str, pa.Array] = {}
         for name in spec.labels:
-            columns[name] = staged.column(block, f"label/{name}")
+            columns[name] = found[f"label/{name}"]
         for dense in spec.dense:
-            values = staged.column(block, f"dense/{dense.name}")
+            values = found[f"dense/{dense.name}"]
             if values.type == pa.float64():
                 values = pa.array(transform_dense(dense, values.to_numpy()))
             columns[dense.name] = values
         for place, column in enumerate(spec.categorical):
-            ids = self._ids(column, block)
-            lengths = self._lengths(column, block)
+            tokens = found.get(f"tokens/{column.name}")
+            ids, lengths = self._ids(column, block, tokens), _lengths(column, tokens)
             if self._multi_hot is not None:
                 bags = self._multi_hot(place, ids)
                 ids, lengths = bags.reshape(-1), np.full(len(bags), bags.shape[1])
             narrow = pa.array(ids.astype(narrow_type(spec, column)))
             columns[column.name] = _bags(narrow, lengths, column)
             if column.weights:
-                own = staged.column(block, f"weights/{column.name}")
+                own = found[f"weights/{column.name}"]
                 columns[column.weights] = _bags(own.values if lengths is not None else own, lengths, column)
         for name in spec.keys:
             if name != ROW_ID:
-                columns[key_column(spec, name)] = staged.key(block, name)
-        columns[ROW_ID] = self._row_id(block)
+                columns[key_column(spec, name)] = found[f"key/{name}"].cast(staged.key_type(name))
+        if NUMBER in found:
+            columns[ROW_ID] = pa.array(found[NUMBER].to_numpy() + self._first_number[block])
+        else:
+            columns[ROW_ID] = found[f"key/{ROW_ID}"].cast(staged.key_type(ROW_ID))
         table = pa.table(columns)
         return table if mask is None else table.filter(mask)
 
-    def _row_id(self, block: int) -> pa.Array:
-        if f"key/{ROW_ID}" in self._staged.names:
-            return self._staged.key(block, ROW_ID)
-        return pa.array(self._staged.column(block, NUMBER).to_numpy() + self._first_number[block])
+    def _needs_tokens(self, column: CategoricalColumn) -> bool:
+        """Whether ids or the lengths of bags come from the staged tokens."""
+        return column.hotness != 1 or column.table not in self._fitted.tables
 
-    def _lengths(self, column: CategoricalColumn, block: int) -> np.ndarray | None:
-        if column.hotness == 1:
-            return None
-        tokens = self._staged.column(block, f"tokens/{column.name}")
-        return np.diff(tokens.offsets.to_numpy()) if pa.types.is_large_list(tokens.type) else None
-
-    def _ids(self, column: CategoricalColumn, block: int) -> np.ndarray:
+    def _ids(self, column: CategoricalColumn, block: int, tokens: pa.Array | None) -> np.ndarray:
         if column.table in self._fitted.tables:
             return self._fitted.ids(column, block)
-        tokens = self._staged.column(block, f"tokens/{column.name}")
+        assert tokens is not None
         values = tokens.values if pa.types.is_large_list(tokens.type) else tokens
         if column.encoding == "hash":
             return hashed_texts(pl.Series(values), self._spec.vocabulary_sizes[column.table])
         return values.cast(pa.int64()).to_numpy()
+
+
+def _lengths(column: CategoricalColumn, tokens: pa.Array | None) -> np.ndarray | None:
+    """int64, tokens a bag; None where every row has exactly one."""
+    if column.hotness == 1 or tokens is None or not pa.types.is_large_list(tokens.type):
+        return None
+    return np.diff(tokens.offsets.to_numpy())
 
 
 def _place(entry: tuple[int, BadRow]) -> int:
@@ -148,9 +162,8 @@ def _place(entry: tuple[int, BadRow]) -> int:
 
 
 def _bags(values: pa.Array, lengths: np.ndarray | None, column: CategoricalColumn) -> pa.Array:
-    if lengths is None or column.hotness == 1:
+    if column.hotness == 1:
         return values
-    if column.hotness is not None:
+    if lengths is not None and column.hotness is not None:
         return pa.FixedSizeListArray.from_arrays(values, column.hotness)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
+    return bags_of(values, lengths)

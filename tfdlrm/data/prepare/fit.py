@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.disk_array import DiskArray
 from tfdlrm.data.prepare.parts import SAMPLED_OUT, TRAIN, uses_all_rows
-from tfdlrm.data.prepare.stage import StagedRows
+from tfdlrm.data.prepare.stage import StagedRows, to_arrow
 from tfdlrm.data.prepare.token_ids import UNSEEN, Chunk, TokenIds, TokenStream, VocabularyRules, token_ids
-from tfdlrm.data.prepare.work import atomic_path, read_json, write_json
+from tfdlrm.data.prepare.work import read_json, write_json
 from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size, vocabulary_file
-from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.vocabulary import OOV_ID, value_lines
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
@@ -187,8 +188,11 @@ class Fitter:
         return TableIds(num_values=done["num_values"], has_oov=has_oov, complete=done["complete"], columns=ids)
 
     def _build(self, table: str, columns: Sequence[CategoricalColumn], folder: Path, sizes: dict[str, int]) -> TokenIds:
-        stream = self._stream(columns)
-        found = token_ids(stream, self._rules(table, stream.dtype), folder, budget=self._budget)
+        given = None
+        if self._given is not None and table in self._given.vocabularies:
+            given = to_arrow(self._given.vocabularies[table].values)
+        stream = self._stream(columns, given)
+        found = token_ids(stream, self._rules(given), folder, budget=self._budget)
         vocabulary = vocabulary_file(self._output, table)
         vocabulary.parent.mkdir(exist_ok=True)
         with atomic_path(vocabulary) as partial, partial.open("wb") as text:
@@ -213,10 +217,8 @@ class Fitter:
         found.ids.remove()
         return found
 
-    def _rules(self, table: str, dtype: pa.DataType) -> VocabularyRules:
-        config, given = self._config, None
-        if self._given is not None and table in self._given.vocabularies:
-            given = self._given.vocabularies[table].values.to_arrow().cast(dtype)
+    def _rules(self, given: pa.Array | None) -> VocabularyRules:
+        config = self._config
         return VocabularyRules(
             min_count=config.min_count,
             by_frequency=config.vocabulary_order == "frequency",
@@ -224,23 +226,26 @@ class Fitter:
             closed=given is not None and not config.extend,
         )
 
-    def _stream(self, columns: Sequence[CategoricalColumn]) -> TokenStream:
+    def _stream(self, columns: Sequence[CategoricalColumn], given: pa.Array | None) -> TokenStream:
         staged = self._staged
         blocks = range(len(staged.blocks))
         types = {kind for column in columns for kind in staged.types(f"tokens/{column.name}")}
         kinds = {kind.value_type if pa.types.is_large_list(kind) else kind for kind in types}
         text = any(pa.types.is_large_string(kind) for kind in kinds)
-        dtype = pa.large_string() if text else pa.uint32() if kinds == {pa.uint32()} else pa.int64()
+        # a given vocabulary may hold wider numbers than these rows
+        narrow = kinds == {pa.uint32()} and not (given is not None and _is_wide(given))
+        dtype = pa.large_string() if text else pa.uint32() if narrow else pa.int64()
 
         def read(block: int) -> Chunk:
-            parts = [_tokens(staged, block, column) for column in columns]
-            tokens = pa.concat_arrays([own.cast(dtype) for own, _ in parts])
-            rows = np.concatenate([rows for _, rows in parts])
-            if len(columns) > 1:
-                order = np.argsort(rows, kind="stable")
-                tokens, rows = tokens.take(pa.array(order)), rows[order]
             codes = self._codes[block]
             counts = codes < SAMPLED_OUT if self._all_rows else codes == TRAIN
+            parts = [_tokens(staged, block, column) for column in columns]
+            tokens, rows = parts[0][0].cast(dtype), parts[0][1]
+            if len(columns) > 1:
+                rows = np.concatenate([rows for _, rows in parts])
+                order = np.argsort(rows, kind="stable")
+                tokens = pa.concat_arrays([own.cast(dtype) for own, _ in parts]).take(pa.array(order))
+                rows = rows[order]
             return Chunk(tokens=tokens, counted=None if counts.all() else counts[rows])
 
         lengths = [sum(_num_tokens(staged, block, column) for column in columns) for block in blocks]
@@ -250,6 +255,10 @@ class Fitter:
         """The order in which a block's tokens entered the stream, and the number of each column's."""
         rows = [_tokens(self._staged, block, column)[1] for column in columns]
         return np.argsort(np.concatenate(rows), kind="stable"), [len(own) for own in rows]
+
+
+def _is_wide(given: pa.Array) -> bool:
+    return pa.types.is_integer(given.type) and len(given) > 0 and pc.max(given).as_py() >= 2**32
 
 
 def _tokens(staged: StagedRows, block: int, column: CategoricalColumn) -> tuple[pa.Array, np.ndarray]:

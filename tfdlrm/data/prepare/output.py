@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.prepare.config import OutputFormat
 from tfdlrm.data.prepare.encode import BlockEncoder
 from tfdlrm.data.prepare.stage import write_arrow
 from tfdlrm.data.prepare.tfrecords import write_tfrecords
-from tfdlrm.data.prepare.work import atomic_path, sha256_of
-from tfdlrm.data.prepared import PARTS
+from tfdlrm.data.prepare.work import sha256_of
+from tfdlrm.data.prepared_folders import PARTS
 from tfdlrm.data.pyarrow_extra import pa, pq
 
 FILE_BYTES = 2**26  # about so large

@@ -11,6 +11,7 @@ from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.stage import StagedRows
 from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.data.splitmix import finalized, fractions
 from tfdlrm.data.splits import time_split
 
 TRAIN = 0
@@ -127,10 +128,6 @@ def _hashed(array: pa.Array, seed: int) -> np.ndarray:
 
 
 def unit_numbers(values: np.ndarray, seed: int, stream: int) -> np.ndarray:
-    """float64 in [0, 1) that depend on (value, seed, stream) alone: splitmix64's finalizer (Steele et al. 2014)."""
+    """float64 in [0, 1) that depend on (value, seed, stream) alone."""
     offset = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) % 2**64
-    x = values.astype(np.uint64) + np.uint64(offset)
-    for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(multiplier)
-    x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)) * 2.0**-53
+    return fractions(finalized(values.astype(np.uint64) + np.uint64(offset)))

@@ -1,4 +1,4 @@
-"""Which files hold the raw rows, what their columns are, and how each is read."""
+"""Which files hold the raw rows, and what their columns are."""
 
 from __future__ import annotations
 
@@ -9,50 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tfdlrm.data.chunks import check_readable_file
 from tfdlrm.data.prepare.config import PrepareConfig
-from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.sources import RowSource
-from tfdlrm.schema import SCHEMA_FILE, CategoricalColumn, FeatureSpec, criteo_feature_spec
-
-# Avazu's click log: the id of the row and the hour of the impression are no features.
-AVAZU_KEYS = ("id", "hour")
-AVAZU_COLUMNS = [
-    "C1",
-    "banner_pos",
-    "site_id",
-    "site_domain",
-    "site_category",
-    "app_id",
-    "app_domain",
-    "app_category",
-    "device_id",
-    "device_ip",
-    "device_model",
-    "device_type",
-    "device_conn_type",
-    "C14",
-    "C15",
-    "C16",
-    "C17",
-    "C18",
-    "C19",
-    "C20",
-    "C21",
-]
+from tfdlrm.data.raw_formats import default_spec
+from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
 
 _WITH_VOCABULARY = ("vocabulary", "hex")
-
-
-def avazu_feature_spec() -> FeatureSpec:
-    """Avazu's columns: label `click`, 21 categorical ones with an out-of-vocabulary row each, keys `id` and `hour`."""
-    return FeatureSpec(
-        labels=("click",),
-        categorical=tuple(
-            CategoricalColumn(name=name, encoding="vocabulary", id_policy="oov") for name in AVAZU_COLUMNS
-        ),
-        keys=AVAZU_KEYS,
-    )
 
 
 def find_files(sources: Sequence[str | os.PathLike[str]], what: str = "a file of raw rows") -> list[Path]:
@@ -119,40 +80,9 @@ def spec_of(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
 
 
 def _default_spec(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
-    if config.format in ("criteo-kaggle", "criteo-terabyte"):
-        return criteo_feature_spec()
-    if config.format == "avazu":
-        return avazu_feature_spec()
-    if config.format == "movielens":
-        from tfdlrm.data.movielens_columns import movielens_feature_spec
-
-        return movielens_feature_spec()
-    beside = files[0].parent / SCHEMA_FILE
-    if beside.is_file():
-        return FeatureSpec.load(beside)
-    raise ValueError(
-        f"format={config.format!r} needs a schema. Give --schema FILE, or put {SCHEMA_FILE} beside {files[0]}."
-    )
-
-
-def open_source(
-    config: PrepareConfig, spec: FeatureSpec, file: Path, quarantine: Quarantine, chunk_bytes: int
-) -> RowSource:
-    """A reader of one file.
-
-    Raises:
-        FileNotFoundError, PermissionError, ValueError: it cannot be read; the message names it.
-    """
-    if config.format in ("criteo-kaggle", "criteo-terabyte"):
-        from tfdlrm.data.criteo import criteo_source
-
-        return criteo_source(file, spec, quarantine, chunk_bytes=chunk_bytes)[0]
-    if config.format == "movielens":
-        from tfdlrm.data.movielens import MovieLensSource
-
-        return MovieLensSource(file, quarantine)
-    from tfdlrm.data.tabular import csv_source, parquet_source
-
-    if config.format == "parquet":
-        return parquet_source(check_readable_file(file, "a Parquet file"), spec)[0]
-    return csv_source(file, spec, quarantine, chunk_bytes=chunk_bytes)[0]
+    spec = default_spec(config.format, files[0])
+    if spec is None:
+        raise ValueError(
+            f"format={config.format!r} needs a schema. Give --schema FILE, or put {SCHEMA_FILE} beside {files[0]}."
+        )
+    return spec

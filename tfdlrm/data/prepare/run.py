@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.encode import BlockEncoder, MultiHot
 from tfdlrm.data.prepare.fit import Fitted, Fitter
 from tfdlrm.data.prepare.output import OutputFile, write_parts
 from tfdlrm.data.prepare.parts import BAD, SAMPLED_OUT, part_codes
-from tfdlrm.data.prepare.raw_sources import find_files, open_source, spec_of
+from tfdlrm.data.prepare.raw_sources import find_files, spec_of
 from tfdlrm.data.prepare.stage import StagedFile, StagedRows, Stager
-from tfdlrm.data.prepare.work import WorkFolder, atomic_path, read_json, write_json
-from tfdlrm.data.prepared import FORMAT_NAME, FORMAT_VERSION, PARTS
-from tfdlrm.data.prepared_folders import MANIFEST_FILE
+from tfdlrm.data.prepare.work import WorkFolder, read_json, write_json
+from tfdlrm.data.prepared_folders import FORMAT_NAME, FORMAT_VERSION, MANIFEST_FILE, PARTS
 from tfdlrm.data.preprocessing import save_description
 from tfdlrm.data.quarantine import (
     QUARANTINE_FILE,
@@ -31,6 +31,7 @@ from tfdlrm.data.quarantine import (
     Quarantine,
     quarantine_line,
 )
+from tfdlrm.data.raw_formats import open_source
 from tfdlrm.schema import FeatureSpec
 
 _LEAST_MEMORY = 2**27
@@ -111,9 +112,7 @@ def prepare(
     memory = default_memory() if memory is None else memory
     if memory < _LEAST_MEMORY:
         raise ValueError(f"memory={memory:,} bytes is too little. Give {_LEAST_MEMORY // 2**20} MB or more.")
-    files = [Path(source) for source in sources] if config.format == "movielens" else find_files(sources)
-    if not files:
-        raise ValueError("no source is given. Name files, folders or patterns.")
+    files = _files(config, sources)
     spec = spec_of(config, files)
     chunk_bytes = int(np.clip(2 ** int(math.log2(memory / 128)), _LEAST_CHUNK, _MOST_CHUNK))
     plan = {
@@ -133,6 +132,23 @@ def prepare(
             manifest = run.run(chunk_bytes=chunk_bytes, budget=memory // 3, command=list(command))
         work.remove()
     return PrepareResult(output=work.output, manifest=manifest, resumed=work.resumed)
+
+
+def uses_tensorflow(config: PrepareConfig, sources: Sequence[str | os.PathLike[str]]) -> bool:
+    """Whether a preparation takes TensorFlow: it hashes text, makes bags, or writes TFRecords.
+
+    Args, Raises: as for `prepare`.
+    """
+    spec = spec_of(config, _files(config, sources))
+    hashes = config.split == "hash" or any(column.encoding == "hash" for column in spec.categorical)
+    return hashes or config.multi_hot is not None or config.output == "tfrecord"
+
+
+def _files(config: PrepareConfig, sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    files = [Path(source) for source in sources] if config.format == "movielens" else find_files(sources)
+    if not files:
+        raise ValueError("no source is given. Name files, folders or patterns.")
+    return files
 
 
 class _Run:
@@ -220,7 +236,8 @@ class _Run:
                     found.setdefault(number, []).append(bad)
         lines = {}
         for number, rows in found.items():
-            source = open_source(self._config, self._spec, self._files[number], Quarantine("quarantine"), chunk_bytes)
+            file, ignored = self._files[number], Quarantine("quarantine")
+            source, _ = open_source(self._config.format, file, self._spec, ignored, chunk_bytes=chunk_bytes)
             wanted = rows[:1] if self._bad_rows == "error" else rows
             raw = source.raw_rows([row.line for row in wanted])
             if self._bad_rows == "error":

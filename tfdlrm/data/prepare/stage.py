@@ -16,16 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.cells import parse_text
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.parse import RowParser, parse_key
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
-from tfdlrm.data.prepare.raw_sources import open_source
-from tfdlrm.data.prepare.work import atomic_path, read_json, write_json
+from tfdlrm.data.prepare.work import read_json, write_json
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.quarantine import Quarantine, quarantine_line
+from tfdlrm.data.raw_formats import open_source
 from tfdlrm.data.raw_rows import FrameBlock, RawRows
+from tfdlrm.data.sources import parse_block
 from tfdlrm.schema import FeatureSpec
 
 LINE = "line"
@@ -128,7 +130,7 @@ class Stager:
     def _stage(self, pool: ThreadPoolExecutor, number: int, file: Path) -> dict[str, Any]:
         quarantine = _Collected(self._bad_rows)
         try:
-            source = open_source(self._config, self._spec, file, quarantine, self._chunk_bytes)
+            source, _ = open_source(self._config.format, file, self._spec, quarantine, chunk_bytes=self._chunk_bytes)
         except ValueError as error:
             if self._bad_rows == "error" or not _is_empty(file):
                 raise
@@ -172,12 +174,7 @@ class Stager:
         if plain is None:
             quarantine = _Collected(self._bad_rows)
             parser = RowParser(self._spec, quarantine, id_modulo=self._config.id_modulo)
-            try:
-                rows = parser.parse(block, file=source.file, lookup=lambda _lines: {})
-            except ValueError as error:
-                if type(error) is not ValueError:
-                    raise
-                raise ValueError(f"{source.file}: {error}") from error
+            rows = parse_block(parser, block, source, lookup=lambda _lines: {})
             with atomic_path(self._folder / f"{name}.arrow") as partial:
                 write_arrow(partial, staged_table(rows, self._spec, numbered=ROW_ID not in block.frame.columns))
             plain = {"rows": rows.num_rows, "bad": [*earlier, *quarantine.fetch()]}
@@ -217,9 +214,9 @@ def staged_table(rows: RawRows, spec: FeatureSpec, *, numbered: bool) -> pa.Tabl
         )
     for categorical in spec.categorical:
         tokens = rows.tokens[categorical.name]
-        columns[f"tokens/{categorical.name}"] = _bags(to_arrow(tokens.values), tokens.lengths)
+        columns[f"tokens/{categorical.name}"] = bags_of(to_arrow(tokens.values), tokens.lengths)
         if tokens.weights is not None:
-            columns[f"weights/{categorical.name}"] = _bags(pa.array(tokens.weights), tokens.lengths)
+            columns[f"weights/{categorical.name}"] = bags_of(pa.array(tokens.weights), tokens.lengths)
     for name, series in rows.keys.items():
         if name == ROW_ID and numbered:
             columns[NUMBER] = pa.array(series.to_numpy())
@@ -236,7 +233,8 @@ def to_arrow(series: pl.Series) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def _bags(values: pa.Array, lengths: np.ndarray | None) -> pa.Array:
+def bags_of(values: pa.Array, lengths: np.ndarray | None) -> pa.Array:
+    """Values as lists of these lengths; as they are where there are no lengths."""
     if lengths is None:
         return values
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -277,7 +275,9 @@ class StagedRows:
         """Some columns of a block."""
         path = self._path(block)
         every = self._schema(block).names
-        options = pa.ipc.IpcReadOptions(included_fields=sorted(every.index(name) for name in names))
+        fields = sorted(every.index(name) for name in names)
+        # blocks are read beside each other: more threads within one would only wait
+        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
         with pa.OSFile(path) as stream:
             table = pa.ipc.open_file(stream, options=options).read_all()
         return {name: table[name].combine_chunks() for name in names}
@@ -300,7 +300,9 @@ class StagedRows:
 
     def types(self, name: str) -> set[pa.DataType]:
         """The types a column has in the blocks: whole numbers of different widths, or text where not all are some."""
-        return {self._schema(block).field(name).type for block in range(len(self.blocks))}
+        if name not in self._types:
+            self._types[name] = {self._schema(block).field(name).type for block in range(len(self.blocks))}
+        return self._types[name]
 
     def _path(self, block: int) -> str:
         return str(self.folder / f"{self.blocks[block]}.arrow")
@@ -310,6 +312,10 @@ class StagedRows:
             with pa.OSFile(self._path(block)) as stream:
                 self._schemas[block] = pa.ipc.open_file(stream).schema
         return self._schemas[block]
+
+    @functools.cached_property
+    def _types(self) -> dict[str, set[pa.DataType]]:
+        return {}
 
     @functools.cached_property
     def _schemas(self) -> dict[int, pa.Schema]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tensorflow as tf
-
 from tfdlrm.data.pyarrow_extra import pa
 
 _PIECE_ROWS = 2**14
@@ -16,6 +14,8 @@ def write_tfrecords(path: Path, table: pa.Table) -> None:
 
     Python makes every `Example`, so this is the slowest of the formats, and reading it back the slowest, too.
     """
+    import tensorflow as tf
+
     kinds = {name: _kind(table.schema.field(name).type) for name in table.column_names}
     with tf.io.TFRecordWriter(str(path)) as writer:
         for start in range(0, table.num_rows, _PIECE_ROWS):

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.prepare.dictionary import BYTES_A_VALUE, UNSEEN, TokenDictionary
 from tfdlrm.data.prepare.disk_array import DiskArray
-from tfdlrm.data.pyarrow_extra import pa, pc
+from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.native.columns import BeyondBudgetError
 
-# Tokens handled at once: each piece is hashed together with the whole dictionary, so pieces should be long.
-_PIECE_TOKENS = 2**24
-_BYTES_A_VALUE = 48  # of a dictionary's hash table, beside the value
 _MOST_DIVISIONS = 2**12
-UNSEEN = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,41 +101,6 @@ class TokenIds:
     divisions: int = 1
 
 
-class _TooLarge(Exception):
-    """The dictionary outgrew its budget."""
-
-
-class _Dictionary:
-    """Distinct tokens in order of first appearance, with their counts."""
-
-    def __init__(self, given: pa.Array, budget: int) -> None:
-        self.values = given
-        self.counts = np.zeros(len(given), np.int64)
-        self._budget = budget
-        self._check()
-
-    def add(self, tokens: pa.Array) -> np.ndarray:
-        """int32 [n]: places of the tokens, new ones at the end."""
-        encoded = pa.concat_arrays([self.values, tokens]).dictionary_encode()
-        places = encoded.indices.to_numpy()[len(self.values) :]
-        self.values = encoded.dictionary
-        self.counts = np.concatenate([self.counts, np.zeros(len(self.values) - len(self.counts), np.int64)])
-        self.counts += np.bincount(places, minlength=len(self.counts))
-        self._check()
-        return places
-
-    def find(self, tokens: pa.Array) -> np.ndarray:
-        """int32 [n]: places, `UNSEEN` for tokens that are not there."""
-        if not len(self.values) or not len(tokens):
-            return np.full(len(tokens), UNSEEN, np.int32)
-        places = pc.index_in(tokens, value_set=self.values)
-        return pc.fill_null(places, UNSEEN).to_numpy(zero_copy_only=False)
-
-    def _check(self) -> None:
-        if self.values.nbytes + len(self.values) * _BYTES_A_VALUE > self._budget:
-            raise _TooLarge
-
-
 def token_ids(stream: TokenStream, rules: VocabularyRules, folder: Path, *, budget: int) -> TokenIds:
     """Ids for all tokens of a stream.
 
@@ -158,7 +121,7 @@ def token_ids(stream: TokenStream, rules: VocabularyRules, folder: Path, *, budg
             if divisions == 1:
                 return _in_memory(stream, rules, given.cast(stream.dtype), folder, budget)
             return _Divided(stream, rules, given.cast(stream.dtype), folder, budget, divisions).run()
-        except _TooLarge:
+        except BeyondBudgetError:
             divisions *= 8
             if divisions > _MOST_DIVISIONS:
                 raise ValueError(
@@ -189,18 +152,14 @@ def _joined(chunks: Sequence[Chunk], dtype: pa.DataType) -> tuple[pa.Array, np.n
     return tokens, np.concatenate(counted)
 
 
-def _piece_tokens(budget: int) -> int:
-    return max(2**12, min(_PIECE_TOKENS, budget // 64))
-
-
 def _ids_file(folder: Path, size: int, most: int) -> DiskArray:
     return DiskArray(folder / "ids.bin", size, np.int32 if most < 2**31 else np.int64)
 
 
 def _in_memory(stream: TokenStream, rules: VocabularyRules, given: pa.Array, folder: Path, budget: int) -> TokenIds:
-    dictionary = _Dictionary(given, budget)
+    dictionary = TokenDictionary(given, budget, counting=rules.needs_counts)
     ids = _ids_file(folder, stream.num_tokens, stream.num_tokens + len(given))
-    most = _piece_tokens(budget)
+    most = dictionary.piece_tokens
     others = rules.closed
     if not rules.closed:
         for start, chunks in _pieces(stream, most):
@@ -221,11 +180,11 @@ def _in_memory(stream: TokenStream, rules: VocabularyRules, given: pa.Array, fol
                 places = ids.read(start, start + len(tokens))
                 places[~counted] = dictionary.find(tokens.filter(pa.array(~counted)))
                 ids.write(start, places)
-    order = _order(dictionary.counts, rules)
     values = dictionary.values
-    if order is not None:
+    if rules.needs_counts:
+        order = _order(dictionary.counts, rules)
         values = values.take(pa.array(order))
-        new = np.full(len(dictionary.values) + 1, UNSEEN, ids.dtype)  # the last one stands for UNSEEN
+        new = np.full(len(dictionary) + 1, UNSEEN, ids.dtype)  # the last one stands for UNSEEN
         new[order] = np.arange(len(order))
         for start in range(0, len(ids), most):
             ids.write(start, new[ids.read(start, min(start + most, len(ids)))])
@@ -233,10 +192,8 @@ def _in_memory(stream: TokenStream, rules: VocabularyRules, given: pa.Array, fol
     return TokenIds(ids=ids, num_values=len(values), complete=complete, values=lambda: iter([values]))
 
 
-def _order(counts: np.ndarray, rules: VocabularyRules) -> np.ndarray | None:
-    """Places of a dictionary in order of the ids they get; None where that is their own order."""
-    if not rules.needs_counts:
-        return None
+def _order(counts: np.ndarray, rules: VocabularyRules) -> np.ndarray:
+    """Places of a dictionary in order of the ids they get."""
     rest = np.arange(rules.num_given, len(counts))
     rest = rest[counts[rest] >= rules.min_count]
     if rules.by_frequency:
@@ -255,7 +212,7 @@ class _Divided:
     ) -> None:
         self._stream, self._rules, self._given = stream, rules, given
         self._budget, self._divisions, self._folder = budget, divisions, folder
-        self._most = _piece_tokens(budget)
+        self._most = self._dictionary().piece_tokens
         self._size = len(given) + stream.num_tokens
         self._owner = self._scratch("owner.bin", np.uint16)
         self._place = self._scratch("place.bin", np.int32)  # within the division
@@ -276,6 +233,10 @@ class _Divided:
         self._owner.remove()
         return TokenIds(ids=ids, num_values=num_values, complete=False, values=self._values, divisions=self._divisions)
 
+    def _dictionary(self) -> TokenDictionary:
+        none = pa.array([], self._stream.dtype)
+        return TokenDictionary(none, self._budget, counting=self._rules.needs_counts)
+
     def _scratch(self, name: str, dtype: np.dtype | type) -> DiskArray:
         return DiskArray(self._folder / name, self._size, dtype, window=self._most)
 
@@ -293,7 +254,7 @@ class _Divided:
             yield start + len(self._given), tokens, counted
 
     def _one_dictionary(self, division: int) -> None:
-        dictionary = _Dictionary(pa.array([], self._stream.dtype), self._budget)
+        dictionary = self._dictionary()
         firsts = []
         pending = False
         for start, tokens, counted in self._all():
@@ -302,12 +263,12 @@ class _Divided:
                 pending = pending or bool((mine & ~counted).any())
                 mine &= counted
             positions = start + np.flatnonzero(mine)
-            before = len(dictionary.values)
+            before = len(dictionary)
             places = dictionary.add(tokens.filter(pa.array(mine)))
             self._place.put(positions, places)
             highest = np.maximum.accumulate(np.concatenate([[before - 1], places]))
             firsts.append(positions[highest[1:] > highest[:-1]])
-            if start < len(self._given):
+            if self._count is not None and start < len(self._given):
                 dictionary.counts[:] = 0  # given values did not occur
         if pending:
             for start, tokens, counted in self._all():
@@ -316,10 +277,11 @@ class _Divided:
                     places = dictionary.find(tokens.filter(pa.array(mine)))
                     self._place.put(start + np.flatnonzero(mine), places)
         first = np.concatenate(firsts) if firsts else np.zeros(0, np.int64)
-        kept = (dictionary.counts >= self._rules.min_count) | (first < len(self._given))
-        self._first.put(first[kept], True)
+        kept = np.ones(len(first), bool)
         if self._count is not None:
+            kept = (dictionary.counts >= self._rules.min_count) | (first < len(self._given))
             self._count.put(first, dictionary.counts)
+        self._first.put(first[kept], True)
         np.save(self._folder / f"first-{division}.npy", first)
         np.save(self._folder / f"kept-{division}.npy", kept)
 
@@ -383,7 +345,7 @@ class _Divided:
             return
         # By frequency the values of neighbouring ids stand far apart: one pass over the stream for as many as fit.
         num_values = sum(int(np.count_nonzero(self._first.read(*window))) for window in self._windows())
-        step = max(1, self._budget // (2 * _BYTES_A_VALUE))
+        step = max(1, self._budget // (2 * BYTES_A_VALUE))
         for low in range(0, num_values, step):
             ranks, found = [], []
             for start, tokens, _ in self._all():

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.prepared_folders import MANIFEST_FILE
 
 WORK_FOLDER = ".work"
@@ -27,17 +26,6 @@ OUTPUT_NAMES = (
     "quarantine.tsv",
 )
 _PLAN_FILE = "plan.json"
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A name to write to; the file gets its own name when the block ends well, and vanishes otherwise."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, plain: Mapping[str, Any]) -> None:

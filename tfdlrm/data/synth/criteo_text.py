@@ -1,16 +1,13 @@
-"""Synthetic rows as Criteo's text, whole blocks at once.
-
-Every row is laid out in a line of one width, with zero bytes where its own text is shorter; then all zero bytes are
-dropped. That takes a few passes of NumPy over a block and no work for a row.
-"""
+"""Synthetic rows as Criteo's text, whole blocks at once."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tfdlrm.data.columns import Columns
-from tfdlrm.data.synth.hashing import key
+from tfdlrm.data.splitmix import key
 from tfdlrm.data.synth.rows import EmptyCells
+from tfdlrm.native.text import criteo_lines
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
 _TAB, _NEWLINE, _ZERO = (ord(letter) for letter in "\t\n0")
@@ -86,27 +83,40 @@ class CriteoText:
         for start in range(0, rows.num_rows, _LAID_OUT_ROWS):
             part = slice(start, min(start + _LAID_OUT_ROWS, rows.num_rows))
             cells = None if empty is None else (empty.dense[part], empty.categorical[part])
-            text = self._lay_out(rows.slice(part.start, part.stop), cells)
-            parts.append(text[text != 0])
+            numbers = self._numbers_of(rows.slice(part.start, part.stop), cells)
+            text = criteo_lines(*numbers)
+            parts.append(self._lay_out(*numbers) if text is None else text)
         return b"".join(parts)
 
-    def _lay_out(self, rows: Columns, empty: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-        """uint8 [n, width]."""
-        text = np.empty((rows.num_rows, self._width), np.uint8)
-        np.add(rows.labels[:, 0].astype(np.uint8), _ZERO, out=text[:, 0])
+    def _numbers_of(
+        self, rows: Columns, empty: tuple[np.ndarray, np.ndarray] | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """uint8 [n] labels; int32 [n, num_dense] counts, -1 where empty; uint32 [n, columns] tokens, 0 where empty."""
         counts = np.rint(np.expm1(rows.dense)).astype(np.int32)
         tokens = _tokens(rows.ids, self._keys)
-        high, low = np.take(self._hex, tokens >> np.uint32(16)), np.take(self._hex, tokens & np.uint32(0xFFFF))
         if empty is not None:
-            counts[empty[0]] = len(self._numbers) - 1
-            high[empty[1]] = 0
-            low[empty[1]] = 0
+            np.putmask(counts, empty[0], -1)
+            np.putmask(tokens, empty[1], 0)
+        return rows.labels[:, 0].astype(np.uint8), counts, tokens
+
+    def _lay_out(self, labels: np.ndarray, counts: np.ndarray, tokens: np.ndarray) -> bytes:
+        """The same text as `criteo_lines`, in a few passes of NumPy.
+
+        Every row is laid out in a line of one width, with zero bytes where its own text is shorter; then all zero
+        bytes are dropped.
+        """
+        text = np.empty((len(labels), self._width), np.uint8)
+        np.add(labels, _ZERO, out=text[:, 0])
+        high, low = np.take(self._hex, tokens >> np.uint32(16)), np.take(self._hex, tokens & np.uint32(0xFFFF))
+        is_empty = tokens == 0
+        high[is_empty] = 0
+        low[is_empty] = 0
         if self._num_dense:
             self._fields(text, 1, _NUMBER_BYTES, np.uint64, counts.shape)[:] = np.take(self._numbers, counts)
         for offset, dtype, values in ((0, np.uint8, _TAB), (1, np.uint32, high), (5, np.uint32, low)):
             self._fields(text, self._tokens_at + offset, _TOKEN_BYTES, dtype, tokens.shape)[:] = values
         text[:, -1] = _NEWLINE
-        return text
+        return text[text != 0].tobytes()
 
     def _fields(
         self, text: np.ndarray, start: int, step: int, dtype: type[np.generic], shape: tuple[int, ...]

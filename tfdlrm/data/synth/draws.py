@@ -77,7 +77,7 @@ def draw_inputs(
     empty_dense = np.empty((config.num_dense, num_rows), bool) if missing else None
     for column in range(config.num_dense):
         picks = generator.integers(0, NUM_QUANTILES, num_rows, dtype=np.uint16)
-        np.take(quantiles[column], picks, out=dense[column])
+        np.take(quantiles[column], picks, out=dense[column], mode="clip")  # "raise" makes a copy first
         if empty_dense is not None:
             np.less(generator.random(num_rows, dtype=np.float32), missing, out=empty_dense[column])
             dense[column, empty_dense[column]] = 0.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfdlrm.data.synth.hashing import below, key, mix
+from tfdlrm.data.splitmix import below, key, mix
 
 
 def multi_hot(ids: np.ndarray, hotness: int, vocabulary_size: int, *, table: int, seed: int = 0) -> np.ndarray:

@@ -67,48 +67,19 @@ class SyntheticPreset:
         return SyntheticConfig(**{**fields, **changes})
 
 
+_SIZES: tuple[tuple[str, str, int, tuple[int, ...]], ...] = (
+    ("tiny", "seconds on any machine", 10_000, _at_most(100)),
+    ("small", "a first model that learns", 1_000_000, _at_most(10_000)),
+    ("medium", "tables beyond the processor's caches", 10_000_000, _at_most(1_000_000)),
+    ("large", "tables of gigabytes", 100_000_000, _at_most(10_000_000)),
+    ("huge", "MLPerf's tables", 1_000_000_000, DCNV2_SIZES),
+    ("colossal", "MLPerf's tables and the rows of Criteo Terabyte", TERABYTE_ROWS, DCNV2_SIZES),
+    ("criteo-kaggle", "rows and tables of Criteo Kaggle", KAGGLE_ROWS, KAGGLE_SIZES),
+)
 PRESETS = (
-    SyntheticPreset(
-        name="tiny",
-        description="seconds on any machine",
-        num_rows=10_000,
-        vocabulary_sizes=_at_most(100),
-    ),
-    SyntheticPreset(
-        name="small",
-        description="a first model that learns",
-        num_rows=1_000_000,
-        vocabulary_sizes=_at_most(10_000),
-    ),
-    SyntheticPreset(
-        name="medium",
-        description="tables beyond the processor's caches",
-        num_rows=10_000_000,
-        vocabulary_sizes=_at_most(1_000_000),
-    ),
-    SyntheticPreset(
-        name="large",
-        description="tables of gigabytes",
-        num_rows=100_000_000,
-        vocabulary_sizes=_at_most(10_000_000),
-    ),
-    SyntheticPreset(
-        name="huge",
-        description="MLPerf's tables",
-        num_rows=1_000_000_000,
-        vocabulary_sizes=DCNV2_SIZES,
-    ),
-    SyntheticPreset(
-        name="colossal",
-        description="MLPerf's tables and the rows of Criteo Terabyte",
-        num_rows=TERABYTE_ROWS,
-        vocabulary_sizes=DCNV2_SIZES,
-    ),
-    SyntheticPreset(
-        name="criteo-kaggle",
-        description="rows and tables of Criteo Kaggle",
-        num_rows=KAGGLE_ROWS,
-        vocabulary_sizes=KAGGLE_SIZES,
+    *(
+        SyntheticPreset(name=name, description=description, num_rows=num_rows, vocabulary_sizes=sizes)
+        for name, description, num_rows, sizes in _SIZES
     ),
     SyntheticPreset(
         name="mlperf-dcnv2",

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 from tfdlrm.checks import check_choice
 from tfdlrm.config.data import SyntheticConfig
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.synth.criteo_text import CriteoText, criteo_text_spec
 from tfdlrm.data.synth.rows import STREAM_BLOCK_ROWS, SyntheticRows
 from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
@@ -114,7 +115,7 @@ def write_synthetic(
     num_threads = num_threads or os.cpu_count() or 1
     with ThreadPoolExecutor(num_threads) as pool:
         for name, (start, stop) in zip(names, parts, strict=True):
-            with _whole(target / name) as partial, encoder.open(partial) as sink:
+            with atomic_path(target / name) as partial, encoder.open(partial) as sink:
                 pieces = _pieces(start, stop, encoder.block_rows)
                 for block in _in_order(pool, encoder, pieces, compression == "gz", _BLOCKS_AHEAD * num_threads):
                     sink(block.content)
@@ -122,7 +123,7 @@ def write_synthetic(
                     if progress is not None:
                         progress(done)
     for name, text in ((SCHEMA_FILE, dump_yaml(encoder.spec.to_dict())), (CONFIG_FILE, dump_yaml(config.to_dict()))):
-        with _whole(target / name) as partial:
+        with atomic_path(target / name) as partial:
             partial.write_text(text, encoding="utf-8")
     _remove_others(target, names)
     files = tuple(target / name for name in names)
@@ -239,17 +240,6 @@ def _gzip(content: bytes) -> bytes:
     """A gzip member without name and time: the same bytes every time."""
     member = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW_BITS)
     return member.compress(content) + member.flush()
-
-
-@contextlib.contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `file` at the end, and is removed on an error."""
-    partial = file.with_name(file.name + ".partial")
-    try:
-        yield partial
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _refuse_present(folder: Path, replace: bool) -> None:

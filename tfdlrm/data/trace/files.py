@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.trace.stack_distance import check_ids
 
 BINARY_SUFFIX = ".bin"
@@ -45,18 +46,13 @@ def load_ids(path: str | os.PathLike[str]) -> np.ndarray:
 def save_ids(path: str | os.PathLike[str], ids: np.ndarray) -> None:
     """Writes ids, in the form the suffix says (see `load_ids`); text is one line with commas, as the reference's."""
     file, ids = Path(path), check_ids(ids)
-    partial = file.with_name(file.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            if file.suffix == ".npy":
-                np.save(stream, ids)
-            elif file.suffix == BINARY_SUFFIX:
-                stream.write(ids.astype(np.uint64).tobytes())
-            else:
-                stream.write(format_numbers(ids).encode())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(file) as partial, partial.open("wb") as stream:
+        if file.suffix == ".npy":
+            np.save(stream, ids)
+        elif file.suffix == BINARY_SUFFIX:
+            stream.write(ids.astype(np.uint64).tobytes())
+        else:
+            stream.write(format_numbers(ids).encode())
 
 
 def parse_numbers(text: str, dtype: type[np.generic]) -> np.ndarray:

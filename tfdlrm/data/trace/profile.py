@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.trace.files import format_numbers, parse_numbers
 from tfdlrm.data.trace.stack_distance import check_ids, first_accesses, stack_distances
 
@@ -52,17 +53,12 @@ class TraceProfile:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `.npz`, or the reference's text: a line of each array, with commas."""
         file = Path(path)
-        partial = file.with_name(file.name + ".partial")
-        try:
-            with partial.open("wb") as stream:
-                if file.suffix == ARRAYS_SUFFIX:
-                    np.savez(stream, lines=self.lines, distances=self.distances, cumulative=self.cumulative)
-                else:
-                    for numbers in (self.lines, self.distances, self.cumulative):
-                        stream.write(format_numbers(numbers).encode() + b"\n")
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_path(file) as partial, partial.open("wb") as stream:
+            if file.suffix == ARRAYS_SUFFIX:
+                np.savez(stream, lines=self.lines, distances=self.distances, cumulative=self.cumulative)
+            else:
+                for numbers in (self.lines, self.distances, self.cumulative):
+                    stream.write(format_numbers(numbers).encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TraceProfile:

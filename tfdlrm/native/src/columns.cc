@@ -1,76 +1,8 @@
-// Columns of a file as packed rows.
+// Columns: rows gathered from them, and dictionaries of their values.
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
-
-namespace {
-
-// Rows are turned in pieces that stay in the processor's cache while column after column is written into them.
-constexpr int64_t kPieceRows = 512;
-
-template <typename From, typename To>
-void turn(const void* column, int64_t start, int64_t rows, int64_t width, To* out, int64_t stride) {
-  const From* from = static_cast<const From*>(column) + start * width;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t k = 0; k < width; ++k) out[row * stride + k] = static_cast<To>(from[row * width + k]);
-  }
-}
-
-template <typename To>
-bool turn_kind(int32_t kind, const void* column, int64_t start, int64_t rows, int64_t width, To* out, int64_t stride) {
-  switch (kind) {
-    case 0: turn<uint8_t, To>(column, start, rows, width, out, stride); return true;
-    case 1: turn<uint16_t, To>(column, start, rows, width, out, stride); return true;
-    case 2: turn<int32_t, To>(column, start, rows, width, out, stride); return true;
-    case 3: turn<int64_t, To>(column, start, rows, width, out, stride); return true;
-    case 4: turn<float, To>(column, start, rows, width, out, stride); return true;
-    default: return false;
-  }
-}
-
-template <typename To>
-bool turn_all(int64_t num_columns, const void* const* columns, const int32_t* kinds, const int64_t* widths,
-              int64_t start, int64_t rows, To* out, int64_t stride) {
-  for (int64_t piece = 0; piece < rows; piece += kPieceRows) {
-    const int64_t count = rows - piece < kPieceRows ? rows - piece : kPieceRows;
-    int64_t at = 0;
-    for (int64_t c = 0; c < num_columns; ++c) {
-      if (!turn_kind(kinds[c], columns[c], start + piece, count, widths[c], out + piece * stride + at, stride)) {
-        return false;
-      }
-      at += widths[c];
-    }
-  }
-  return true;
-}
-
-}  // namespace
-
-// Rows [start, start + rows) of columns that have `available` rows -> out [rows, sum of widths].
-// kinds: 0 uint8, 1 uint16, 2 int32, 3 int64, 4 float32; out_kind: 2, 3 or 4 of these. Returns 0, or -1 where the
-// rows are not there or a kind is unknown.
-extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_pack_rows(
-    int64_t num_columns, const void* const* columns, const int32_t* kinds, const int64_t* widths, int64_t available,
-    int64_t start, int64_t rows, int32_t out_kind, void* out) {
-  if (start < 0 || rows < 0 || start > available || rows > available - start) return -1;
-  int64_t stride = 0;
-  for (int64_t c = 0; c < num_columns; ++c) {
-    if (widths[c] < 1) return -1;
-    stride += widths[c];
-  }
-  bool known = false;
-  switch (out_kind) {
-    case 2:
-      known = turn_all(num_columns, columns, kinds, widths, start, rows, static_cast<int32_t*>(out), stride);
-      break;
-    case 3:
-      known = turn_all(num_columns, columns, kinds, widths, start, rows, static_cast<int64_t*>(out), stride);
-      break;
-    case 4:
-      known = turn_all(num_columns, columns, kinds, widths, start, rows, static_cast<float*>(out), stride);
-      break;
-  }
-  return known ? 0 : -1;
-}
+#include <new>
 
 namespace {
 
@@ -109,7 +41,8 @@ bool gather_kind(int32_t kind, int64_t num_parts, const void* const* parts, cons
 
 }  // namespace
 
-// Any rows of one column that lies in parts: row row_of[i] of part part_of[i] -> out[i * stride ...]. Kinds as above.
+// Any rows of one column that lies in parts: row row_of[i] of part part_of[i] -> out[i * stride ...]. kinds: 0 uint8, 1 uint16, 2 int32, 3 int64,
+// 4 float32; out_kind: 2, 3 or 4 of these.
 // Returns 0, or -1 where a row is not there or a kind is unknown.
 extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_gather_rows(
     int64_t num_parts, const void* const* parts, const int64_t* part_rows, int32_t kind, int64_t width, int64_t count,
@@ -132,3 +65,161 @@ extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_gather_rows(
   }
   return good ? 0 : -1;
 }
+
+namespace {
+
+// Distinct keys in order of first appearance, in a table with open addressing. A slot holds its key, so that a look-up
+// is one line of memory, and a batch's lines are fetched before the first of them is needed.
+template <typename Key>
+class Dictionary {
+ public:
+  explicit Dictionary(int64_t budget) : budget_(budget) {}
+  Dictionary(const Dictionary&) = delete;
+  Dictionary& operator=(const Dictionary&) = delete;
+  ~Dictionary() {
+    std::free(slots_);
+    std::free(values_);
+  }
+
+  // Places of n keys, new ones at the end. counts, if any, has room for all keys there may be. Returns 0, or -1 where
+  // the table would outgrow its budget; the keys before that one are in it then.
+  int64_t add(const Key* keys, int64_t n, int32_t* places, int64_t* counts) {
+    for (int64_t start = 0; start < n; start += kBatch) {
+      const int64_t batch = n - start < kBatch ? n - start : kBatch;
+      if (size_ + batch > num_slots_ / 2 && !grow(size_ + batch)) return -1;
+      uint64_t at[kBatch];
+      locate(keys + start, batch, at);
+      for (int64_t i = 0; i < batch; ++i) {
+        Slot* slot = find_slot(keys[start + i], at[i]);
+        if (slot->place < 0) {
+          slot->key = values_[size_] = keys[start + i];
+          slot->place = static_cast<int32_t>(size_++);
+        }
+        places[start + i] = slot->place;
+        if (counts != nullptr) ++counts[slot->place];
+      }
+    }
+    return 0;
+  }
+
+  // Places of n keys, -1 where one is not there.
+  void find(const Key* keys, int64_t n, int32_t* places) const {
+    for (int64_t start = 0; start < n; start += kBatch) {
+      const int64_t batch = n - start < kBatch ? n - start : kBatch;
+      if (num_slots_ == 0) {
+        std::memset(places + start, 0xFF, batch * sizeof(int32_t));
+        continue;
+      }
+      uint64_t at[kBatch];
+      locate(keys + start, batch, at);
+      for (int64_t i = 0; i < batch; ++i) places[start + i] = find_slot(keys[start + i], at[i])->place;
+    }
+  }
+
+  int64_t size() const { return size_; }
+  void values(Key* out) const {
+    if (size_ > 0) std::memcpy(out, values_, size_ * sizeof(Key));
+  }
+
+ private:
+  static constexpr int64_t kBatch = 64;
+  static constexpr int64_t kFewestSlots = 1 << 10;
+
+  struct Slot {
+    Key key;
+    int32_t place;  // -1: free
+  };
+
+  // The upper bits of a product depend on all bits of the key.
+  static uint64_t mixed(Key key) {
+    uint64_t x = static_cast<uint64_t>(key);
+    x ^= x >> 32;
+    return x * 0x9E3779B97F4A7C15u;
+  }
+
+  void locate(const Key* keys, int64_t n, uint64_t* at) const {
+    for (int64_t i = 0; i < n; ++i) {
+      at[i] = mixed(keys[i]) >> shift_;
+      __builtin_prefetch(slots_ + at[i]);
+    }
+  }
+
+  // The key's slot, or the free one where it belongs: half of the slots are free, so there is one.
+  Slot* find_slot(Key key, uint64_t at) const {
+    while (slots_[at].place >= 0 && slots_[at].key != key) at = (at + 1) & (num_slots_ - 1);
+    return slots_ + at;
+  }
+
+  bool grow(int64_t needed) {
+    int64_t num_slots = num_slots_ > 0 ? num_slots_ : kFewestSlots;
+    int shift = 64 - __builtin_ctzll(num_slots);
+    while (needed > num_slots / 2) {
+      num_slots *= 2;
+      --shift;
+    }
+    const int64_t slot_bytes = num_slots * sizeof(Slot), value_bytes = num_slots / 2 * sizeof(Key);
+    // the old slots stand beside the new ones for a while
+    const int64_t bytes = slot_bytes + value_bytes + num_slots_ * static_cast<int64_t>(sizeof(Slot));
+    if (bytes > budget_ || num_slots / 2 > INT32_MAX) return false;
+    Slot* slots = static_cast<Slot*>(std::malloc(slot_bytes));
+    Key* values = static_cast<Key*>(slots == nullptr ? nullptr : std::realloc(values_, value_bytes));
+    if (values == nullptr) {
+      std::free(slots);
+      return false;
+    }
+    std::memset(static_cast<void*>(slots), 0xFF, slot_bytes);
+    std::free(slots_);
+    slots_ = slots;
+    values_ = values;
+    num_slots_ = num_slots;
+    shift_ = shift;
+    for (int64_t start = 0; start < size_; start += kBatch) {
+      const int64_t batch = size_ - start < kBatch ? size_ - start : kBatch;
+      uint64_t at[kBatch];
+      locate(values_ + start, batch, at);
+      for (int64_t i = 0; i < batch; ++i) {
+        Slot* slot = find_slot(values_[start + i], at[i]);
+        slot->key = values_[start + i];
+        slot->place = static_cast<int32_t>(start + i);
+      }
+    }
+    return true;
+  }
+
+  const int64_t budget_;
+  Slot* slots_ = nullptr;
+  Key* values_ = nullptr;
+  int64_t num_slots_ = 0, size_ = 0;
+  int shift_ = 0;
+};
+
+}  // namespace
+
+// Functions of dictionaries of uint32 and of int64 keys: new, of at most `budget` bytes (null where there is no memory);
+// free; add (0, or -1 beyond the budget) and find, see above; size; values, which writes that many keys.
+#define TFDLRM_DICTIONARY(NAME, KEY)                                                                                  \
+  extern "C" __attribute__((visibility("default"))) void* tfdlrm_##NAME##_new(int64_t budget) {                       \
+    return new (std::nothrow) Dictionary<KEY>(budget);                                                                \
+  }                                                                                                                   \
+  extern "C" __attribute__((visibility("default"))) void tfdlrm_##NAME##_free(void* dictionary) {                     \
+    delete static_cast<Dictionary<KEY>*>(dictionary);                                                                 \
+  }                                                                                                                   \
+  extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_##NAME##_add(void* dictionary, const KEY* keys,    \
+                                                                                int64_t n, int32_t* places,           \
+                                                                                int64_t* counts) {                    \
+    return static_cast<Dictionary<KEY>*>(dictionary)->add(keys, n, places, counts);                                   \
+  }                                                                                                                   \
+  extern "C" __attribute__((visibility("default"))) void tfdlrm_##NAME##_find(const void* dictionary,                 \
+                                                                              const KEY* keys, int64_t n,             \
+                                                                              int32_t* places) {                      \
+    static_cast<const Dictionary<KEY>*>(dictionary)->find(keys, n, places);                                           \
+  }                                                                                                                   \
+  extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_##NAME##_size(const void* dictionary) {            \
+    return static_cast<const Dictionary<KEY>*>(dictionary)->size();                                                   \
+  }                                                                                                                   \
+  extern "C" __attribute__((visibility("default"))) void tfdlrm_##NAME##_values(const void* dictionary, KEY* out) {   \
+    static_cast<const Dictionary<KEY>*>(dictionary)->values(out);                                                     \
+  }
+
+TFDLRM_DICTIONARY(dictionary32, uint32_t)
+TFDLRM_DICTIONARY(dictionary64, int64_t)

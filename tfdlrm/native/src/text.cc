@@ -1,7 +1,8 @@
-// Rows of plain text at memory speed: Criteo's format where it is as it should be. Whatever is not, is left to the
-// general reader, which knows what to say about it: nothing here decides that a row is bad.
+// Rows of plain text at memory speed, in Criteo's format: read where they are as they should be, and written. Whatever is
+// not as it should be is left to the general reader, which knows what to say: nothing here decides that a row is bad.
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 namespace {
@@ -19,6 +20,18 @@ const HexDigits kHex;
 
 constexpr int kMostDigits = 15;  // whole numbers of so many digits are exact in float64
 constexpr int kMostHexDigits = 8;
+
+// The two hex digits of each byte.
+struct HexPairs {
+  char text[256][2];
+  HexPairs() {
+    for (int byte = 0; byte < 256; ++byte) {
+      text[byte][0] = "0123456789abcdef"[byte >> 4];
+      text[byte][1] = "0123456789abcdef"[byte & 15];
+    }
+  }
+};
+const HexPairs kPairs;
 
 }  // namespace
 
@@ -70,4 +83,38 @@ extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_criteo_rows(
     ++row;
   }
   return row;
+}
+
+// Rows as lines: a label, counts [rows, num_counts] and tokens [rows, num_tokens] of 8 hex digits; a count below 0 and a
+// token 0 are empty cells. `out` has room for 2 + 11 * num_counts + 9 * num_tokens bytes a row. Returns the bytes written.
+extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_criteo_lines(
+    int64_t rows, int64_t num_counts, int64_t num_tokens, const uint8_t* labels, const int32_t* counts,
+    const uint32_t* tokens, char* out) {
+  char* at = out;
+  for (int64_t row = 0; row < rows; ++row) {
+    *at++ = static_cast<char>('0' + labels[row]);
+    for (int64_t k = 0; k < num_counts; ++k) {
+      *at++ = '\t';
+      const int32_t count = *counts++;
+      if (count < 0) continue;
+      char digits[10];
+      char* first = digits + 10;
+      uint32_t rest = static_cast<uint32_t>(count);
+      do {
+        *--first = static_cast<char>('0' + rest % 10);
+        rest /= 10;
+      } while (rest > 0);
+      const int64_t length = digits + 10 - first;
+      std::memcpy(at, first, length);
+      at += length;
+    }
+    for (int64_t k = 0; k < num_tokens; ++k) {
+      *at++ = '\t';
+      const uint32_t token = *tokens++;
+      if (token == 0) continue;
+      for (int shift = 24; shift >= 0; shift -= 8, at += 2) std::memcpy(at, kPairs.text[token >> shift & 255], 2);
+    }
+    *at++ = '\n';
+  }
+  return at - out;
 }

@@ -14,8 +14,12 @@ _FRACTION_BITS = 53  # of a float64
 
 def mix(values: np.ndarray) -> np.ndarray:
     """uint64 to uint64, a bijection whose output bits depend on all input bits."""
-    x = values + _INCREMENT  # wraps around, as it should
-    x ^= x >> np.uint64(30)
+    return finalized(values + _INCREMENT)  # wraps around, as it should
+
+
+def finalized(values: np.ndarray) -> np.ndarray:
+    """splitmix64's finalizer, uint64 to uint64: a bijection, too."""
+    x = values ^ (values >> np.uint64(30))
     x *= _FIRST_MULTIPLIER
     x ^= x >> np.uint64(27)
     x *= _SECOND_MULTIPLIER
@@ -31,8 +35,13 @@ def key(*words: int) -> np.ndarray:
     return state
 
 
+def fractions(bits: np.ndarray) -> np.ndarray:
+    """float64 in [0, 1) from uint64 random bits."""
+    return (bits >> np.uint64(64 - _FRACTION_BITS)) * 2.0**-_FRACTION_BITS
+
+
 def below(bits: np.ndarray, bound: int) -> np.ndarray:
     """int64 in [0, bound) from uint64 random bits; every value as likely to within 2**-53."""
-    fractions = (bits >> np.uint64(64 - _FRACTION_BITS)).astype(np.float64)
-    fractions *= bound / 2.0**_FRACTION_BITS
-    return fractions.astype(np.int64)
+    scaled = (bits >> np.uint64(64 - _FRACTION_BITS)).astype(np.float64)
+    scaled *= bound / 2.0**_FRACTION_BITS
+    return scaled.astype(np.int64)
