@@ -49,6 +49,18 @@ ENVIRONMENTS: Mapping[str, PeerEnvironment] = {
         requirements=("tensorflow==2.21.0", "keras-rs==0.4.0"),
         check_imports=("tensorflow", "keras_rs"),
     ),
+    # torch.onnx.export writes through onnxscript; the load generator is MLPerf's
+    "serving": PeerEnvironment(
+        requirements=(
+            "torch==2.13.0",
+            "numpy",
+            "onnx==1.23.2",
+            "onnxruntime==1.32.0",
+            "onnxscript==0.7.2",
+            "mlcommons-loadgen==6.0.17",
+        ),
+        check_imports=("torch", "onnx", "onnxruntime", "onnxscript", "mlperf_loadgen"),
+    ),
 }
 
 
