@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tfdlrm.cli import main
-from tfdlrm.native import loader
+from tfdlrm.native import loader, plain
 
 
-def test_build_prints_the_library_that_training_will_load(capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_prints_the_libraries_that_will_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["native", "build"]) == 0
-    path = Path(capsys.readouterr().out.strip())
-    assert path.is_file()
-    assert path == loader.library_path()
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert paths == [loader.library_path(), plain.library_path()]
+    assert all(path.is_file() for path in paths)
 
 
 def test_show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

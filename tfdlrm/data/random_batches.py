@@ -1,8 +1,8 @@
 """The reference's random batches (facebookresearch/dlrm, `--data-generation=random`), number for number.
 
 The order of draws is part of the definition: dense values, then bag by bag of table after table (its length, if that
-varies, and its ids), then labels, all from one legacy NumPy generator. It is therefore drawn bag by bag, and meant for
-comparisons with the reference; `synthetic` is the fast generator.
+varies, and its ids), then labels, all from one legacy NumPy generator. Whole tables are drawn at once where that gives
+the same numbers: everywhere but for gaussian ids in bags that vary.
 """
 
 from __future__ import annotations
@@ -99,19 +99,74 @@ class RandomBatches:
             yield RandomBatch(
                 dense=dense,
                 labels=np.round(labels) if self.round_labels else labels,
-                ids=tuple(np.concatenate(bags) for bags in tables),
-                offsets=tuple(np.cumsum([0, *(len(bag) for bag in bags[:-1])], dtype=np.int64) for bags in tables),
+                ids=tuple(ids for ids, _ in tables),
+                offsets=tuple(offsets for _, offsets in tables),
             )
 
-    def _draw_table(self, generator: np.random.RandomState, size: int) -> list[np.ndarray]:
-        return [self._draw_bag(generator, size) for _ in range(self.batch_size)]
-
-    def _draw_bag(self, generator: np.random.RandomState, size: int) -> np.ndarray:
-        num_draws = self.ids_per_bag
-        if not self.fixed:
-            num_draws = int(np.round(max(1.0, generator.random_sample() * min(size, self.ids_per_bag))))
+    def _draw_table(self, generator: np.random.RandomState, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all bags, one after another, and where each begins."""
+        whole = size if self.distribution == "uniform" else None
+        if self.fixed:
+            draws = self._draws(generator, size, self.batch_size * self.ids_per_bag)
+            return _distinct(draws, np.full(self.batch_size, self.ids_per_bag), whole)
         if self.distribution == "uniform":
-            return np.unique(np.round(generator.random_sample(num_draws) * (size - 1)).astype(np.int64))
+            return _distinct(*self._uniform_bags(generator, size), whole)
+        # the legacy generator makes normal numbers in pairs, so that lengths and ids cannot be drawn at once
+        bags = []
+        for _ in range(self.batch_size):
+            length = np.round(max(1.0, generator.random_sample() * min(size, self.ids_per_bag)))
+            bags.append(self._draws(generator, size, int(length)))
+        return _distinct(np.concatenate(bags), np.array([len(bag) for bag in bags]), None)
+
+    def _draws(self, generator: np.random.RandomState, size: int, count: int) -> np.ndarray:
+        """float64 [count], not yet distinct, nor cut to integers."""
+        if self.distribution == "uniform":
+            return np.round(generator.random_sample(count) * (size - 1))
         mean = (self.minimum + self.maximum) / 2 if self.mean is None else self.mean
-        draws = np.clip(generator.normal(mean, self.std, num_draws), self.minimum, self.maximum)
-        return np.unique(draws).astype(np.int64)
+        return np.clip(generator.normal(mean, self.std, count), self.minimum, self.maximum)
+
+    def _uniform_bags(self, generator: np.random.RandomState, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws of all bags and the number in each: a bag's length is one draw, its ids are those that follow."""
+        longest = min(size, self.ids_per_bag)
+        state = generator.get_state()
+        stream = generator.random_sample(self.batch_size * (1 + longest))
+        # as if every number of the stream were a length; those that are follow from each other
+        lengths_at = np.maximum(1, np.round(stream * longest)).astype(np.int64)
+        jumps: list[int] = lengths_at.tolist()
+        places: list[int] = []
+        place = 0
+        for _ in range(self.batch_size):
+            places.append(place)
+            place += 1 + jumps[place]
+        generator.set_state(state)
+        generator.random_sample(place)  # the next table goes on behind the last number used
+        is_id = np.ones(place, bool)
+        is_id[places] = False
+        return np.round(stream[:place][is_id] * (size - 1)), lengths_at[places]
+
+
+def _distinct(draws: np.ndarray, lengths: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Each bag's draws ascending and without duplicates, as int64, and where each bag begins.
+
+    Args:
+        draws: float64, bag after bag.
+        lengths: of the bags.
+        size: draws are whole numbers below this; None where they are any numbers.
+    """
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    if size is not None:
+        # one number for bag and id sorts several times faster than the two
+        keys = np.sort(rows * size + draws.astype(np.int64))
+        is_first = np.ones(len(keys), bool)
+        is_first[1:] = keys[1:] != keys[:-1]
+        rows, ids = np.divmod(keys[is_first], size)
+    else:
+        if len(draws) == len(lengths) * lengths[0] and (lengths == lengths[0]).all():
+            ordered = np.sort(draws.reshape(len(lengths), -1), axis=1).ravel()
+        else:
+            ordered = draws[np.lexsort((draws, rows))]
+        is_first = np.ones(len(draws), bool)
+        is_first[1:] = (ordered[1:] != ordered[:-1]) | (rows[1:] != rows[:-1])
+        rows, ids = rows[is_first], ordered[is_first].astype(np.int64)
+    kept = np.bincount(rows, minlength=len(lengths))
+    return ids, np.cumsum(kept) - kept
