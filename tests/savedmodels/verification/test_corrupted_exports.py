@@ -57,7 +57,7 @@ def make_foreign(meta_graph):
     for function in meta_graph.graph_def.library.function:
         for node in function.node_def:
             if node.op == "ResourceGather":
-                node.op = "TfdlrmRows"
+                node.op = "ForeignRows"
 
 
 def rerecord(change, *, info=INFO):
@@ -202,9 +202,9 @@ CORRUPTIONS = {
         edit_graph(make_foreign),
         {
             "files": r"saved_model.pb is truncated: \d+ of \d+ bytes$",
-            "ops": "op 'TfdlrmRows' is not one of stock TensorFlow$",
-            "fresh process": "TensorFlow does not load it: .*TfdlrmRows",
-            "C API": "replay ended with code 1: the SavedModel cannot be loaded: .*TfdlrmRows",
+            "ops": "op 'ForeignRows' is not one of stock TensorFlow$",
+            "fresh process": "TensorFlow does not load it: .*ForeignRows",
+            "C API": "replay ended with code 1: the SavedModel cannot be loaded: .*ForeignRows",
             "warm-up": "TensorFlow does not load the export",
             "sizes": r"saved_model.pb has \d+ bytes, \d+ in the manifest$",
         },
