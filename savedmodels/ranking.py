@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from savedmodels.dot_ranking import DotRanking
 from savedmodels.inputs import DENSE
 from tfdlrm.layers import ConcatInteraction, DotInteraction
-from tfdlrm.layers.pair_products import pair_indices
 from tfdlrm.models.dcnv2 import CrossInteraction
 from tfdlrm.models.dlrm import DLRM
 
 Features = dict[str, Any]
+Products = Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]]
 
 
 class Ranker:
@@ -59,7 +60,7 @@ class Ranker:
         self._candidate = [place for place, name in enumerate(order) if name in self.of_candidates]
         interaction = model.interaction
         if isinstance(interaction, DotInteraction):
-            self._products: Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]] = self._dot_products
+            self._products: Products = DotRanking(model, self._user, self._candidate)
         elif isinstance(interaction, ConcatInteraction):
             self._products = self._concat_products
         elif isinstance(interaction, CrossInteraction):
@@ -93,40 +94,6 @@ class Ranker:
     def _kernels(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(mlp.dense_layers[0].kernel) for mlp in self.model.top_mlps]
 
-    def _dot_products(self, shared: tf.Tensor, own: tf.Tensor) -> list[tf.Tensor]:
-        interaction = self.model.interaction
-        width = own.shape[-1]
-        user, candidate = self._user, self._candidate
-        total = len(user) + len(candidate)
-        i, j = pair_indices(total, interaction.interact_itself)
-        head = width if interaction.concat_dense else 0
-        row = {pair: head + place for place, pair in enumerate(zip(i.tolist(), j.tolist(), strict=True))}
-        among_users = [(a, b) for a, u in enumerate(user) for b, v in enumerate(user) if (u, v) in row]
-        among_own = [(a, b) for a, u in enumerate(candidate) for b, v in enumerate(candidate) if (u, v) in row]
-        crossing = [[row[max(c, u), min(c, u)] for u in user] for c in candidate]
-        user_pairs = _pick(tf.matmul(shared, shared, transpose_b=True)[tf.newaxis], among_users)  # [1, pairs]
-        own_pairs = _pick(tf.matmul(own, own, transpose_b=True), among_own) if among_own else None
-        flat = tf.reshape(own, [-1, len(candidate) * width])
-        products = []
-        for kernel in self._kernels():
-            units = kernel.shape[1]
-            once = tf.zeros([1, units], kernel.dtype)
-            if among_users:
-                once += tf.matmul(user_pairs, tf.gather(kernel, [row[user[a], user[b]] for a, b in among_users]))
-            if head and 0 in user:
-                once += tf.matmul(shared[:1], kernel[:head])
-            # M: [c, D, H] = S^t [D, s] times the kernel rows of the pairs with each of the candidate's vectors
-            rows = tf.reshape(tf.gather(kernel, np.ravel(crossing)), [len(candidate), len(user), units])
-            mixed = tf.matmul(tf.tile(shared[tf.newaxis], [len(candidate), 1, 1]), rows, transpose_a=True)
-            if head and 0 in candidate:
-                mixed = tf.concat([mixed[:1] + kernel[tf.newaxis, :head], mixed[1:]], axis=0)
-            left, right = flat, tf.reshape(mixed, [len(candidate) * width, units])
-            if own_pairs is not None:
-                own_rows = tf.gather(kernel, [row[candidate[a], candidate[b]] for a, b in among_own])
-                left, right = tf.concat([left, own_pairs], axis=1), tf.concat([right, own_rows], axis=0)
-            products.append(tf.matmul(left, right) + once)
-        return products
-
     def _concat_products(self, shared: tf.Tensor, own: tf.Tensor) -> list[tf.Tensor]:
         return [_split_product(kernel, shared, own, self._user, self._candidate) for kernel in self._kernels()]
 
@@ -141,12 +108,6 @@ class Ranker:
         kernel = tf.convert_to_tensor(interaction.first_kernel())
         x = interaction.rest(x0, _split_product(kernel, shared, own, self._user, self._candidate))
         return [tf.matmul(x, kernel) for kernel in self._kernels()]
-
-
-def _pick(products: tf.Tensor, pairs: Sequence[tuple[int, int]]) -> tf.Tensor:
-    """`[N, n, n]` -> `[N, pairs]`."""
-    size = products.shape[1]
-    return tf.gather(tf.reshape(products, [-1, size * size]), [a * size + b for a, b in pairs], axis=1)
 
 
 def _split_product(

@@ -11,6 +11,7 @@ from savedmodels.inputs import DENSE, EXAMPLES, InputColumn, Raw, columnar_specs
 from savedmodels.names import EMBED, PREDICT, RANK, SERVING_DEFAULT, SIGNATURES
 from savedmodels.ranking import Ranker
 from savedmodels.raw_encoding import RawEncoder
+from tfdlrm.layers.pair_products import picked_by_slices
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
 
@@ -68,7 +69,8 @@ class Signatures:
                 raise ValueError("signature 'rank' needs to know what is the candidates'. Give --candidates.")
             if name not in makers:
                 raise ValueError(f"signature {name!r} is unknown. Use some of: {', '.join(SIGNATURES)}.")
-        return {name: makers[name]() for name in chosen}
+        with picked_by_slices():
+            return {name: makers[name]() for name in chosen}
 
     def _serving_default(self) -> Any:
         parsers = self._dense_parsers()

@@ -16,7 +16,7 @@ from tests import reference as oracle
 from tests.devices import two_devices
 from tests.kernels import NATIVE, TENSORFLOW, kernels
 from tfdlrm.layers import MLP, DotInteraction
-from tfdlrm.layers.pair_products import num_pairs, pair_indices
+from tfdlrm.layers.pair_products import num_pairs, pair_indices, pair_products, picked_by_slices
 from tfdlrm.native.scope import native_kernels
 
 
@@ -169,3 +169,19 @@ def test_arguments_that_are_not_valid() -> None:
         DotInteraction(padding=0, name="i")
     with pytest.raises(ValueError, match="layer 'i': one vector has no pairs"):
         DotInteraction(concat_dense=False, name="i").build([(2, 4)])
+
+
+@pytest.mark.parametrize("num_vectors", [1, 2, 5])
+@pytest.mark.parametrize("itself", [False, True])
+@pytest.mark.parametrize("extra", [0, 3])
+def test_cutting_pairs_out_row_by_row_gives_the_same_numbers(num_vectors: int, itself: bool, extra: int) -> None:
+    rows = tf.random.stateless_normal([4, num_vectors, 3], [1, 2])
+    width = 3 + num_pairs(num_vectors, itself) + extra
+    gathered = pair_products(rows, rows[:, 0], itself, width)
+    with picked_by_slices():
+        cut = pair_products(rows, rows[:, 0], itself, width)
+        graph = tf.function(lambda: pair_products(rows, rows[:, 0], itself, width)).get_concrete_function()
+    assert "GatherV2" not in {node.op for node in graph.graph.as_graph_def().node}
+    np.testing.assert_array_equal(cut, gathered)
+    after = tf.function(lambda: pair_products(rows, rows[:, 0], itself, width)).get_concrete_function()
+    assert "GatherV2" in {node.op for node in after.graph.as_graph_def().node}
