@@ -36,14 +36,14 @@ class ServingSide:
 
 
 _OWN, _PEER, _SERVER = "side_serving_tfdlrm.py", "peers/torch_serving.py", "side_serving_server.py"
-# `rank` is so little work that handing parts of it to a second thread costs more than it saves.
+# TensorFlow loses more by handing parts of so little work to a second thread than it gains; the peers gain.
 SERVING_SIDES: Mapping[str, ServingSide] = {
     "tfdlrm-rank": ServingSide(script=_OWN, rows=(500,), threads=1),
     "torchscript": ServingSide(script=_PEER, environment=PEERS),
-    "tfdlrm-predict": ServingSide(script=_OWN),
+    "tfdlrm-predict": ServingSide(script=_OWN, threads=1),
     "onnxruntime": ServingSide(script=_PEER, environment=PEERS),
     "tfdlrm-rank-python": ServingSide(script=_OWN, rows=(500,), takes_load=False, threads=1),
-    "tfdlrm-predict-python": ServingSide(script=_OWN, takes_load=False),
+    "tfdlrm-predict-python": ServingSide(script=_OWN, takes_load=False, threads=1),
     "torch-eager": ServingSide(script=_PEER, environment=PEERS, takes_load=False),
     "tensorflow": ServingSide(script=_OWN, takes_load=False),
     "tfdlrm-server-rank": ServingSide(script=_SERVER, rows=(500,)),
