@@ -132,7 +132,7 @@ class EmbeddingCollection(keras.layers.Layer):
         # worked out anew for each trace: an export has its rows elsewhere
         plan = self._tables.lookup_plan(self.features)
         layouts, counts = plan.groups(inputs, as_bags=self._tables.takes_bags)
-        found = self._tables.lookup_all([layout.group for layout in layouts])
+        found = [self._tables.lookup(layout.group) for layout in layouts]
         pooled = [vectors for vectors, _ in found]
         if training and self.trainable:
             if any(feature.id_policy not in ("error", "hash") for feature in self.features):
@@ -157,8 +157,7 @@ class EmbeddingCollection(keras.layers.Layer):
             raise ValueError(f"layer {self.name!r}: the inputs have none of its features. Give at least one.")
         plan = self._tables.lookup_plan(features)
         layouts, _ = plan.groups(inputs, as_bags=self._tables.takes_bags)
-        found = self._tables.lookup_all([layout.group for layout in layouts])
-        return self._assemble(plan, layouts, [vectors for vectors, _ in found])
+        return self._assemble(plan, layouts, [self._tables.lookup(layout.group)[0] for layout in layouts])
 
     def _attach(self, pooled: list[tf.Tensor], residuals: list[Residual]) -> list[tf.Tensor]:
         """Ties the pooled vectors to whoever is training, if anybody is."""
