@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Iterable
 
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.errors import ServingError
-from savedmodels.server.loading import LoadedModel, free_memory
+from savedmodels.server.loading import free_memory
 from savedmodels.server.metrics import Metrics
 from savedmodels.server.versions import ServedModel
 
 logger = logging.getLogger("tfdlrm.serve")
 
-MAX_COLLECTIONS = 20  # rounds in which a model that was given up is looked for
+NUM_COLLECTIONS = 10  # rounds after a version was given up in which its memory is freed
 SETTLE_SECONDS = 0.05  # between two looks while a reload waits for versions to load
 
 
@@ -41,7 +40,7 @@ class ModelStore:
         self._models = {config.name: self._served(config) for config in configs}
         self._dropped: list[ServedModel] = []
         self._unlabelled = {config.name for config in configs if config.labels}
-        self._given_up: list[tuple[weakref.ref[LoadedModel], int]] = []
+        self._collections_left = 0
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
 
     def _served(self, config: ModelConfig) -> ServedModel:
@@ -154,18 +153,17 @@ class ModelStore:
     def _look(self) -> None:
         with self._lock:
             models, dropped = list(self._models.values()), list(self._dropped)
-        for model in models:
-            self._given_up += [(given_up, MAX_COLLECTIONS) for given_up in model.update()]
-        for model in dropped:
-            self._given_up += [(given_up, MAX_COLLECTIONS) for given_up in model.update(is_dropped=True)]
+        num_given_up = sum(model.update() for model in models)
+        num_given_up += sum(model.update(is_dropped=True) for model in dropped)
         with self._lock:
             self._dropped = [model for model in self._dropped if not model.is_empty]
-        if self._given_up:
-            # the thread of its last request may hold a model for a moment longer, and then nobody would collect it
+        if num_given_up:
+            # the threads of the last requests may hold parts of a version for a moment longer, and TensorFlow's
+            # functions, which no weak reference shows, even more: one collection was too early in one of four reloads
+            self._collections_left = NUM_COLLECTIONS
+        if self._collections_left > 0:
+            self._collections_left -= 1
             free_memory()
-            self._given_up = [
-                (model, tries - 1) for model, tries in self._given_up if model() is not None and tries > 1
-            ]
         self._set_first_labels()
 
     def _set_first_labels(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -171,14 +170,14 @@ class ServedModel:
 
     # ---- folders
 
-    def update(self, *, is_dropped: bool = False) -> list[weakref.ref[LoadedModel]]:
+    def update(self, *, is_dropped: bool = False) -> int:
         """Looks at the folder and does what follows from it.
 
         Args:
             is_dropped: the model is no longer served: unload everything.
 
         Returns:
-            Models that were given up; the caller frees their memory.
+            How many versions were given up; the caller frees their memory.
         """
         while not is_dropped and (number := self._next_to_load()) is not None:
             self._load(self._versions[number])
@@ -190,16 +189,16 @@ class ServedModel:
                 for number in available - wanted:
                     self._set_state(self._versions[number], UNLOADING)
             drained = [v for v in self._versions.values() if v.state == UNLOADING and v.num_requests == 0]
-            given_up = []
+            num_given_up = 0
             for version in drained:
                 if version.model is not None:
-                    given_up.append(weakref.ref(version.model))
+                    num_given_up += 1
                 version.model = None
                 self._set_state(version, END)
             ended = sorted(number for number, version in self._versions.items() if version.state == END)
             for number in ended[:-MAX_ENDED]:
                 del self._versions[number]
-        return given_up
+        return num_given_up
 
     def _next_to_load(self) -> int | None:
         """The newest version that should be in memory and is not."""
