@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import threading
@@ -134,7 +135,9 @@ class RestClient(Client):
         headers = {} if body is None else {"Content-Type": "application/json"}
         is_kept = False
         try:
-            connection.request(method, path, body, headers)
+            # a server that refuses a body may answer and close before it has read all of it
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, path, body, headers)
             response = connection.getresponse()
             data = response.read()
             is_kept = not response.will_close

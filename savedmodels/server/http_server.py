@@ -21,6 +21,8 @@ logger = logging.getLogger("tfdlrm.serve")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 MAX_CONNECTIONS = 1024  # a thread each
 TURN_SECONDS = 0.01
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 2**16  # thrown away at a time
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -71,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, message = refusal
             self.close_connection = True  # what follows on the connection is the body that was not read
             self._send(json_answer(status, {"error": message}))
+            self._linger()
             return None
         length = int(self.headers.get("Content-Length", 0))
         if self.headers.get("Expect", "").lower() == "100-continue":
@@ -82,6 +85,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         return body
+
+    def _linger(self) -> None:
+        """Ends the answer and throws away what the client still sends, for a time: a socket that is closed with unread
+        bytes resets the connection, and the reset can overtake the answer."""
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(LINGER_SECONDS)
+        end = time.monotonic() + LINGER_SECONDS
+        while time.monotonic() < end and self.rfile.read1(LINGER_BYTES):
+            pass
 
     def _refusal(self, method: str) -> tuple[int, str] | None:
         """Why a body is not read."""

@@ -288,3 +288,11 @@ def test_an_export_is_served(connect, model, tmp_path):
         for each, expected in loaded.signatures[name](**tensors).items():
             np.testing.assert_allclose(outputs[each], expected.numpy(), atol=1e-6)
     shutil.rmtree(tmp_path / "export")
+
+
+@pytest.mark.parametrize("connect", ["rest"], indirect=True)
+def test_a_body_that_is_refused_does_not_reset_the_answer(connect, server):
+    client = connect(server, max_rows=10_000)
+    for _ in range(20):  # a reset overtakes the answer only at times
+        with pytest.raises(InvalidRequestError, match="allowed"):
+            client.predict({"text": ["x" * 2**23]}, signature="echo")
