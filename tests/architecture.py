@@ -30,7 +30,7 @@ UNSAFE_CALLS = frozenset({"eval", "exec"})
 # The one place that runs text: the documentation's own blocks.
 MAY_EXEC = frozenset({"tests/test_docs.py"})
 
-LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing"})
+LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing", "stop_signals"})
 CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
 LAYERS = EMBEDDINGS | {"layers"}
@@ -44,6 +44,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "checks": frozenset(),
     "yaml_text": frozenset(),
     "hashing": frozenset(),
+    "stop_signals": frozenset(),
     "records": frozenset({"checks"}),
     "schema": frozenset({"checks", "records", "yaml_text"}),
     "config": CONFIG,
@@ -66,7 +67,9 @@ EXTRA_MODULES: Mapping[str, frozenset[str]] = {
     # plain functions of the library, with nothing of TensorFlow
     "data": frozenset({"tfdlrm.native.text", "tfdlrm.native.columns"}),
 }
-KERAS_FREE_ROOMS = frozenset({"embeddings", "native", "schema", "config", "checks", "records", "yaml_text", "hashing"})
+KERAS_FREE_ROOMS = frozenset(
+    {"embeddings", "native", "schema", "config", "checks", "records", "yaml_text", "hashing", "stop_signals"}
+)
 # Top packages -> top packages of this repository that they may import.
 PACKAGE_ARROWS: Mapping[str, frozenset[str]] = {
     "tfdlrm": frozenset({"tfdlrm"}),

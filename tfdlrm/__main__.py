@@ -1,8 +1,6 @@
 """`python -m tfdlrm`: the same as the console script."""
 
-import sys
-
-from tfdlrm.cli.program import main
+from tfdlrm.cli.program import run_program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program()

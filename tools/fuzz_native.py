@@ -24,7 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-LEAK_LIMIT_MIB = 64.0  # resident growth after the first fifth of the rounds; allocators keep some slack
+LEAK_LIMIT_MIB = 64.0  # resident growth after the warm-up; allocators keep some slack
+WARM_SHARE = 0.2
 ROUNDS_A_CACHE = 20
 # TensorFlow's thread pool hands a std::function over by means that the sanitizer does not see. What the function does
 # is ordered by annotations (threads.inc); that it is read at all, to be called, comes before any of them.
@@ -75,10 +76,17 @@ def resident_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def share_done(start: float, rounds: int, arguments: argparse.Namespace) -> float:
+    """How much of what was asked for is behind."""
+    if arguments.rounds is not None:
+        return rounds / arguments.rounds
+    return (time.monotonic() - start) / arguments.seconds
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--rounds", type=int, help="stop after so many")
+    parser.add_argument("--seconds", type=float, default=60, help="default: %(default)s; not looked at with --rounds")
+    parser.add_argument("--rounds", type=int, help="so many, however long they take")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each round adds 1")
     parser.add_argument("--sanitize", choices=tuple(SANITIZERS))
     arguments = parser.parse_args()
@@ -98,7 +106,7 @@ def main() -> int:
         thread.start()
     start, rounds, refused, warm = time.monotonic(), 0, 0, 0.0
     try:
-        while time.monotonic() - start < arguments.seconds and rounds != arguments.rounds:
+        while (share := share_done(start, rounds, arguments)) < 1:
             seed = arguments.seed + rounds
             try:
                 refused += run_round(seed)
@@ -109,7 +117,7 @@ def main() -> int:
             if rounds % ROUNDS_A_CACHE == 0:
                 # TensorFlow keeps a kernel for every set of attributes it has seen; here each round brings new ones
                 context.context().clear_kernel_cache()
-            if not warm and time.monotonic() - start > arguments.seconds / 5:
+            if not warm and share > WARM_SHARE:
                 warm = resident_mib()
     finally:
         shared.stop()

@@ -224,16 +224,19 @@ class HttpServer(ThreadingHTTPServer):
         """A connection's own end is no error of the server."""
         logger.debug("a connection ended", exc_info=True)
 
-    def drain(self, timeout_seconds: float) -> bool:
-        """Takes no new connections, lets requests end, then closes what is open.
-
-        Returns:
-            Whether all requests have ended.
-        """
+    def stop_listening(self) -> None:
+        """Takes no new connections."""
         self.is_draining = True
         if self._thread.is_alive():
             self.shutdown()
         self.server_close()
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """After `stop_listening`: lets requests end, then closes what is open.
+
+        Returns:
+            Whether all requests have ended.
+        """
         deadline = time.monotonic() + timeout_seconds
         while self._num_working and time.monotonic() < deadline:
             time.sleep(TURN_SECONDS)

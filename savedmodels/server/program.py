@@ -5,12 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from types import FrameType
 
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.grpc_service import GrpcService
@@ -20,6 +18,7 @@ from savedmodels.server.metrics import Metrics
 from savedmodels.server.options import ServerOptions
 from savedmodels.server.rest_service import RestService
 from savedmodels.server.store import ModelStore
+from tfdlrm.stop_signals import StopSignals
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -60,7 +59,8 @@ class Server:
         self.store = ModelStore(configs, self._metrics, options.poll_seconds)
         inference = Inference(self.store, options, self._metrics)
         self._inference = inference
-        self._is_draining = False
+        self._grpc_stopped: threading.Event | None = None  # from when on nothing new is taken
+        self._drained: bool | None = None
         self._http = HttpServer(RestService(inference, self._metrics, self._is_ready), options)
         try:
             self._grpc, self.grpc_port = GrpcService(inference, options, self._metrics).start()
@@ -78,7 +78,7 @@ class Server:
         self.drain(self._options.drain_seconds)
 
     def _is_ready(self) -> bool:
-        return not self._is_draining and self.store.is_ready
+        return self._grpc_stopped is None and self.store.is_ready
 
     def wait_until_ready(self, timeout_seconds: float) -> bool:
         """Waits until every model has a version to serve.
@@ -99,20 +99,33 @@ class Server:
         Returns:
             Whether all requests have ended by themselves.
         """
-        if self._is_draining:
-            return True
-        self._is_draining = True
+        if self._drained is None:
+            self.stop_listening(timeout_seconds)
+            self._drained = self._wait_for_requests(timeout_seconds)
+        return self._drained
+
+    def stop_listening(self, timeout_seconds: float) -> None:
+        """Takes nothing new: connections are refused once this has returned. `drain` is to follow.
+
+        Args:
+            timeout_seconds: after which running gRPC requests are cut off.
+        """
+        if self._grpc_stopped is None:
+            self._grpc_stopped = self._grpc.stop(timeout_seconds)
+            self._http.stop_listening()
+
+    def _wait_for_requests(self, timeout_seconds: float) -> bool:
+        assert self._grpc_stopped is not None
         deadline = time.monotonic() + timeout_seconds
-        grpc_stopped = self._grpc.stop(timeout_seconds)  # refuses new calls from here on
         is_idle = self._http.drain(timeout_seconds)
         is_idle = self._inference.drain(max(0.0, deadline - time.monotonic())) and is_idle
-        grpc_stopped.wait(max(1.0, deadline - time.monotonic()))
+        self._grpc_stopped.wait(max(1.0, deadline - time.monotonic()))
         self.store.stop()
         return is_idle
 
 
 def run(configs: Sequence[ModelConfig], options: ServerOptions) -> int:
-    """Serves until SIGTERM or SIGINT.
+    """Serves until SIGTERM or SIGINT; then the process is expected to end, and ignores both.
 
     Returns:
         Exit code: 0, or 1 where requests were cut off because they took longer than `drain_seconds`.
@@ -127,14 +140,14 @@ def run(configs: Sequence[ModelConfig], options: ServerOptions) -> int:
     tf.constant(0)  # the runtime's threads and context, before the first request
     gc.collect()
     gc.freeze()  # collections when a version is unloaded need not go through all of TensorFlow
-    stopped = threading.Event()
+    with StopSignals(second_acts_at_once=False) as signals:
+        is_idle = _serve(Server(configs, options), configs, options, signals)
+        signals.ignore_until_exit()
+    return 0 if is_idle else EXIT_CUT_OFF
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    server = Server(configs, options)
+def _serve(server: Server, configs: Sequence[ModelConfig], options: ServerOptions, signals: StopSignals) -> bool:
+    """Serves until a signal, and drains; whether all requests have ended by themselves."""
     print(f"tfdlrm serve: {WHAT_IT_IS_NOT}")
     for config in configs:
         print(f"model {config.name}: {config.base_path}")
@@ -142,14 +155,16 @@ def run(configs: Sequence[ModelConfig], options: ServerOptions) -> int:
     print(f"gRPC: {host}:{server.grpc_port}")
     print(f"REST: http://{host}:{server.rest_port}", flush=True)
     is_told = False
-    while not stopped.wait(READY_POLL_SECONDS):
+    while signals.received is None:
         if not is_told and server.store.is_ready:
             is_told = True
             print("ready", flush=True)
+        time.sleep(READY_POLL_SECONDS)
+    server.stop_listening(options.drain_seconds)
     print("stopping: no new requests; running ones may end", flush=True)
     is_idle = server.drain(options.drain_seconds)
     print("stopped" if is_idle else f"stopped: requests that took longer than {options.drain_seconds} s were cut off")
-    return 0 if is_idle else EXIT_CUT_OFF
+    return is_idle
 
 
 def _quiet_tensorflow() -> None:

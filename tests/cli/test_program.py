@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from savedmodels.commands import add_demo, add_export
+from tests.late_signals import SIGNAL_AT_THE_END
 from tfdlrm.cli.errors import is_expected, one_line
 from tfdlrm.cli.program import COMMAND_GROUP, build_parser, main, own_commands
 from tfdlrm.data.quarantine import BadRow, BadRowError
@@ -174,3 +175,11 @@ def test_a_reader_that_goes_away_is_met_with_silence():
     os.close(write)
     assert process.returncode == 141
     assert process.stderr == ""
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(("arguments", "code"), [(["config", "list"], 0), (["config", "show", "nowhere.yaml"], 2)])
+def test_signals_while_the_interpreter_finishes_change_no_exit_code(arguments: list[str], code: int) -> None:
+    run = SIGNAL_AT_THE_END + "from tfdlrm.cli import run_program\nrun_program()"
+    done = subprocess.run([sys.executable, "-c", run, *arguments], capture_output=True, check=False)
+    assert done.returncode == code, done.stderr

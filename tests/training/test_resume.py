@@ -101,10 +101,13 @@ class SignalAfter(keras.callbacks.Callback):
             os.kill(os.getpid(), self._number)
 
 
-def test_signals_checkpoint_and_stop(tmp_path: Path, uninterrupted: tuple[Path, TrainResult]) -> None:
+def test_signals_checkpoint_and_stop(
+    tmp_path: Path, uninterrupted: tuple[Path, TrainResult], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = signal.getsignal(signal.SIGTERM)
     result = run(small_config(), tmp_path, callbacks=[SignalAfter(signal.SIGTERM, 4)])
     assert result.interrupted_by == "SIGTERM"
+    assert "SIGTERM: writing a checkpoint after this step" in capsys.readouterr().err
     assert (result.best, result.test, result.history) == (None, None, {})
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.names() == ["step-000000005"]

@@ -21,6 +21,7 @@ import tfdlrm.cli.predict
 import tfdlrm.cli.train
 from tfdlrm.cli.errors import is_expected, one_line
 from tfdlrm.cli.quiet_start import import_tensorflow
+from tfdlrm.stop_signals import ignore_stop_signals
 
 COMMAND_GROUP = "tfdlrm.commands"
 EXIT_USAGE = 2
@@ -105,6 +106,13 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _add_debug(command)
+
+
+def run_program() -> NoReturn:
+    """The process: one command, and its exit code, whatever signals still come while the interpreter finishes."""
+    code = main()
+    ignore_stop_signals()
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None, commands: Iterable[AddCommand] | None = None) -> int:

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.models.base import inner_optimizer
 from tfdlrm.schema import FeatureSpec
+from tfdlrm.stop_signals import StopSignals
 from tfdlrm.training.model_dir import ModelDir
 from tfdlrm.training.run_state import RunState
 from tfdlrm.training.step_counter import diverged
-from tfdlrm.training.stop_signals import StopSignals
 
 
 class Checkpointing(keras.callbacks.Callback):

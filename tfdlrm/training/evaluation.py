@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Dataset
 from tfdlrm.metrics import EvaluationAccumulator
+from tfdlrm.native.scope import native_kernels
 
 
 class Evaluator:
@@ -40,13 +41,7 @@ class Evaluator:
         self._tasks = dataset.spec.labels
         self._group_by = group_by
         self._batches = dataset.batches(batch_size, with_keys=group_by is not None)
-
-        # one graph for all batches, the last and smaller one included
-        @tf.function(input_signature=[self._batches.element_spec[0]], autograph=False)
-        def logits_of(features: Any) -> tf.Tensor:
-            return tf.cast(model(features, training=False), tf.float32)
-
-        self._logits_of = logits_of
+        self._logits_of = scoring_function(model, self._batches.element_spec[0])
 
     def metrics(self, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """As `metrics.EvaluationAccumulator.result`; of several tasks, each name after its task's: `click_auc`.
@@ -63,6 +58,24 @@ class Evaluator:
             for task, accumulator in enumerate(accumulators):
                 accumulator.update(labels[:, task].numpy(), logits[:, task], groups)
         return _joined(self._tasks, [accumulator.result() for accumulator in accumulators])
+
+
+def scoring_function(model: keras.Model, features: Any) -> Any:
+    """A `tf.function` from a batch's features to the model's logits, float32 `[B, T]`, by the native kernels.
+
+    One graph serves all batches, the last and smaller one included.
+
+    Args:
+        model: gives logits.
+        features: the specs of a batch's features.
+    """
+
+    @tf.function(input_signature=[features], autograph=False)
+    def logits_of(batch: Any) -> tf.Tensor:
+        with native_kernels():
+            return tf.cast(model(batch, training=False), tf.float32)
+
+    return logits_of
 
 
 def evaluate_dataset(

@@ -83,10 +83,6 @@ class ModelDir:
             raise FileNotFoundError(f"{self.config_file}: no run there. Give the --model-dir of a training run.")
         return ExperimentConfig.from_yaml(self.config_file.read_text(encoding="utf-8"), source=str(self.config_file))
 
-    def load_spec(self) -> FeatureSpec:
-        """The columns of the run's data."""
-        return FeatureSpec.load(self.path)
-
     def save_best(self, best: BestModel | None) -> None:
         """Writes `best.json`; removes it where there is no best epoch yet."""
         if best is None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from tfdlrm.data.prepared_folders import is_prepared
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
+from tfdlrm.training.evaluation import scoring_function
 from tfdlrm.training.model_dir import ModelDir
 
 if TYPE_CHECKING:
@@ -68,12 +69,7 @@ def scored_batches(model: keras.Model, dataset: Dataset, batch_size: int = SCORI
         >>> logits = np.concatenate([batch.logits for batch in scored_batches(model, splits.test)])
     """
     batches = dataset.batches(batch_size, with_keys=True)
-
-    # one graph for all batches, the last and smaller one included
-    @tf.function(input_signature=[batches.element_spec[0]], autograph=False)
-    def logits_of(features: Any) -> tf.Tensor:
-        return tf.cast(model(features, training=False), tf.float32)
-
+    logits_of = scoring_function(model, batches.element_spec[0])
     for features, labels, keys in batches:
         yield ScoredBatch(
             labels=labels.numpy(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tfdlrm.data.epochs import ResumableInput
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from tfdlrm.data.splits import Splits
+from tfdlrm.stop_signals import StopSignals
 from tfdlrm.training.build import build_model, resolve_config
 from tfdlrm.training.checkpoint_folder import write_file
 from tfdlrm.training.checkpointing import Checkpointing
@@ -28,7 +30,6 @@ from tfdlrm.training.progress import Progress
 from tfdlrm.training.resume import resume_run
 from tfdlrm.training.run_state import RunState
 from tfdlrm.training.step_counter import StepCounter
-from tfdlrm.training.stop_signals import StopSignals
 from tfdlrm.training.tensorboard_log import TensorBoardLog
 
 
@@ -176,7 +177,7 @@ class _Run:
                 print(f"resuming at step {self._state.step}: epoch {self._state.epoch + 1}, batch {self._state.batch}")
         else:
             self._directory.save_config(self._config, self._data.spec, self._data.preprocessing)
-        with StopSignals() as signals:
+        with StopSignals(_tell_stop) as signals:
             history = self._fit(signals)
         best = self._state.best
         test = None
@@ -235,6 +236,11 @@ class _Run:
         return evaluate_dataset(
             self._model, self._data.test, batch_size=options.global_batch_size, group_by=options.group_by
         )
+
+
+def _tell_stop(name: str) -> None:
+    text = f"{name}: writing a checkpoint after this step, then stopping. Once more stops at once."
+    print(text, file=sys.stderr, flush=True)
 
 
 def _end_epoch(model: keras.Model, callbacks: list[keras.callbacks.Callback], epoch: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,45 @@ def server(versions) -> Iterator[Server]:
     with Server(configs, options()) as running:
         assert running.wait_until_ready(READY_SECONDS)
         yield running
+
+
+class Gate:
+    """Holds requests of the signature `held` until it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.inputs = [str(path)]
+
+    def open(self) -> None:
+        self._path.touch()
+
+
+@pytest.fixture
+def gate(tmp_path) -> Iterator[Gate]:
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.open()  # or a thread of the server would go on with it
+
+
+def wait_until(condition: Callable[[], bool], told: Callable[[], object] = str) -> None:
+    """Looks again and again until the condition holds; one that never does fails the test with what `told` gives."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.01)
+
+
+def wait_in_flight(rest_port: int, number: int) -> None:
+    """Waits until a server answers so many requests at once, this look apart."""
+    asked = Rest(rest_port)
+
+    def is_so() -> bool:
+        asked.connection.request("GET", "/monitoring/prometheus/metrics")
+        page = asked.connection.getresponse().read().decode()
+        return f"tfdlrm_serving_requests_in_flight {number}.0" in page
+
+    wait_until(is_so)
+    asked.connection.close()
 
 
 class Rest:

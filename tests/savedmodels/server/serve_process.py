@@ -23,9 +23,9 @@ sys.exit(main(sys.argv[1:], [add_serve, add_query]))
 """
 
 
-def command(*arguments: str) -> list[str]:
-    """A command line of the program."""
-    return [sys.executable, "-c", CODE, *arguments]
+def command(*arguments: str, prelude: str = "") -> list[str]:
+    """A command line of the program; `prelude` is code that runs before it."""
+    return [sys.executable, "-c", prelude + CODE, *arguments]
 
 
 class ServeProcess:
@@ -34,16 +34,17 @@ class ServeProcess:
     Args:
         arguments: of `tfdlrm serve`, without ports.
         log: file for what it writes to stderr.
+        prelude: code that runs before the program.
 
     Raises:
         RuntimeError: it did not start; the message holds what it wrote.
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, prelude: str = "") -> None:
         self._log = log
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                command("serve", *arguments, "--grpc-port", "0", "--rest-port", "0"),
+                command("serve", *arguments, "--grpc-port", "0", "--rest-port", "0", prelude=prelude),
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -95,6 +96,12 @@ class ServeProcess:
         """Sends a signal and waits; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for its end; the exit code."""
+        if self.process.stdout.closed:
+            return self.process.returncode
         try:
             code = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

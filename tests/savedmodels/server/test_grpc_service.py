@@ -21,9 +21,16 @@ from tensorflow_serving.apis import (
 )
 
 from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES
-from tests.savedmodels.server.tiny_models import MAX_STEPS, predict_inputs, predict_logits
+from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
 
-DTYPES = {"dense": tf.float32, "genres_weights": tf.float32, "k": tf.int32, "x": tf.float32, "text": tf.string}
+DTYPES = {
+    "gate": tf.string,
+    "dense": tf.float32,
+    "genres_weights": tf.float32,
+    "k": tf.int32,
+    "x": tf.float32,
+    "text": tf.string,
+}
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +195,8 @@ def test_a_shape_that_a_few_bytes_claim_is_not_made(stub):
     assert "takes more than" in details
 
 
-def test_the_deadline_of_a_request_ends_it(stub):
-    assert refused(stub.Predict, request("slow", steps=[MAX_STEPS // 3]), timeout=0.3)[0] == "DEADLINE_EXCEEDED"
+def test_the_deadline_of_a_request_ends_it(stub, gate):
+    assert refused(stub.Predict, request("held", gate=gate.inputs), timeout=0.3)[0] == "DEADLINE_EXCEEDED"
     stub.Predict(request("slow", steps=[1]))
 
 

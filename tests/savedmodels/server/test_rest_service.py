@@ -7,14 +7,13 @@ import http.client
 import json
 import math
 import socket
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS
-from tests.savedmodels.server.tiny_models import MAX_STEPS, predict_inputs, predict_logits
+from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS, Rest, wait_in_flight
+from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
 
 PREDICT = "/v1/models/tiny:predict"
 
@@ -149,7 +148,7 @@ def _changed(**changes) -> dict:
         ),
         (
             {"signature_name": "nope", "inputs": []},
-            "signature 'nope' is not in the model. It has: classify, echo, mean",
+            "signature 'nope' is not in the model. It has: classify, echo, held, mean",
         ),
         ({"signature_name": 5, "inputs": []}, "'signature_name' is int"),
         ({"inputs": ["garbage"]}, "Could not parse example input"),
@@ -263,20 +262,13 @@ def test_health_and_metrics(rest, server):
     assert "made_up_by_a_client" not in page  # a client cannot fill the memory with labels
 
 
-def test_a_slow_request_does_not_hold_up_others(server, rest):
-    from tests.savedmodels.server.conftest import Rest
-
-    done = []
-
-    def ask_slowly() -> None:
-        slow = Rest(server.rest_port)
-        done.append(slow.predict({"signature_name": "slow", "inputs": [MAX_STEPS // 10]}))
-        slow.connection.close()
-
-    thread = threading.Thread(target=ask_slowly)
-    thread.start()
-    time.sleep(0.1)
-    assert rest.predict({"signature_name": "slow", "inputs": [1]})[0] == 200
-    assert not done
-    thread.join()
-    assert done == [(200, {"outputs": [MAX_STEPS // 10]})]
+def test_a_slow_request_does_not_hold_up_others(server, rest, gate):
+    slow = Rest(server.rest_port)
+    with ThreadPoolExecutor(1) as executor:
+        held = executor.submit(slow.predict, {"signature_name": "held", "inputs": gate.inputs})
+        wait_in_flight(server.rest_port, 1)
+        assert rest.predict({"signature_name": "slow", "inputs": [1]})[0] == 200
+        assert not held.done()
+        gate.open()
+        assert held.result() == (200, {"outputs": gate.inputs})
+    slow.connection.close()

@@ -10,8 +10,6 @@ import re
 import signal
 import socket
 import subprocess
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +17,10 @@ import pytest
 
 from savedmodels.client import GrpcClient
 from savedmodels.serve_commands import add_query, add_serve
+from tests.late_signals import SIGNAL_AT_THE_END
+from tests.savedmodels.server.conftest import Gate, wait_in_flight
 from tests.savedmodels.server.serve_process import ROOT, ServeProcess, command
-from tests.savedmodels.server.tiny_models import MAX_STEPS, predict_inputs, predict_logits
+from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
 from tfdlrm.cli.program import main
 
 COMMANDS = [add_serve, add_query]
@@ -30,69 +30,53 @@ def run(*arguments: str) -> int:
     return main(list(arguments), COMMANDS)
 
 
-@pytest.fixture(scope="module")
-def process(versions, tmp_path_factory):
-    log = tmp_path_factory.mktemp("process") / "log"
-    with ServeProcess([str(versions), "--name", "tiny", "--max-batch-rows", "8"], log) as running:
-        running.wait_for("^ready")
-        yield running
-
-
-def ask_slowly(port: int, answers: list) -> threading.Thread:
-    """Begins a request of a second or so."""
-
-    def ask() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        body = json.dumps({"signature_name": "slow", "inputs": [MAX_STEPS // 5]})
-        connection.request("POST", "/v1/models/tiny:predict", body)
-        response = connection.getresponse()
-        answers.append((response.status, json.loads(response.read()), response.getheader("Connection")))
-        connection.close()
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    time.sleep(0.3)  # it runs now
-    return thread
+def ask_held(port: int, gate: Gate) -> tuple[int, dict, str | None]:
+    """Asks over REST for what waits for the gate."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/v1/models/tiny:predict", json.dumps({"signature_name": "held", "inputs": gate.inputs}))
+    response = connection.getresponse()
+    answer = (response.status, json.loads(response.read()), response.getheader("Connection"))
+    connection.close()
+    return answer
 
 
 @pytest.mark.multiprocess
-def test_a_server_says_what_it_is_not_and_ends_after_its_last_request(process):
-    """The last of this module's tests that needs the process must be this one: it ends it."""
-    assert "not TensorFlow Serving" in process.lines[0]
-    answers: list = []
-    thread = ask_slowly(process.rest_port, answers)
-    with GrpcClient(f"127.0.0.1:{process.grpc_port}", "tiny") as client, ThreadPoolExecutor(1) as executor:
-        client.signature("slow")
-        slow = executor.submit(client.predict, {"steps": [MAX_STEPS // 5]}, signature="slow")
-        time.sleep(0.2)  # it runs now
-        stop_while_running(process)
-        assert slow.result()["steps"].tolist() == [MAX_STEPS // 5]
-    thread.join()
-    assert answers == [(200, {"outputs": [MAX_STEPS // 5]}, "close")]
-    assert process.stop() == 0
+def test_a_server_says_what_it_is_not_and_ends_after_its_last_request(versions, tmp_path, gate):
+    with (
+        ServeProcess(
+            [str(versions), "--name", "tiny", "--max-batch-rows", "8"], tmp_path / "log", prelude=SIGNAL_AT_THE_END
+        ) as process,
+        GrpcClient(f"127.0.0.1:{process.grpc_port}", "tiny") as client,
+        ThreadPoolExecutor(2) as executor,
+    ):
+        process.wait_for("^ready")
+        assert "not TensorFlow Serving" in process.lines[0]
+        client.signature("held")
+        by_rest = executor.submit(ask_held, process.rest_port, gate)
+        by_grpc = executor.submit(client.predict, {"gate": gate.inputs}, signature="held")
+        wait_in_flight(process.rest_port, 2)
+        process.process.send_signal(signal.SIGTERM)
+        process.wait_for("^stopping")
+        with pytest.raises(ConnectionError):  # nobody new is let in
+            socket.create_connection(("127.0.0.1", process.rest_port), timeout=5)
+        process.process.send_signal(signal.SIGTERM)  # once more changes nothing
+        process.process.send_signal(signal.SIGINT)
+        gate.open()
+        assert by_rest.result() == (200, {"outputs": gate.inputs}, "close")
+        assert by_grpc.result()["gate"].tolist() == [path.encode() for path in gate.inputs]
+        # the program signals itself while the interpreter finishes, too
+        assert process.wait() == 0
     assert process.lines[-1] == "stopped"
-
-
-def stop_while_running(process) -> None:
-    """Sends SIGTERM; from then on nobody new is let in."""
-    process.process.send_signal(signal.SIGTERM)
-    process.wait_for("^stopping")
-    time.sleep(0.3)  # it stops to listen a moment after it said so
-    with pytest.raises(ConnectionError):
-        socket.create_connection(("127.0.0.1", process.rest_port), timeout=5)
 
 
 @pytest.mark.parametrize("flag", ["--grpc-port", "--rest-port"])
 def test_a_port_in_use_is_named(flag, versions, capsys):
     other = {"--grpc-port": "--rest-port", "--rest-port": "--grpc-port"}[flag]
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = str(taken.getsockname()[1])
-            assert run("serve", str(versions), flag, port, other, "0") == 2
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert run("serve", str(versions), flag, port, other, "0") == 2
+    assert signal.getsignal(signal.SIGTERM) is before
     error = capsys.readouterr().err
     assert f"port {port} of 127.0.0.1 cannot be bound" in error
     assert flag in error

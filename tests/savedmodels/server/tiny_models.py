@@ -8,7 +8,7 @@ import tensorflow as tf
 
 NUM_USERS = 100
 NUM_GENRES = 10
-MAX_STEPS = 1_000_000  # of the signature `slow`, so that it ends
+MAX_STEPS = 1000  # of the signature `slow`
 
 
 class TinyModel(tf.Module):
@@ -79,10 +79,22 @@ def signatures(model: TinyModel) -> dict:
 
     @tf.function(autograph=False)
     def slow(steps):
-        """Each row counts to its number, at most to `MAX_STEPS`; a step takes some microseconds."""
+        """Each row counts to its number, at most to `MAX_STEPS`."""
         most = tf.minimum(tf.reduce_max(tf.concat([steps, [0]], 0)), MAX_STEPS)
         counted = tf.while_loop(lambda i: i < most, lambda i: [i + 1], [tf.constant(0, tf.int64)])
         return {"steps": tf.identity(steps) + 0 * counted[0]}
+
+    @tf.function(autograph=False)
+    def held(gate):
+        """Answers once the file `gate[0]` exists: a request that runs for as long as a test wants it to."""
+
+        def is_shut(turn):
+            # the pattern changes with the turn, or the look could be taken out of the loop
+            pattern = tf.strings.join([gate[0], tf.strings.substr("0", tf.minimum(turn, 0), 0)])
+            return tf.equal(tf.size(tf.io.matching_files(pattern)), 0)
+
+        turns = tf.while_loop(is_shut, lambda turn: [turn + 1], [tf.constant(0)], parallel_iterations=1)
+        return {"gate": tf.strings.join([gate, tf.strings.substr("0", tf.minimum(turns[0], 0), 0)])}
 
     @tf.function(autograph=False)
     def echo(text):
@@ -116,6 +128,7 @@ def signatures(model: TinyModel) -> dict:
         "predict": predict.get_concrete_function({"dense": dense, "user": user, **bags}),
         "rank": rank.get_concrete_function({"dense": dense, "user": user, "k": _spec("k", tf.int32)}),
         "slow": slow.get_concrete_function(_spec("steps", tf.int64, None)),
+        "held": held.get_concrete_function(_spec("gate", tf.string, None)),
         "echo": echo.get_concrete_function(_spec("text", tf.string, None)),
         "mean": mean.get_concrete_function(_spec("x", tf.float32, None)),
         "classify": classify.get_concrete_function(serialized),
