@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= build/demo
+# a file's tests run in one process, whose models and exports they share
+SIDE_BY_SIDE ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_FLAGS ?= --wait-idle 300 --retries 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test check lint format bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,7 +30,11 @@ demo: $(VENV)/.installed-demo ## train on synthetic rows whose best possible AUC
 	$(BIN)/tfdlrm demo --model-dir $(DEMO_DIR)
 
 test: lint ## lint, types and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+# The folders that mirror what differs from the last commit on main; tests that start processes are left to `make test`.
+check: lint ## lint, types and the quick tests of the folders that changed, for daily use (under 2 minutes)
+	$(BIN)/python tools/changed_tests.py $(SIDE_BY_SIDE)
 
 lint: $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .

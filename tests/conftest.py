@@ -31,6 +31,12 @@ settings.load_profile("tfdlrm")
 SEED = 20190531  # the day of the DLRM paper, arXiv 1906.00091
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that start processes come first: of two workers, none is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("multiprocess")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def fresh_keras_session() -> Iterator[None]:
     """Seeds before each test; names, policy and session of one test do not reach the next."""
