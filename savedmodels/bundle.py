@@ -117,9 +117,3 @@ def small_values(prefix: str) -> dict[str, Any]:
     reader = tf.train.load_checkpoint(prefix)
     keys = sorted(key for key in reader.get_variable_to_shape_map() if not key.startswith(f"{ARRAYS}/"))
     return {key: reader.get_tensor(key) for key in keys}
-
-
-def array_names(prefix: str) -> list[str]:
-    """Names of a bundle's arrays."""
-    keys = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    return sorted(key[len(ARRAYS) + 1 : -len(_SUFFIX)] for key in keys if key.startswith(f"{ARRAYS}/"))

@@ -39,7 +39,7 @@ def frequent_rows(model: DLRM, dataset: Dataset, at_least: int) -> dict[str, np.
     counts: dict[str, np.ndarray] = {}
     for feature in model.embeddings.features:
         table = feature.table
-        if isinstance(table, TableConfig) and table.quotient_remainder is None:
+        if isinstance(table, TableConfig) and not table.is_split:
             features[feature.name] = feature
             counts.setdefault(table.name, np.zeros(table.vocabulary_size, np.int64))
     for inputs, _ in dataset.batches(_BATCH_SIZE):

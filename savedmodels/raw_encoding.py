@@ -120,7 +120,7 @@ def _refuse_unseen(column: CategoricalColumn, tokens: tf.Tensor, ids: tf.Tensor,
 
 
 def transform_dense_columns(columns: tuple[DenseColumn, ...], raw: tf.Tensor) -> tf.Tensor:
-    """Transformed dense numbers, float32 `[B, num_dense]`; see `tfdlrm.data.transforms.transform_dense`.
+    """Transformed dense numbers, float32 `[B, num_dense]`; the formulas of `tfdlrm.data.transforms`.
 
     Args:
         columns: in order.

@@ -85,7 +85,7 @@ def test_no_op_touches_a_table(cls, optimizer) -> None:
     "options",
     [
         {"pooling_weights": "learned"},
-        {"quotient_remainder": QuotientRemainderConfig(collisions=1)},
+        {"quotient_remainder": QuotientRemainderConfig(collisions=1, threshold=0)},
         {"output_dim": 8},
         {"combiner": "mean"},
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,7 @@ def test_fixed_pooling_weights_stay() -> None:
 @pytest.mark.parametrize("operation", ["mult", "add", "concat"])
 def test_quotient_remainder(operation) -> None:
     width = 2 * WIDTH if operation == "concat" else WIDTH
-    split = QuotientRemainderConfig(collisions=5, operation=operation)
+    split = QuotientRemainderConfig(collisions=5, operation=operation, threshold=0)
     table = TableConfig(name="t", vocabulary_size=VOCABULARY, embedding_dim=width, quotient_remainder=split)
     layer = EmbeddingCollection([FeatureConfig(name="f", table=table, hotness=None)])
     layer.build()
@@ -197,8 +198,31 @@ def test_quotient_remainder(operation) -> None:
     np.testing.assert_allclose(layer({"f": ragged(bags)})[:, 0], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("operation", ["mult", "add", "concat"])
+def test_a_table_up_to_the_threshold_is_whole(operation) -> None:
+    plain = TableConfig(name="t", vocabulary_size=VOCABULARY, embedding_dim=WIDTH, pooling_weights="learned")
+    split = QuotientRemainderConfig(collisions=5, operation=operation, threshold=VOCABULARY)
+    # what a split table cannot have, a whole one has: an odd width, weighted pooling
+    whole = dataclasses.replace(plain, quotient_remainder=split)
+    layers = [
+        EmbeddingCollection([FeatureConfig(name="f", table=table, hotness=None)], optimizer=RowwiseAdagrad(0.1))
+        for table in (plain, whole)
+    ]
+    for layer in layers:
+        layer.build()
+    names = [[(piece.name, piece.total, piece.width) for piece in layer.tables.slices()] for layer in layers]
+    assert names[0] == names[1]
+    assert names[0][0] == ("t/rows", VOCABULARY, WIDTH)
+    ids = {"f": ragged(reference.Bags.of([[0, 4, 5, 11], [], [7, 7]]))}
+    for layer in layers:
+        step(layer, ids, np.ones((3, 1, WIDTH)))
+    np.testing.assert_array_equal(layers[0](ids), layers[1](ids))
+    for name, _, _ in names[0]:
+        np.testing.assert_array_equal(rows_of(layers[0].tables, name), rows_of(layers[1].tables, name))
+
+
 def test_quotient_remainder_keeps_ids_above_2_to_the_24() -> None:
-    split = QuotientRemainderConfig(collisions=2**20, operation="add")
+    split = QuotientRemainderConfig(collisions=2**20, operation="add", threshold=0)
     table = TableConfig(name="t", vocabulary_size=2**40, embedding_dim=2, quotient_remainder=split)
     layer = EmbeddingCollection([FeatureConfig(name="f", table=table)])
     layer.build()

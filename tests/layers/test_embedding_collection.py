@@ -322,7 +322,7 @@ def test_learning_rate_follows_the_dense_optimizer() -> None:
 
 @pytest.mark.parametrize("operation", ["mult", "add", "concat"])
 def test_config_round_trip(operation) -> None:
-    split = QuotientRemainderConfig(collisions=3, operation=operation)
+    split = QuotientRemainderConfig(collisions=3, operation=operation, threshold=0)
     table = TableConfig(name="t", vocabulary_size=30, embedding_dim=8, quotient_remainder=split)
     layer = EmbeddingCollection([FeatureConfig(name="f", table=table, hotness=None)], optimizer=SGD(0.5))
     again = EmbeddingCollection.from_config(layer.get_config())

@@ -1,47 +1,13 @@
-"""The quotient-remainder split and combination, against the oracle."""
+"""How the two vectors of quotient-remainder are combined, against the oracle; the split is the engine's."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests import reference as oracle
-from tfdlrm.layers.quotient_remainder import combine, quotient_remainder_rows, split_ids
-
-
-@given(
-    ids=st.lists(st.integers(0, 2**62), min_size=1, max_size=9),
-    collisions=st.integers(1, 2**31),
-)
-def test_split_is_exact_and_invertible(ids: list[int], collisions: int) -> None:
-    array = np.array(ids, np.int64)
-    for given_ids in (array, tf.constant(array)):
-        quotient, remainder = split_ids(given_ids, collisions)
-        np.testing.assert_array_equal(np.asarray(quotient) * collisions + np.asarray(remainder), array)
-        assert np.asarray(remainder).max() < collisions
-        bags = oracle.split_bags(oracle.Bags(array, np.array([0, len(ids)])), collisions)
-        np.testing.assert_array_equal(quotient, bags[0].ids)
-        np.testing.assert_array_equal(remainder, bags[1].ids)
-
-
-def test_ids_above_the_floats_are_kept_apart() -> None:
-    quotient, _ = split_ids(np.array([2**24 * 4, 2**24 * 4 + 4], np.int64), 4)
-    assert quotient.tolist() == [2**24, 2**24 + 1]
-
-
-def test_float_ids_are_refused() -> None:
-    with pytest.raises(ValueError, match="ids of dtype float32 are not integers"):
-        split_ids(np.array([1.0], np.float32), 4)
-
-
-@given(rows=st.integers(1, 10**9), collisions=st.integers(1, 10**4))
-def test_every_id_has_rows(rows: int, collisions: int) -> None:
-    quotient_rows, remainder_rows = quotient_remainder_rows(rows, collisions)
-    assert (rows - 1) // collisions == quotient_rows - 1
-    assert remainder_rows == collisions
+from tfdlrm.layers.quotient_remainder import combine
 
 
 @pytest.mark.parametrize("operation", ["mult", "add", "concat"])

@@ -11,7 +11,7 @@ from savedmodels.graph_ops import exported_ops
 from savedmodels.inputs import columnar_specs, input_columns, input_name
 from savedmodels.signatures import Signatures
 from tests.savedmodels.small_model import SPEC, columnar, features
-from tfdlrm.config import DLRMConfig, FeatureConfig, TableConfig
+from tfdlrm.config import DLRMConfig, FeatureConfig, QuotientRemainderConfig, TableConfig
 from tfdlrm.models.dlrm import DLRM
 
 # What an export may hold. An op that is missing here is not wrong; look at why it came, and then add it.
@@ -53,6 +53,33 @@ def test_other_layers_export_as_well(rich_model, tmp_path):
     outputs = tf.saved_model.load(str(folder)).signatures["predict"](**columnar(features(4, 7)))
     logit = rich_model(features(4, 7), training=False)
     np.testing.assert_allclose(outputs["logit"], logit, rtol=0, atol=1e-6)
+
+
+def test_a_table_up_to_its_quotient_remainder_threshold_is_exported_whole(tmp_path):
+    split = QuotientRemainderConfig(collisions=3)
+    tables = [
+        TableConfig(name=name, vocabulary_size=rows, embedding_dim=4, quotient_remainder=split)
+        for name, rows in (("small", 200), ("large", 201))
+    ]
+    config = DLRMConfig(
+        num_dense=1,
+        tables=tables,
+        features=[FeatureConfig(name=table.name) for table in tables],
+        embedding_dim=4,
+        bottom_mlp=(4,),
+        top_mlp=(1,),
+    )
+    model = DLRM(config)
+    batch = {"dense": tf.ones([3, 1]), "small": tf.constant([0, 7, 199]), "large": tf.constant([0, 7, 200])}
+    logit = model(batch)
+    assert [piece.name for piece in model.embeddings.tables.slices() if piece.name.endswith("rows")] == [
+        "small/rows",
+        "large/quotient/rows",
+        "large/remainder/rows",
+    ]
+    loaded = tf.saved_model.load(str(export(model, tmp_path)))
+    inputs = {name: value if name == "dense" else tf.cast(value, tf.int64) for name, value in batch.items()}
+    np.testing.assert_allclose(loaded.signatures["predict"](**inputs)["logit"], logit, rtol=0, atol=1e-6)
 
 
 def test_predict_is_columnar_and_ids_are_int64(model):

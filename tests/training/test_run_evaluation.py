@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from tests.kernels import NATIVE, TENSORFLOW, kernels
 from tests.training.csv_run import NUM_ROWS, csv_run, write_rows
+from tests.training.small_run import SPEC, small_config, small_splits
 from tfdlrm.data.opening import open_dataset
-from tfdlrm.training.prediction import load_run, scored_batches
+from tfdlrm.training import evaluation as evaluation_module
+from tfdlrm.training import prediction as prediction_module
+from tfdlrm.training.build import build_model
+from tfdlrm.training.evaluation import scoring_function
+from tfdlrm.training.prediction import load_run, predict_file, scored_batches
+from tfdlrm.training.run import train
 from tfdlrm.training.run_evaluation import evaluate_run
 
 
@@ -31,6 +38,38 @@ def test_metrics_agree_with_scikit_learn(model_dir, part, rows):
     assert evaluation.books.read == NUM_ROWS
     np.testing.assert_allclose(evaluation.metrics["auc"], roc_auc_score(labels, probabilities), rtol=1e-12)
     np.testing.assert_allclose(evaluation.metrics["log_loss"], log_loss(labels, probabilities), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"), [(NATIVE, {"TfdlrmRows", "TfdlrmLookup", "TfdlrmInteract"}), (TENSORFLOW, set())]
+)
+def test_scoring_runs_by_the_kernels(which, expected):
+    with kernels(which):
+        model = build_model(small_config(), SPEC)
+        spec = small_splits().train.batches(16).element_spec[0]
+        graph = scoring_function(model, spec).get_concrete_function().graph
+    assert {op.type for op in graph.get_operations() if op.type.startswith("Tfdlrm")} == expected
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "validation"])
+def test_every_command_scores_by_that_function(command, model_dir, tmp_path, monkeypatch):
+    made = []
+
+    def noted(model, features):
+        function = scoring_function(model, features)
+        made.append(function)
+        return function
+
+    monkeypatch.setattr(evaluation_module, "scoring_function", noted)
+    monkeypatch.setattr(prediction_module, "scoring_function", noted)
+    if command == "evaluate":
+        evaluate_run(model_dir)
+    elif command == "predict":
+        predict_file(model_dir, write_rows(tmp_path / "new.csv", 5), tmp_path / "scores.csv")
+    else:
+        train(small_config(epochs=1), tmp_path / "run", data=small_splits(), verbose=0)
+    assert len(made) == 1
+    assert made[0].experimental_get_tracing_count() == 1
 
 
 def test_the_test_part_comes_first(model_dir):

@@ -14,8 +14,8 @@ def add_command(commands: Any) -> None:
     show = parts.add_parser("show", help="print a config as YAML, every default written out")
     show.add_argument("config", metavar="FILE|PRESET", help="a YAML file, or the name of a preset")
     add_overrides(show)
-    show.set_defaults(run=_show)
-    parts.add_parser("list", help="list the presets").set_defaults(run=_list)
+    show.set_defaults(run=_show, needs_tensorflow=False)
+    parts.add_parser("list", help="list the presets").set_defaults(run=_list, needs_tensorflow=False)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

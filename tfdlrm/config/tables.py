@@ -166,11 +166,13 @@ class TableConfig(Record):
                 f"{owner}: row_dtype='int8' is for inference and the table is trainable. Set trainable to false, or "
                 "train with bfloat16 or float16 rows."
             )
-        if self.quotient_remainder is not None:
-            self._check_quotient_remainder(owner, self.quotient_remainder)
+        checks.check_optional(
+            checks.check_instance, owner, "quotient_remainder", self.quotient_remainder, kind=QuotientRemainderConfig
+        )
+        if self.split is not None:
+            self._check_split(owner, self.split)
 
-    def _check_quotient_remainder(self, owner: str, split: QuotientRemainderConfig) -> None:
-        checks.check_instance(owner, "quotient_remainder", split, QuotientRemainderConfig)
+    def _check_split(self, owner: str, split: QuotientRemainderConfig) -> None:
         if split.operation == "concat" and self.embedding_dim % 2:
             raise ValueError(
                 f"{owner}: embedding_dim={self.embedding_dim} is odd, and quotient-remainder 'concat' stores "
@@ -188,15 +190,20 @@ class TableConfig(Record):
             )
 
     @property
+    def split(self) -> QuotientRemainderConfig | None:
+        """How the table is stored as quotient and remainder tables; None where it is whole: up to the threshold."""
+        options = self.quotient_remainder
+        return options if options is not None and self.vocabulary_size > options.threshold else None
+
+    @property
     def is_split(self) -> bool:
         """Whether the table is stored as quotient and remainder tables."""
-        return self.quotient_remainder is not None and self.vocabulary_size > self.quotient_remainder.threshold
+        return self.split is not None
 
     @property
     def stored_dim(self) -> int:
         """Columns of each stored array: half of `embedding_dim` where the two parts are concatenated."""
-        split = self.quotient_remainder
-        if split is not None and self.is_split and split.operation == "concat":
+        if self.split is not None and self.split.operation == "concat":
             return self.embedding_dim // 2
         return self.embedding_dim
 

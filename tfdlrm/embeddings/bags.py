@@ -117,7 +117,7 @@ def _weights(one: FlatBags) -> tf.Tensor:
 
 
 def _spec(column: Column, hotness: int) -> ColumnSpec:
-    compression = column.table.quotient_remainder
+    compression = column.table.split
     part, divisor = 0, 1
     if column.part and compression is not None:
         part, divisor = (1 if column.part == QUOTIENT else 2), compression.collisions

@@ -11,11 +11,12 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfdlrm.schema import reject_unknown_keys
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 BLOCK_ROWS = 8192
 
@@ -31,6 +32,8 @@ class Initializer:
         raise TypeError(f"{type(self).__name__} does not define block()")
 
     def _seeds(self, seed: int, block: int) -> tf.Tensor:
+        import tensorflow as tf
+
         return tf.constant([seed, block], tf.int64)
 
 
@@ -58,6 +61,8 @@ class Uniform(Initializer):
             raise ValueError(f"Uniform: low={self.low} is above high={self.high}. Swap them.")
 
     def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+        import tensorflow as tf
+
         del vocabulary_size
         shape = [BLOCK_ROWS, embedding_dim]
         return tf.random.stateless_uniform(shape, self._seeds(seed, block), self.low, self.high)
@@ -76,6 +81,8 @@ class Normal(Initializer):
             raise ValueError(f"Normal: stddev={self.stddev} is negative. Give 0 or more.")
 
     def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+        import tensorflow as tf
+
         del vocabulary_size
         shape = [BLOCK_ROWS, embedding_dim]
         return tf.random.stateless_normal(shape, self._seeds(seed, block), self.mean, self.stddev)
@@ -88,6 +95,8 @@ class TruncatedNormal(Normal):
     name: ClassVar[str] = "truncated_normal"
 
     def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+        import tensorflow as tf
+
         del vocabulary_size
         shape = [BLOCK_ROWS, embedding_dim]
         return tf.random.stateless_truncated_normal(shape, self._seeds(seed, block), self.mean, self.stddev)
@@ -101,6 +110,8 @@ class Constant(Initializer):
     name: ClassVar[str] = "constant"
 
     def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+        import tensorflow as tf
+
         del seed, block, vocabulary_size
         return tf.fill([BLOCK_ROWS, embedding_dim], tf.constant(self.value, tf.float32))
 
@@ -149,6 +160,8 @@ def initial_rows(
     Returns:
         `[stop - start, D]` float32.
     """
+    import tensorflow as tf
+
     pieces = []
     for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
         first = block * BLOCK_ROWS

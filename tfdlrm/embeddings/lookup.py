@@ -1,7 +1,7 @@
 """From a batch's features to id groups of stacks, and from pooled groups back to one vector a feature.
 
-A `LookupPlan` is worked out once for a list of features; tracing it into a graph then costs one gather for all
-features that share a stack, a form (fixed or ragged) and a hotness.
+A `LookupPlan` belongs to a list of features and one trace; the graph has one gather for all features that share a
+stack, a form (fixed or ragged) and a hotness.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LookupPlan:
         for feature in self.features:
             table = feature.table
             assert isinstance(table, TableConfig)
-            for part in (QUOTIENT, REMAINDER) if table.quotient_remainder is not None else ("",):
+            for part in (QUOTIENT, REMAINDER) if table.split is not None else ("",):
                 stack, offset = plan.locate(table.name + part)
                 rows = plan.stacks[stack].num_rows
                 columns.append(
@@ -262,7 +262,7 @@ def _describe(features: Sequence[FeatureConfig]) -> list[tuple[str, str, int]]:
 
 def _stack_rows(ids: tf.Tensor, column: Column, dtype: tf.DType) -> tf.Tensor:
     """Ids of a feature -> rows of its stack."""
-    compression = column.table.quotient_remainder
+    compression = column.table.split
     if column.part and compression is not None:
         # integer division: the reference divides floats, which loses ids above 2^24
         divisor = tf.constant(compression.collisions, ids.dtype)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from tfdlrm.schema import reject_unknown_keys
 
-LearningRate = float | Callable[[tf.Tensor], tf.Tensor]
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+LearningRate = float | Callable[[Any], Any]  # of the step, a scalar int64 tensor
 EpsilonPlacement = Literal["outside", "inside"]
 
 
@@ -113,6 +114,8 @@ class RowOptimizer:
 
 
 def _root(value: tf.Tensor, epsilon: float, placement: EpsilonPlacement) -> tf.Tensor:
+    import tensorflow as tf
+
     if placement == "outside":
         return tf.sqrt(value) + epsilon
     return tf.sqrt(value + epsilon)
@@ -189,6 +192,8 @@ class RowwiseAdagrad(_EpsilonOptimizer):
         return (Slot("accumulator", 1, self.initial_accumulator_value),)
 
     def _delta(self, g, slots, learning_rate, step):  # type: ignore[no-untyped-def]
+        import tensorflow as tf
+
         accumulator = slots["accumulator"] + tf.reduce_mean(g * g, axis=1, keepdims=True)
         factor = learning_rate / _root(accumulator, self.epsilon, self.epsilon_placement)
         return factor * g, {"accumulator": accumulator}
@@ -219,6 +224,8 @@ class LazyAdam(_EpsilonOptimizer):
         return (Slot("momentum", 0, 0.0), Slot("velocity", 0, 0.0))
 
     def _delta(self, g, slots, learning_rate, step):  # type: ignore[no-untyped-def]
+        import tensorflow as tf
+
         momentum = self.beta_1 * slots["momentum"] + (1 - self.beta_1) * g
         velocity = self.beta_2 * slots["velocity"] + (1 - self.beta_2) * g * g
         # float64: 1 - 0.999^t loses three digits in float32 at the first steps
@@ -268,6 +275,8 @@ class FTRL(RowOptimizer):
         return (Slot("accumulator", 0, self.initial_accumulator_value), Slot("linear", 0, 0.0))
 
     def update_rows(self, rows, slots, gradients, learning_rate, step):  # type: ignore[no-untyped-def]
+        import tensorflow as tf
+
         del step
         power = -self.learning_rate_power
         old = slots["accumulator"]

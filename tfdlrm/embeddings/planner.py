@@ -90,7 +90,7 @@ class ShardingPlan:
 def stored_tables(table: TableConfig, default_optimizer: RowOptimizer) -> tuple[StoredTable, ...]:
     """The arrays that a logical table is stored as: one, or quotient and remainder."""
     optimizer = table.optimizer or default_optimizer
-    compression = table.quotient_remainder
+    compression = table.split
     if compression is None:
         return (
             StoredTable(
@@ -104,8 +104,6 @@ def stored_tables(table: TableConfig, default_optimizer: RowOptimizer) -> tuple[
                 row_dtype=table.row_dtype,
             ),
         )
-    # concatenated halves make the table's width
-    width = table.embedding_dim // 2 if compression.operation == "concat" else table.embedding_dim
     bound = math.sqrt(1.0 / table.vocabulary_size)
     reference = compression.initializer == "reference"
     initializer = Uniform(low=bound, high=1.0) if reference else Uniform(low=-bound, high=bound)
@@ -117,7 +115,7 @@ def stored_tables(table: TableConfig, default_optimizer: RowOptimizer) -> tuple[
         StoredTable(
             name=table.name + suffix,
             vocabulary_size=num_rows,
-            embedding_dim=width,
+            embedding_dim=table.stored_dim,
             initializer=initializer,
             optimizer=optimizer,
             trainable=table.trainable,

@@ -195,8 +195,8 @@ class EmbeddingCollection(keras.layers.Layer):
         outputs, position = [], 0
         for feature in plan.features:
             table = _table(feature)
-            if table.quotient_remainder is not None:
-                vector = combine(table.quotient_remainder.operation, vectors[position], vectors[position + 1])
+            if table.split is not None:
+                vector = combine(table.split.operation, vectors[position], vectors[position + 1])
                 position += 2
             else:
                 vector = vectors[position]

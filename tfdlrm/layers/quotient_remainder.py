@@ -10,36 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
-
-
-def quotient_remainder_rows(vocabulary_size: int, collisions: int) -> tuple[int, int]:
-    """Rows of the quotient and of the remainder table: `(ceil(n / c), c)`.
-
-    Example:
-        >>> quotient_remainder_rows(210, 4)
-        (53, 4)
-    """
-    return -(-vocabulary_size // collisions), collisions
-
-
-def split_ids(ids: Any, collisions: int) -> tuple[Any, Any]:
-    """Ids to (quotient, remainder), by integer division: a float division would merge ids above 2^24.
-
-    Args:
-        ids: integer array or tensor of any shape, ids of 0 or more.
-        collisions: c.
-
-    Raises:
-        ValueError: the ids are not integers.
-
-    Example:
-        >>> split_ids(np.array([0, 5, 11]), 4)
-        (array([0, 1, 2]), array([0, 1, 3]))
-    """
-    if not np.issubdtype(np.dtype(keras.backend.standardize_dtype(ids.dtype)), np.integer):
-        raise ValueError(f"split_ids: ids of dtype {ids.dtype} are not integers. Cast them to int32 or int64.")
-    return ids // collisions, ids % collisions
 
 
 def combine(operation: str, quotient_vector: Any, remainder_vector: Any) -> Any:
