@@ -24,6 +24,10 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
 )
 
+# Tests run side by side: a second thread of an op would take the core of another test's. The kernels' own threads are
+# tried in processes of their own (tests/native).
+tf.config.threading.set_intra_op_parallelism_threads(1)
+
 # No deadline: the first example of a property often traces a graph. Derandomized: a failure can be repeated.
 settings.register_profile("tfdlrm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tfdlrm")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.forked import Forked
 from tfdlrm.native import build, loader
 
 pytestmark = pytest.mark.multiprocess
@@ -46,13 +45,7 @@ def _environment(cache: Path, **settings: str) -> dict[str, str]:
 
 def _train(folder: Path, name: str, cache: Path, **settings: str) -> tuple[str, Path]:
     rows = folder / f"{name}.npy"
-    result = subprocess.run(
-        [sys.executable, "-c", TRAIN, str(rows)],
-        env=_environment(cache, **settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = Forked(TRAIN, rows, environment=_environment(cache, **settings)).wait()
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout, rows
 
@@ -144,13 +137,8 @@ def test_off_where_tables_live_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_require_is_an_error_without_a_compiler(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", "from tfdlrm.native import loader; loader.library()"],
-        env=_environment(tmp_path, TFDLRM_NATIVE="require", CXX="/no/such/compiler"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = _environment(tmp_path, TFDLRM_NATIVE="require", CXX="/no/such/compiler")
+    result = Forked("from tfdlrm.native import loader; loader.library()", environment=environment).wait()
     assert result.returncode != 0
     assert "RuntimeError: TFDLRM_NATIVE=require, but native kernels cannot be used" in result.stderr
 
@@ -159,12 +147,8 @@ def test_two_processes_that_start_together_build_once(tmp_path: Path) -> None:
     compiler = _fake_compiler(tmp_path, f'cp {loader.library_path()} "$2"')
     code = "from tfdlrm.native import loader; assert loader.library() is not None"
     environment = _environment(tmp_path / "cache", CXX=str(compiler), TFDLRM_NATIVE="require")
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    errors = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
+    both = [process.wait() for process in [Forked(code, environment=environment) for _ in range(2)]]
+    assert [done.returncode for done in both] == [0, 0], both
     assert _links(tmp_path) == 1
 
 
@@ -174,9 +158,7 @@ def test_a_damaged_library_is_built_again(tmp_path: Path) -> None:
     code = "from tfdlrm.native import loader; print(loader.library() is not None, loader.library_path())"
 
     def run() -> str:
-        return subprocess.run(
-            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
-        ).stdout
+        return Forked(code, environment=environment).wait().stdout
 
     path = Path(run().split()[1])
     path.write_bytes(path.read_bytes()[:1000])

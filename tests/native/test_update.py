@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
+from tests.forked import Forked
 from tests.native import tables
 from tfdlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowOptimizer, RowwiseAdagrad
 from tfdlrm.embeddings.placement.native import op_attributes
@@ -148,6 +147,7 @@ _SCRIPT = """
 import hashlib, sys
 import numpy as np, tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+from tests.forked import Forked
 from tests.native import tables
 from tests.native.test_update import _apply
 from tfdlrm.embeddings.optimizers import RowwiseAdagrad
@@ -167,7 +167,8 @@ np.save(sys.argv[2], np.concatenate([table.numpy(), slot.numpy()], axis=1))
 def _trained(threads: int, isa: str, folder: Any) -> np.ndarray:
     file = folder / f"{threads}-{isa}.npy"
     environment = {**os.environ, "TFDLRM_NATIVE_ISA": isa, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    subprocess.run([sys.executable, "-c", _SCRIPT, str(threads), str(file)], check=True, env=environment)
+    done = Forked(_SCRIPT, threads, file, environment=environment).wait()
+    assert done.returncode == 0, done.stderr
     return np.load(file, allow_pickle=False)
 
 
