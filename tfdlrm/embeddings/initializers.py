@@ -27,14 +27,14 @@ class Initializer:
 
     name: ClassVar[str] = ""
 
-    def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+    def block(self, seed: int, block: int | tf.Tensor, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
         """Rows `[block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)` as `[BLOCK_ROWS, embedding_dim]` float32."""
         raise TypeError(f"{type(self).__name__} does not define block()")
 
-    def _seeds(self, seed: int, block: int) -> tf.Tensor:
+    def _seeds(self, seed: int, block: int | tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        return tf.constant([seed, block], tf.int64)
+        return tf.stack([tf.constant(seed, tf.int64), tf.cast(block, tf.int64)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ScaledUniform(Initializer):
 
     name: ClassVar[str] = "scaled_uniform"
 
-    def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+    def block(self, seed: int, block: int | tf.Tensor, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
         bound = math.sqrt(1.0 / vocabulary_size)
         return Uniform(low=-bound, high=bound).block(seed, block, vocabulary_size, embedding_dim)
 
@@ -60,7 +60,7 @@ class Uniform(Initializer):
         if not self.low <= self.high:
             raise ValueError(f"Uniform: low={self.low} is above high={self.high}. Swap them.")
 
-    def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+    def block(self, seed: int, block: int | tf.Tensor, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
         import tensorflow as tf
 
         del vocabulary_size
@@ -80,7 +80,7 @@ class Normal(Initializer):
         if self.stddev < 0:
             raise ValueError(f"Normal: stddev={self.stddev} is negative. Give 0 or more.")
 
-    def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+    def block(self, seed: int, block: int | tf.Tensor, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
         import tensorflow as tf
 
         del vocabulary_size
@@ -94,7 +94,7 @@ class TruncatedNormal(Normal):
 
     name: ClassVar[str] = "truncated_normal"
 
-    def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+    def block(self, seed: int, block: int | tf.Tensor, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
         import tensorflow as tf
 
         del vocabulary_size
@@ -109,7 +109,7 @@ class Constant(Initializer):
     value: float = 0.0
     name: ClassVar[str] = "constant"
 
-    def block(self, seed: int, block: int, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
+    def block(self, seed: int, block: int | tf.Tensor, vocabulary_size: int, embedding_dim: int) -> tf.Tensor:
         import tensorflow as tf
 
         del seed, block, vocabulary_size

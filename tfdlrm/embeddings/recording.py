@@ -40,9 +40,12 @@ class LookupRecorder:
         >>> recorder.update(pooled, learning_rate=0.1)
     """
 
-    def __init__(self, tape: tf.GradientTape):
+    def __init__(self, tape: tf.GradientTape, *, stateless: bool = False):
         self._tape = tape
         self.entries: list[Recorded] = []
+        # whether the step keeps state in tensors: then counts of id policies are given to it and not to their variable
+        self.stateless = stateless
+        self.policy_counts: list[tuple[tf.Variable, tf.Tensor]] = []
 
     @property
     def leaves(self) -> list[tf.Tensor]:
@@ -89,15 +92,16 @@ def current_recorder() -> LookupRecorder | None:
 
 
 @contextlib.contextmanager
-def record_lookups(tape: tf.GradientTape, *, native: bool = True) -> Iterator[LookupRecorder]:
+def record_lookups(tape: tf.GradientTape, *, native: bool = True, stateless: bool = False) -> Iterator[LookupRecorder]:
     """Opens a recorder for the lookups made in its body.
 
     Args:
         tape: whose leaves the pooled vectors become.
         native: whether the body may use the native kernels, which XLA cannot compile.
+        stateless: the body runs in a `keras.StatelessScope` and changes no variable.
     """
     stack = _active.__dict__.setdefault("stack", [])
-    recorder = LookupRecorder(tape)
+    recorder = LookupRecorder(tape, stateless=stateless)
     stack.append(recorder)
     try:
         with native_kernels(native):

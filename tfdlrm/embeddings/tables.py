@@ -15,7 +15,7 @@ from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.lookup import LookupPlan
 from tfdlrm.embeddings.optimizers import RowOptimizer, RowwiseAdagrad
 from tfdlrm.embeddings.placement.base import Gradients, Placement, Residual, TableSlice
-from tfdlrm.embeddings.placement.native import local_placement
+from tfdlrm.embeddings.placement.choice import default_placement
 from tfdlrm.embeddings.planner import ShardingPlan, plan_local, stored_tables
 
 Pairs = list[tuple[Residual, tf.Tensor]]
@@ -29,8 +29,8 @@ class EmbeddingTables(tf.Module):
         optimizer: for tables that have none of their own; default `RowwiseAdagrad()`, following the learning
             rate of the model's dense optimizer.
         seed: of the initial values. The same seed gives the same rows under any plan.
-        placement: makes a placement of a plan and a seed; default: everything local, by the
-            native kernels where they can be had.
+        placement: makes a placement of a plan and a seed; default: that of the strategy whose scope this is, and
+            outside of one everything local, by the native kernels where they can be had.
 
     Example:
         >>> tables = EmbeddingTables([TableConfig(name="item", vocabulary_size=1000, embedding_dim=16)])
@@ -46,7 +46,7 @@ class EmbeddingTables(tf.Module):
         *,
         seed: int = 0,
         plan: Callable[[Iterable], ShardingPlan] = plan_local,
-        placement: Callable[[ShardingPlan, int], Placement] = local_placement,
+        placement: Callable[[ShardingPlan, int], Placement] | None = None,
     ):
         super().__init__(name="embedding_tables")
         self.configs = {table.name: table for table in tables}
@@ -57,7 +57,7 @@ class EmbeddingTables(tf.Module):
         self.optimizer = optimizer or RowwiseAdagrad()
         self.seed = seed
         stored = [part for table in tables for part in stored_tables(table, self.optimizer)]
-        self.placement = placement(plan(stored), seed)
+        self.placement = (placement or default_placement())(plan(stored), seed)
         self.built = False
 
     @property
@@ -68,7 +68,7 @@ class EmbeddingTables(tf.Module):
         """Creates the variables; a second call does nothing."""
         if self.built:
             return
-        with tf.init_scope():
+        with tf.init_scope(), tf.device(self.placement.home):
             self.placement.build()
             self.iterations = resource_variable_ops.ResourceVariable(
                 tf.constant(0, tf.int64), trainable=False, name="embedding_iterations"
@@ -95,6 +95,10 @@ class EmbeddingTables(tf.Module):
     def lookup(self, group: Any) -> tuple[tf.Tensor, Residual]:
         """Pooled vectors of one group of `LookupPlan.groups`, and what `update` needs of it."""
         return self.placement.lookup(group)
+
+    def lookup_all(self, groups: Sequence[Any]) -> list[tuple[tf.Tensor, Residual]]:
+        """`lookup` of several groups, which a placement may make at once."""
+        return self.placement.lookup_all(groups)
 
     def gradients(self, pairs: Pairs) -> Gradients:
         """This replica's gradients, in the placement's own form.

@@ -132,11 +132,11 @@ class EmbeddingCollection(keras.layers.Layer):
         # worked out anew for each trace: an export has its rows elsewhere
         plan = self._tables.lookup_plan(self.features)
         layouts, counts = plan.groups(inputs, as_bags=self._tables.takes_bags)
-        found = [self._tables.lookup(layout.group) for layout in layouts]
+        found = self._tables.lookup_all([layout.group for layout in layouts])
         pooled = [vectors for vectors, _ in found]
         if training and self.trainable:
             if any(feature.id_policy not in ("error", "hash") for feature in self.features):
-                self._policy_counts.assign_add(counts)
+                self._count(counts)
             pooled = self._attach(pooled, [residual for _, residual in found])
         return self._assemble(plan, layouts, pooled)
 
@@ -157,14 +157,22 @@ class EmbeddingCollection(keras.layers.Layer):
             raise ValueError(f"layer {self.name!r}: the inputs have none of its features. Give at least one.")
         plan = self._tables.lookup_plan(features)
         layouts, _ = plan.groups(inputs, as_bags=self._tables.takes_bags)
-        return self._assemble(plan, layouts, [self._tables.lookup(layout.group)[0] for layout in layouts])
+        found = self._tables.lookup_all([layout.group for layout in layouts])
+        return self._assemble(plan, layouts, [vectors for vectors, _ in found])
+
+    def _count(self, counts: tf.Tensor) -> None:
+        recorder = current_recorder()
+        if recorder is not None and recorder.stateless:
+            recorder.policy_counts.append((self._policy_counts, counts))
+        else:
+            self._policy_counts.assign_add(counts)
 
     def _attach(self, pooled: list[tf.Tensor], residuals: list[Residual]) -> list[tf.Tensor]:
         """Ties the pooled vectors to whoever is training, if anybody is."""
-        if in_stateless_scope():
+        recorder = current_recorder()
+        if in_stateless_scope() and not (recorder and recorder.stateless):
             # Keras is inferring shapes in a scratch graph, perhaps from inside a training step
             return pooled
-        recorder = current_recorder()
         if recorder is not None:
             return [recorder.record(self._tables, r, p) for r, p in zip(residuals, pooled, strict=True)]
         step = current_stock_step()

@@ -86,7 +86,7 @@ def refuse_unsupported(model: keras.Model, optimizer: Any) -> None:
         warnings.warn(f"model {model.name!r}: use_ema averages dense weights only, not embedding tables.", stacklevel=3)
 
 
-def install(is_collection: Any, owns_tape: type) -> None:
+def install(is_collection: Any, owns_tape: Any) -> None:
     """Makes `keras.Model.compile` check models that hold collections, and mark their training step.
 
     Keras tells a layer nothing of the model that compiles it, so this wraps `compile`; models without a
@@ -94,7 +94,7 @@ def install(is_collection: Any, owns_tape: type) -> None:
 
     Args:
         is_collection: tells whether a layer is an embedding collection.
-        owns_tape: the model class that needs none of this.
+        owns_tape: the model class that needs none of this; its `_check_compiled` is called.
     """
     # where Keras defines them: it takes a model class whose `compile` is not this one for customized, and then does not
     # compile it after loading
@@ -107,7 +107,11 @@ def install(is_collection: Any, owns_tape: type) -> None:
     @functools.wraps(compile_model)
     def compile_checked(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
         result = compile_model(self, *args, **kwargs)
-        if isinstance(self, owns_tape) or not any(is_collection(layer) for layer in self._flatten_layers()):
+        if isinstance(self, owns_tape):
+            # not by a `compile` of its own: see above
+            self._check_compiled()
+            return result
+        if not any(is_collection(layer) for layer in self._flatten_layers()):
             return result
         refuse_unsupported(self, self.optimizer)
         return result

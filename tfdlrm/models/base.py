@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from tfdlrm.embeddings.recording import LookupRecorder, record_lookups
+from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.embedding_collection import EmbeddingCollection
 from tfdlrm.layers.stock_model import install
 from tfdlrm.native.scope import native_kernels
@@ -47,6 +48,27 @@ class Model(keras.Model):
                 "tfdlrm.models.FunctionalModel, not tfdlrm.Model."
             )
         super().__init__(*args, **kwargs)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`, also under `tfdlrm.distribute.parameter_server`, where Keras's own refuses."""
+        loop = _loop_of(self)
+        return super().fit(*args, **kwargs) if loop is None else loop.fit(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`, under every strategy."""
+        loop = _loop_of(self)
+        return super().evaluate(*args, **kwargs) if loop is None else loop.evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`, under every strategy."""
+        loop = _loop_of(self)
+        return super().predict(*args, **kwargs) if loop is None else loop.predict(*args, **kwargs)
+
+    def _check_compiled(self) -> None:
+        """Refuses options that the strategy cannot honour."""
+        loop = _loop_of(self)
+        if loop is not None:
+            loop.check_compiled()
 
     def train_step(self, data: Any) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -99,8 +121,24 @@ class FunctionalModel(Model, Functional):
         Functional.__init__(self, inputs, outputs, name=name, **kwargs)
 
 
+def _loop_of(model: keras.Model) -> Any:
+    """The training loop of a strategy that has its own, or None."""
+    make = getattr(model.distribute_strategy, "training_loop", None)
+    return None if make is None else make(model)
+
+
 def _is_functional(args: tuple, kwargs: dict[str, Any]) -> bool:
     return len(args) == 2 or (len(args) == 1 and "outputs" in kwargs) or {"inputs", "outputs"} <= kwargs.keys()
+
+
+def collections_of(model: keras.Model) -> list[EmbeddingCollection]:
+    """The embedding collections of a model, in order."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, EmbeddingCollection)]
+
+
+def tables_of(model: keras.Model) -> list[EmbeddingTables]:
+    """The tables of a model, each once though collections may share them."""
+    return list({id(layer.tables): layer.tables for layer in collections_of(model)}.values())
 
 
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

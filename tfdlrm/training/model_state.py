@@ -16,8 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError, restore_tables, save_tables
-from tfdlrm.embeddings.tables import EmbeddingTables
-from tfdlrm.layers.embedding_collection import EmbeddingCollection
+from tfdlrm.models.base import collections_of, tables_of
 
 VARIABLES_FILE = "variables.npz"
 WEIGHTS = "weights"
@@ -55,16 +54,6 @@ def model_places(model: keras.Model) -> list[Place]:
         for group, variables in groups.items()
         for number, variable in enumerate(variables)
     ]
-
-
-def collections_of(model: keras.Model) -> list[EmbeddingCollection]:
-    """The embedding collections of a model, in order."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, EmbeddingCollection)]
-
-
-def tables_of(model: keras.Model) -> list[EmbeddingTables]:
-    """The tables of a model, each once though collections may share them."""
-    return list({id(layer.tables): layer.tables for layer in collections_of(model)}.values())
 
 
 def save_model_state(model: keras.Model, folder: Path) -> None:

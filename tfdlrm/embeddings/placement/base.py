@@ -7,7 +7,7 @@ checkpoints and export use it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -81,6 +81,10 @@ class Placement(Protocol):
     plan: ShardingPlan
 
     @property
+    def home(self) -> str | None:
+        """Device of the tables' own scalars; None for the one at hand."""
+
+    @property
     def takes_bags(self) -> bool:
         """Whether `lookup` wants `bags.BagGroup`s now, which need native kernels, rather than `IdGroup`s."""
 
@@ -94,6 +98,9 @@ class Placement(Protocol):
             group: an `IdGroup`, whose pooled vectors are `[num_bags, D]`; or, from a placement that `takes_bags`, a
                 `bags.BagGroup`, whose pooled vectors are `[B, columns, D]`.
         """
+
+    def lookup_all(self, groups: Sequence[Any]) -> list[tuple[tf.Tensor, Residual]]:
+        """`lookup` of several groups, for a placement that can ask for all of them at once."""
 
     def gradients(self, pairs: list[tuple[Residual, tf.Tensor]]) -> Gradients:
         """Gradients of one replica's lookups.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,10 @@ class LocalPlacement(tf.Module):
         self._held: dict[str, HeldGradients] = {}
 
     @property
+    def home(self) -> str | None:
+        return None
+
+    @property
     def takes_bags(self) -> bool:
         return False
 
@@ -119,17 +123,11 @@ class LocalPlacement(tf.Module):
         store = self.stores[group.stack]
         assert store.rows is not None
         rows = store.rows.gather(group.ids)
-        id_weight = _combiner_weights(group)
-        coefficient = id_weight
-        if store.pooling is not None:
-            pooling = store.pooling.gather(group.ids)[:, 0]
-            coefficient = pooling if id_weight is None else pooling * id_weight
-        weighted = rows if coefficient is None else rows * coefficient[:, tf.newaxis]
-        learned = store.stack.pooling_weights == "learned"
-        residual = LocalResidual(
-            group=group, coefficient=coefficient, id_weight=id_weight, rows=rows if learned else None
-        )
-        return _sum_bags(group, weighted), residual
+        pooling = None if store.pooling is None else store.pooling.gather(group.ids)[:, 0]
+        return pool_rows(store.stack, group, rows, pooling)
+
+    def lookup_all(self, groups: Sequence[Any]) -> list[tuple[tf.Tensor, Any]]:
+        return [self.lookup(group) for group in groups]
 
     def gradients(self, pairs: list[tuple[Any, tf.Tensor]]) -> Any:
         """Summed row gradients a variable, under the key `<stack index>/rows` or `<stack index>/pooling_weights`."""
@@ -138,15 +136,8 @@ class LocalPlacement(tf.Module):
             index = residual.group.stack
             if not self.plan.stacks[index].trainable:
                 continue
-            ids = residual.group.ids
-            spread = _spread_to_ids(residual.group, gradient)
-            by_row = spread if residual.coefficient is None else spread * residual.coefficient[:, tf.newaxis]
-            found.setdefault(f"{index}/{ROWS}", []).append(RowGradients(ids, by_row))
-            if residual.rows is not None:
-                by_weight = tf.reduce_sum(residual.rows * spread, axis=1, keepdims=True)
-                if residual.id_weight is not None:
-                    by_weight = by_weight * residual.id_weight[:, tf.newaxis]
-                found.setdefault(f"{index}/{POOLING}", []).append(RowGradients(ids, by_weight))
+            for kind, part in spread_gradients(residual, gradient).items():
+                found.setdefault(f"{index}/{kind}", []).append(part)
         return {key: sum_duplicates(parts) for key, parts in found.items()}
 
     def merge(self, parts: list[Any]) -> Any:
@@ -265,6 +256,41 @@ class HeldGradients:
 
     def clear(self) -> None:
         self.assign(RowGradients(self.ids.read_value()[:0], self.values.read_value()[:0]))
+
+
+def pool_rows(
+    stack: Stack, group: IdGroup, rows: tf.Tensor, pooling: tf.Tensor | None
+) -> tuple[tf.Tensor, LocalResidual]:
+    """Pooled vectors `[num_bags, D]` of a group, and what its update needs.
+
+    Args:
+        stack: of the group.
+        group: the bags.
+        rows: `[N, D]`, the row of each id.
+        pooling: `[N]`, the pooling weight of each id, or None.
+    """
+    id_weight = _combiner_weights(group)
+    coefficient = id_weight
+    if pooling is not None:
+        coefficient = pooling if id_weight is None else pooling * id_weight
+    weighted = rows if coefficient is None else rows * coefficient[:, tf.newaxis]
+    learned = stack.pooling_weights == "learned"
+    residual = LocalResidual(group=group, coefficient=coefficient, id_weight=id_weight, rows=rows if learned else None)
+    return _sum_bags(group, weighted), residual
+
+
+def spread_gradients(residual: LocalResidual, gradient: tf.Tensor) -> dict[str, RowGradients]:
+    """Gradients of each id's row, and of its pooling weight where those learn; nothing is summed."""
+    ids = residual.group.ids
+    spread = _spread_to_ids(residual.group, gradient)
+    by_row = spread if residual.coefficient is None else spread * residual.coefficient[:, tf.newaxis]
+    found = {ROWS: RowGradients(ids, by_row)}
+    if residual.rows is not None:
+        by_weight = tf.reduce_sum(residual.rows * spread, axis=1, keepdims=True)
+        if residual.id_weight is not None:
+            by_weight = by_weight * residual.id_weight[:, tf.newaxis]
+        found[POOLING] = RowGradients(ids, by_weight)
+    return found
 
 
 def sum_duplicates(parts: list[RowGradients]) -> RowGradients:

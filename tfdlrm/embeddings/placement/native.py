@@ -128,6 +128,11 @@ class NativePlacement(LocalPlacement):
         assert array is not None
         return store, array, slots
 
+    @staticmethod
+    def _rounds_by_row(array: RowArray) -> bool:
+        """Whether the kernel, which rounds by an array's own row numbers, rounds as the array would."""
+        return array.dtype == "float32" or type(array).rounding_rows is RowArray.rounding_rows
+
     def apply(
         self, gradients: Any, *, learning_rate: tf.Tensor | None, step: tf.Tensor, scale: tf.Tensor | None
     ) -> None:
@@ -135,7 +140,7 @@ class NativePlacement(LocalPlacement):
             store, array, slots = self._arrays(key)
             optimizer = store.stack.optimizer
             factor = tf.constant(1.0) if scale is None else tf.cast(scale, tf.float32)
-            if type(optimizer) not in _KNOWN:
+            if type(optimizer) not in _KNOWN or not self._rounds_by_row(array):
                 rows, sums = self._sum(store, groups, array.width)
                 self.update_array(store, array, slots, RowGradients(rows, sums * factor), learning_rate, step)
                 continue

@@ -63,7 +63,12 @@ class RowArray(tf.Module):
         if self.dtype == "float32":
             self._scatter(ids, values)
         else:
-            self._scatter(ids, row_types.round_stochastically(values, self.dtype, self.seed, step, ids))
+            rows = self.rounding_rows(ids)
+            self._scatter(ids, row_types.round_stochastically(values, self.dtype, self.seed, step, rows))
+
+    def rounding_rows(self, ids: tf.Tensor) -> tf.Tensor:
+        """The numbers of rows that the random bits of their rounding follow from."""
+        return ids
 
     def _scatter(self, ids: tf.Tensor, stored: tf.Tensor) -> None:
         tf.raw_ops.ResourceScatterUpdate(resource=self.variable.handle, indices=ids, updates=stored)
