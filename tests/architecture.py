@@ -36,7 +36,8 @@ EMBEDDINGS = CONFIG | {"native", "embeddings"}
 LAYERS = EMBEDDINGS | {"layers"}
 MODELS = LAYERS | {"models", "losses", "metrics"}
 DATA = CONFIG | {"data"}
-TRAINING = MODELS | DATA | {"training"}
+DISTRIBUTE = MODELS | DATA | {"distribute"}
+TRAINING = DISTRIBUTE | {"training"}
 CLI = TRAINING | {"interop", "demo", "cli"}
 
 # Room of tfdlrm (its first name below the package) -> rooms that it may import. A new room needs a line here.
@@ -56,6 +57,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "metrics": frozenset({"metrics"}),
     "data": DATA,
     "interop": MODELS | {"interop"},
+    "distribute": DISTRIBUTE,
     "training": TRAINING,
     "demo": TRAINING | {"demo"},
     "cli": CLI,

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfdlrm import layers, losses, metrics
+    from tfdlrm import distribute, layers, losses, metrics
     from tfdlrm.config import (
         DataConfig,
         DLRMConfig,
@@ -59,6 +59,7 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "SyntheticConfig": ("tfdlrm.config", "SyntheticConfig"),
     "TableConfig": ("tfdlrm.config", "TableConfig"),
     "TrainConfig": ("tfdlrm.config", "TrainConfig"),
+    "distribute": ("tfdlrm.distribute", ""),
     "layers": ("tfdlrm.layers", ""),
     "load_config": ("tfdlrm.config", "load_config"),
     "losses": ("tfdlrm.losses", ""),
@@ -87,6 +88,7 @@ __all__ = [
     "TableConfig",
     "TrainConfig",
     "__version__",
+    "distribute",
     "layers",
     "load_config",
     "losses",

@@ -18,6 +18,7 @@ import tfdlrm.cli.data
 import tfdlrm.cli.evaluate
 import tfdlrm.cli.native
 import tfdlrm.cli.predict
+import tfdlrm.cli.server
 import tfdlrm.cli.train
 from tfdlrm.cli.errors import is_expected, one_line
 from tfdlrm.cli.quiet_start import import_tensorflow
@@ -55,6 +56,7 @@ def _named_commands() -> dict[str, AddCommand]:
         "config": tfdlrm.cli.config.add_command,
         "data": tfdlrm.cli.data.add_command,
         "native": tfdlrm.cli.native.add_command,
+        "server": tfdlrm.cli.server.add_command,
     }
 
 

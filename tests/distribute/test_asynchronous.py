@@ -1,0 +1,53 @@
+"""Asynchronous training: every row once an epoch, Keras's callbacks, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.distribute.in_process import run_script
+
+pytestmark = pytest.mark.multiprocess
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    return json.loads(run_script("tests.distribute.asynchronous_run"))
+
+
+def test_every_row_is_trained_on_once_an_epoch(results: dict[str, Any]) -> None:
+    found, expected = results["counts"]
+    assert found == expected
+    assert results["scores"] == expected  # and predicted in order, in batches that do not fit
+
+
+def test_callbacks_are_those_of_one_machine(results: dict[str, Any]) -> None:
+    assert results["batches"] == [3 * 32, 3]  # 1,003 rows in batches of 32
+    assert results["history"] == 3
+    # early stopping ended the second epoch, which was no better
+    assert results["logs"] == {"loss": 2, "auc": 2, "val_loss": 2, "val_auc": 2}
+
+
+def test_it_learns(results: dict[str, Any]) -> None:
+    before, after = results["losses"]
+    assert after < before
+
+
+def test_an_id_out_of_range_ends_the_training_by_name(results: dict[str, Any]) -> None:
+    assert "InvalidArgumentError" in results["out of range"]
+    assert "feature 'f'" in results["out of range"]
+    assert "table 't'" in results["out of range"]
+    assert "50" in results["out of range"]
+
+
+def test_nothing_to_predict_is_refused(results: dict[str, Any]) -> None:
+    assert "Give at least one row" in results["no rows"] or "ValueError" in results["no rows"]
+
+
+def test_what_cannot_be_honoured_is_refused_at_compile(results: dict[str, Any]) -> None:
+    refused = results["refused"]
+    assert "gradient_accumulation_steps=2 is not supported" in refused["accumulation"]
+    assert "loss scaling" in refused["scaling"]
+    assert "global_clipnorm=1.0 is not supported in synchronous mode" in refused["clipping"]

@@ -1,0 +1,79 @@
+"""Where a cluster comes from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfdlrm.distribute.cluster import TF_CONFIG, Cluster, task_from_environment
+
+JOBS = {"worker": ["a:1", "b:2"], "ps": ["[::1]:3"]}
+CLUSTER = Cluster(workers=("a:1", "b:2"), parameter_servers=("[::1]:3",))
+
+
+def test_one_cluster_from_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cluster.yaml").write_text("cluster:\n  worker: [a:1, b:2]\n  ps: ['[::1]:3']\n")
+    CLUSTER.save(tmp_path / "saved.yaml")
+    monkeypatch.setenv(TF_CONFIG, CLUSTER.tf_config("worker", 1))
+    for source in (CLUSTER, JOBS, {"cluster": JOBS}, tmp_path / "cluster.yaml", str(tmp_path / "saved.yaml"), None):
+        assert Cluster.load(source) == CLUSTER
+    assert task_from_environment() == ("worker", 1)
+    named = Cluster.load({**JOBS, "chief": ["c:4"]})
+    assert named.coordinator == "c:4"
+    assert Cluster.load(named.jobs()) == named
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"worker": ["a:1"]}, "cluster: there is no ps. Give at least one address"),
+        ({"worker": [], "ps": ["a:1"]}, "cluster: there is no worker"),
+        ({"worker": ["a"], "ps": ["b:1"]}, "cluster: 'a' is no address. Write host:port"),
+        ({"worker": ["a:0"], "ps": ["b:1"]}, "'a:0' is no address"),
+        ({"worker": ["a:65536"], "ps": ["b:1"]}, "'a:65536' is no address"),
+        ({"worker": ["a:1"], "ps": ["a:1"]}, "'a:1' is given twice"),
+        ({"workers": ["a:1"], "ps": ["b:1"]}, "cluster: unknown job 'workers', did you mean 'worker'?"),
+        ({"worker": "a:1", "ps": ["b:1"]}, "cluster: worker is 'a:1', not a list of addresses"),
+        ({**JOBS, "chief": ["c:1", "c:2"]}, "chief has 2 addresses"),
+        ({"cluster": JOBS, "tasks": 1}, "unknown key 'tasks'"),
+        ({"cluster": [1]}, "the cluster is list, not a mapping"),
+    ],
+)
+def test_what_is_no_cluster_is_named(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Cluster.load(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no cluster: TF_CONFIG is not set"),
+        ("{", "TF_CONFIG is not JSON"),
+        ("[]", "TF_CONFIG has no 'cluster'"),
+        (json.dumps({"cluster": JOBS, "tsk": {}}), "TF_CONFIG: unknown key 'tsk'"),
+    ],
+)
+def test_a_bad_environment_is_named(text: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TF_CONFIG, raising=False)
+    if text is not None:
+        monkeypatch.setenv(TF_CONFIG, text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Cluster.load()
+
+
+@pytest.mark.parametrize(
+    "task", [None, {"type": "evaluator", "index": 0}, {"type": "ps", "index": -1}, {"type": "ps", "index": "0"}]
+)
+def test_a_bad_task_is_named(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TF_CONFIG, json.dumps({"cluster": JOBS, "task": task}))
+    with pytest.raises(ValueError, match=r"TF_CONFIG: task"):
+        task_from_environment()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such cluster file"):
+        Cluster.load(tmp_path / "nowhere.yaml")

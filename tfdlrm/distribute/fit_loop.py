@@ -1,0 +1,322 @@
+"""What `fit`, `evaluate` and `predict` do on parameter servers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.trainers.data_adapters import array_slicing
+from keras.src.trainers.epoch_iterator import EpochIterator
+
+from tfdlrm.distribute.dense_server import DenseServer
+from tfdlrm.distribute.dispatch import Dispatcher
+from tfdlrm.distribute.metric_sums import MetricSums
+from tfdlrm.distribute.work import BatchWork, Blocks, Work
+from tfdlrm.distribute.worker_step import WorkerStep, refuse_options
+
+_FIT = inspect.signature(keras.Model.fit)
+_EVALUATE = inspect.signature(keras.Model.evaluate)
+_PREDICT = inspect.signature(keras.Model.predict)
+
+
+class FitLoop:
+    """The loop of one model under one strategy.
+
+    Args:
+        model: made in the strategy's scope.
+        strategy: a `ParameterServerStrategy`.
+    """
+
+    def __init__(self, model: keras.Model, strategy: Any):
+        self.model = model
+        self.strategy = strategy
+        self._step: WorkerStep | None = None
+        self._compiled_with: Any = None
+        self._next_block = 0
+        self._held = False
+        self._outstanding = 0
+
+    def check_compiled(self) -> None:
+        """Refuses options that parameter servers cannot honour.
+
+        Raises:
+            ValueError: names the model, the option, its value and the fix.
+        """
+        refuse_options(self.model, synchronous=self.strategy.options.synchronous)
+
+    # -- public: as Keras's --
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """See `keras.Model.fit`. `on_train_batch_end` is called as blocks of steps finish, in any order."""
+        given = _bound(_FIT, self.model, args, kwargs)
+        model = self.model
+        model._assert_compile_called("fit")
+        x, y, sample_weight = given["x"], given["y"], given["sample_weight"]
+        validation = given["validation_data"]
+        if given["validation_split"] and validation is None:
+            (x, y, sample_weight), validation = array_slicing.train_validation_split(
+                (x, y, sample_weight), validation_split=given["validation_split"]
+            )
+        work = self._work(
+            x, y, sample_weight, given["batch_size"], given["steps_per_epoch"], given["shuffle"], given["class_weight"]
+        )
+        step = self._prepare(work)
+        callbacks = given["callbacks"]
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = keras.callbacks.CallbackList(
+                callbacks,
+                add_history=True,
+                add_progbar=given["verbose"] != 0,
+                verbose=1 if given["verbose"] == "auto" else given["verbose"],
+                epochs=given["epochs"],
+                steps=work.num_batches,
+                model=model,
+            )
+        sums = MetricSums(step)
+        model.stop_training = False
+        callbacks.on_train_begin()
+        logs: dict[str, Any] = {}
+        for epoch in range(model._initial_epoch or given["initial_epoch"], given["epochs"]):
+            model.reset_metrics()
+            callbacks.on_epoch_begin(epoch)
+            sums.begin()
+            self._train_epoch(work, step, sums, callbacks, epoch)
+            logs = sums.logs(fresh=True)
+            sums.flush()
+            if validation is not None and model._should_eval(epoch, given["validation_freq"]):
+                vx, vy, weight = keras.utils.unpack_x_y_sample_weight(validation)
+                found = self.evaluate(
+                    vx,
+                    vy,
+                    batch_size=given["validation_batch_size"] or given["batch_size"],
+                    sample_weight=weight,
+                    steps=given["validation_steps"],
+                    callbacks=callbacks,
+                    return_dict=True,
+                    verbose=0,
+                )
+                logs = {**logs, **{f"val_{name}": value for name, value in found.items()}}
+            callbacks.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+        callbacks.on_train_end(logs=logs)
+        return model.history
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """See `keras.Model.evaluate`: the metrics of all batches, scored by the workers."""
+        given = _bound(_EVALUATE, self.model, args, {k: v for k, v in kwargs.items() if not k.startswith("_")})
+        model = self.model
+        model._assert_compile_called("evaluate")
+        work = self._work(given["x"], given["y"], given["sample_weight"], given["batch_size"], given["steps"])
+        step = self._prepare(work)
+        callbacks = given["callbacks"]
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = keras.callbacks.CallbackList(
+                callbacks,
+                add_progbar=given["verbose"] not in (0, "auto"),
+                verbose=given["verbose"],
+                steps=work.num_batches,
+                model=model,
+            )
+        callbacks.on_test_begin()
+        model.reset_metrics()
+        sums = MetricSums(step)
+        sums.begin()
+        done = 0
+        for _, steps, found in self._each(work.blocks("test", step, 0), dispatch_limit(self.strategy)):
+            sums.add(found)
+            callbacks.on_test_batch_begin(done)
+            done += steps
+            callbacks.on_test_batch_end(done - 1, sums.logs())
+        logs = sums.logs(fresh=True)
+        sums.flush()
+        callbacks.on_test_end(logs)
+        return logs if given["return_dict"] else _flat_list(logs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """See `keras.Model.predict`: outputs in the order of the rows."""
+        given = _bound(_PREDICT, self.model, args, kwargs)
+        work = self._work(given["x"], None, None, given["batch_size"], given["steps"])
+        step = self._prepare(work, compiled=False)
+        found = {
+            key: output for key, _, output in self._each(work.blocks("predict", step, 0), dispatch_limit(self.strategy))
+        }
+        if not found:
+            raise ValueError("predict: there is no batch in x. Give at least one row.")
+        outputs = [found[key] for key in sorted(found)]
+        return tf.nest.map_structure(lambda *parts: np.concatenate([np.asarray(p) for p in parts], axis=0), *outputs)
+
+    # -- holding --
+
+    def hold(self) -> bool:
+        """For callbacks that save in the middle of an epoch: True where no worker is training now.
+
+        Otherwise no more blocks are handed out until those under way have finished; each calls `on_train_batch_end`,
+        and for the last one this is True.
+        """
+        if self._outstanding == 0:
+            return True
+        self._held = True
+        return False
+
+    # -- the parts --
+
+    def _work(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        batch_size: int | None,
+        steps: int | None,
+        shuffle: Any = False,
+        class_weight: Any = None,
+    ) -> Work:
+        if isinstance(x, Work):
+            return x
+        iterator = EpochIterator(
+            x=x,
+            y=y,
+            sample_weight=sample_weight,
+            batch_size=batch_size,
+            steps_per_epoch=steps,
+            shuffle=shuffle,
+            class_weight=class_weight,
+        )
+        return BatchWork(iterator.data_adapter, steps)
+
+    def _prepare(self, work: Work, *, compiled: bool = True) -> WorkerStep:
+        model = self.model
+        with self.strategy.scope():
+            self._build(work, compiled)
+            if model.optimizer is not None and not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
+        if self._step is None or self._compiled_with is not model.optimizer:
+            # the servers update as one process does: nothing is mirrored there
+            model.optimizer._distribution_strategy = tf.distribute.get_strategy()
+            dense = DenseServer(model, self.strategy.server_devices[0])
+            self._step = WorkerStep(model, dense)
+            self._compiled_with = model.optimizer
+        return self._step
+
+    def _build(self, work: Work, compiled: bool) -> None:
+        """Makes every variable of model, loss and metrics, by a batch: Keras's symbolic batches cannot be ragged."""
+        model = self.model
+        metrics, loss = model._compile_metrics, model._compile_loss
+        if model.built and (
+            not compiled or (all(part is None or part.built for part in (metrics, loss)) and model.metrics)
+        ):
+            return
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(work.example())
+        y_pred = model(x, training=False)
+        if compiled:
+            model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+            model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+            model.reset_metrics()
+
+    def dispatcher(self) -> Dispatcher:
+        """A new one, with nothing under way."""
+        return Dispatcher(self.strategy.coordinator())
+
+    def _train_epoch(
+        self,
+        work: Work,
+        step: WorkerStep,
+        sums: MetricSums,
+        callbacks: keras.callbacks.CallbackList,
+        epoch: int,
+    ) -> None:
+        if self.strategy.options.synchronous:
+            from tfdlrm.distribute.synchronous import synchronous_steps
+
+            finished = synchronous_steps(self, work, step, epoch)
+        else:
+            finished = self._asynchronous_steps(work, step, epoch)
+        done = 0
+        for steps, found in finished:
+            callbacks.on_train_batch_begin(done)
+            sums.add(found)
+            done += steps
+            if self._held and self._outstanding == 0:
+                sums.flush()
+                self._held = False
+            callbacks.on_train_batch_end(done - 1, sums.logs())
+
+    def _asynchronous_steps(self, work: Work, step: WorkerStep, epoch: int) -> Iterator[tuple[int, Any]]:
+        options = self.strategy.options
+        limit = min(dispatch_limit(self.strategy), options.max_staleness)
+        for _, steps, found in self._each(work.blocks("train", step, epoch), limit, options.max_staleness, stops=True):
+            yield steps, found
+
+    def new_block(self) -> int:
+        """A number for a block of steps, larger than all before."""
+        self._next_block += 1
+        return self._next_block
+
+    def _each(
+        self, blocks: Blocks, limit: int, max_steps: int | None = None, *, stops: bool = False
+    ) -> Iterator[tuple[int, int, Any]]:
+        """Block number, steps and result of every block, as they finish.
+
+        Args:
+            blocks: to hand out.
+            limit: blocks at a time.
+            max_steps: see `_room`.
+            stops: hand out no more once a callback has ended the training.
+        """
+        dispatcher = self.dispatcher()
+        under_way: dict[int, int] = {}
+        ended = False
+        while True:
+            ended = ended or (stops and self.stopping())
+            while not (ended or self._held) and dispatcher.num_outstanding < limit:
+                room = _room(under_way, max_steps)
+                if room == 0:
+                    break
+                number = self.new_block()
+                block = blocks.next(number, room)
+                if block is None:
+                    ended = True
+                    break
+                dispatcher.submit(number, block.function, block.args)
+                under_way[number] = block.steps
+            self._outstanding = dispatcher.num_outstanding
+            if self._outstanding:
+                for number, result in dispatcher.wait():
+                    self._outstanding -= 1
+                    yield number, under_way.pop(number), result
+            elif ended:
+                return
+            else:
+                self._held = False
+
+    def stopping(self) -> bool:
+        """Whether a callback ends the training."""
+        return bool(self.model.stop_training)
+
+
+def dispatch_limit(strategy: Any) -> int:
+    """Blocks handed out at a time: one a worker under way and one waiting, so that none idles."""
+    return 2 * len(strategy.cluster.workers)
+
+
+def _room(under_way: dict[int, int], max_steps: int | None) -> int | None:
+    """Steps that may be handed out now, such that none runs more than `max_steps` ahead of one that is unfinished."""
+    if max_steps is None:
+        return None
+    return max(0, max_steps - sum(under_way.values())) if under_way else max_steps
+
+
+def _bound(signature: inspect.Signature, model: keras.Model, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    bound = signature.bind(model, *args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _flat_list(logs: dict[str, Any]) -> Any:
+    values = list(logs.values())
+    return values[0] if len(values) == 1 else values

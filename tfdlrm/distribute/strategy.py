@@ -1,0 +1,189 @@
+"""`parameter_server`: the strategy, and what it is made of."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdlrm.distribute.cluster import Cluster
+from tfdlrm.distribute.local_cluster import reserved_address
+from tfdlrm.embeddings.placement.parameter_server import ParameterServerPlacement
+from tfdlrm.embeddings.placement.wire import WIRE_DTYPES
+from tfdlrm.embeddings.planner import ShardingPlan
+from tfdlrm.embeddings.shard_plan import MIN_SHARD_BYTES, shard
+from tfdlrm.native import loader
+
+WAIT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How training on parameter servers goes.
+
+    Args:
+        synchronous: every step is one update with the gradients of the whole batch, as on one machine. Otherwise each
+            worker goes its own way, a batch at a time.
+        max_staleness: asynchronous: no step is begun more than so many steps after one that is unfinished.
+        wire_dtype: "float32", or "bfloat16" for rows and their gradients on the network at half the bytes.
+        permute: whether rows of cut tables are permuted: None decides by table.
+        min_shard_bytes: tables of fewer bytes a server are not cut.
+
+    Raises:
+        ValueError: an option has no meaning; names it.
+    """
+
+    synchronous: bool = False
+    max_staleness: int = 64
+    wire_dtype: str = "float32"
+    permute: bool | Mapping[str, bool] | None = None
+    min_shard_bytes: int = MIN_SHARD_BYTES
+
+    def __post_init__(self) -> None:
+        if self.max_staleness < 1:
+            raise ValueError(f"parameter_server: max_staleness={self.max_staleness} is too small. Give 1 or more.")
+        if self.wire_dtype not in WIRE_DTYPES:
+            raise ValueError(
+                f"parameter_server: wire_dtype={self.wire_dtype!r} is unknown. Use one of {', '.join(WIRE_DTYPES)}."
+            )
+
+
+def parameter_server(
+    cluster: Cluster | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    workers: Sequence[str] | None = None,
+    parameter_servers: Sequence[str] | None = None,
+    wait_seconds: float = WAIT_SECONDS,
+    **options: Any,
+) -> ParameterServerStrategy:
+    """Training with tables cut over parameter servers and dense layers copied to the workers.
+
+    The script is that of one machine, inside of the strategy's scope; it runs on the coordinator. Workers and servers
+    are processes `tfdlrm server`.
+
+    Args:
+        cluster: None for TF_CONFIG, a mapping, a YAML file, or a `Cluster`; see `Cluster.load`.
+        workers, parameter_servers: addresses, instead of `cluster`.
+        wait_seconds: for processes that are not there yet.
+        **options: of `ServerOptions`: synchronous, max_staleness, wire_dtype, permute, min_shard_bytes.
+
+    Raises:
+        ValueError: cluster or options mean nothing; names the key.
+        TimeoutError: a process does not answer; names its address.
+
+    Example:
+        >>> with tfdlrm.distribute.parameter_server("cluster.yaml").scope():
+        ...     model = DLRM(config)
+        ...     model.compile(keras.optimizers.Adagrad(0.01), loss)
+        >>> model.fit(x, y, epochs=2)
+    """
+    if workers is not None or parameter_servers is not None:
+        if cluster is not None:
+            raise ValueError("parameter_server: give cluster, or workers and parameter_servers, not both.")
+        cluster = Cluster(workers=tuple(workers or ()), parameter_servers=tuple(parameter_servers or ()))
+    loaded = Cluster.load(cluster)
+    checked = ServerOptions(**_known(options))
+    if loaded.coordinator is None:
+        with reserved_address() as address:
+            loaded = replace(loaded, coordinator=address)
+    wait_for(loaded, wait_seconds)
+    return ParameterServerStrategy(loaded, checked)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    from tfdlrm.schema import reject_unknown_keys
+
+    reject_unknown_keys("parameter_server", options, list(ServerOptions.__dataclass_fields__))
+    return options
+
+
+def wait_for(cluster: Cluster, seconds: float) -> None:
+    """Waits until every worker and server can be reached; TensorFlow itself would wait for ever, without a word.
+
+    Raises:
+        TimeoutError: names the first that cannot be.
+    """
+    end = time.monotonic() + seconds
+    said = False
+    for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers)):
+        for task, address in enumerate(addresses):
+            while not _answers(address):
+                if time.monotonic() > end:
+                    raise TimeoutError(
+                        f"{job} {task} at {address} does not answer after {seconds:g} s. Start it: tfdlrm server "
+                        f"--job {job} --task {task}, with the same cluster."
+                    )
+                if not said:
+                    print(f"waiting for {job} {task} at {address} ...", file=sys.stderr, flush=True)
+                    said = True
+                time.sleep(0.2)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
+    """`tf.distribute.ParameterServerStrategy` for models with embedding collections; see `parameter_server`.
+
+    Args:
+        cluster: all of its processes are running.
+        options: of training.
+    """
+
+    def __init__(self, cluster: Cluster, options: ServerOptions):
+        loader.library()  # before the connection: the runtime copies its list of ops to nobody later
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(cluster.jobs()), task_type="chief", task_id=0, rpc_layer="grpc"
+        )
+        super().__init__(resolver)
+        self._init_of(cluster, options)
+
+    def _init_of(self, cluster: Cluster, options: ServerOptions) -> None:
+        self.cluster = cluster
+        self.options = options
+        # all Keras variables lie on the first server, so that they are read and updated by one message
+        self.extended._num_ps = 1
+        self._loops: weakref.WeakKeyDictionary[keras.Model, Any] = weakref.WeakKeyDictionary()
+
+    @property
+    def server_devices(self) -> list[str]:
+        """Of the parameter servers."""
+        return [f"/job:ps/replica:0/task:{k}/device:CPU:0" for k in range(len(self.cluster.parameter_servers))]
+
+    def coordinator(self) -> tf.distribute.coordinator.ClusterCoordinator:
+        """TensorFlow's, one a strategy."""
+        return tf.distribute.coordinator.ClusterCoordinator(self)
+
+    def table_placement(self, plan: ShardingPlan, seed: int) -> ParameterServerPlacement:
+        """What the tables of a model in this scope are made by."""
+        permute = self.options.permute
+        shards = shard(
+            plan,
+            len(self.server_devices),
+            seed=seed,
+            min_shard_bytes=self.options.min_shard_bytes,
+            permute=dict(permute) if isinstance(permute, Mapping) else permute,
+        )
+        return ParameterServerPlacement(plan, seed, shards, self.server_devices, self.options.wire_dtype)
+
+    def training_loop(self, model: keras.Model) -> Any:
+        """The `FitLoop` of a model; `tfdlrm.Model.fit` goes by it."""
+        from tfdlrm.distribute.fit_loop import FitLoop
+
+        if model not in self._loops:
+            self._loops[model] = FitLoop(model, self)
+        return self._loops[model]

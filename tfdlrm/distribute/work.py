@@ -1,0 +1,202 @@
+"""What there is to do in an epoch, in blocks that any worker can do: given its batches, or told which to read."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfdlrm.distribute.worker_step import Part, WorkerStep, num_rows, take_rows
+from tfdlrm.embeddings.placement.push_guard import PushNumber
+
+_NUMBER = tf.TensorSpec([], tf.int64)
+
+
+class Block(NamedTuple):
+    """One piece of work: a concrete function, its arguments, and how many batches it is."""
+
+    function: Any
+    args: tuple
+    steps: int
+
+
+class Blocks(abc.ABC):
+    """The blocks of one epoch, in order."""
+
+    @abc.abstractmethod
+    def next(self, number: int, max_steps: int | None) -> Block | None:
+        """The next block, of at most `max_steps` batches; None at the end.
+
+        Args:
+            number: of the block, for the pushes.
+        """
+
+
+class SyncStep(NamedTuple):
+    """One batch of a synchronous epoch, in parts: one function and its arguments each."""
+
+    parts: list[tuple[Any, tuple]]
+
+
+class Work(abc.ABC):
+    """The rows of `fit`, `evaluate` or `predict`.
+
+    Attributes:
+        num_batches: an epoch, or None where nobody knows.
+    """
+
+    num_batches: int | None
+
+    @abc.abstractmethod
+    def example(self) -> Any:
+        """A batch `(x, y, ...)`, to build the model from."""
+
+    @abc.abstractmethod
+    def blocks(self, kind: str, step: WorkerStep, epoch: int) -> Blocks:
+        """Blocks of "train", "test" or "predict"."""
+
+    @abc.abstractmethod
+    def sync_steps(self, step: WorkerStep, epoch: int, first_number: Any, num_parts: int) -> Iterator[SyncStep]:
+        """Batches of a synchronous epoch, each cut into up to `num_parts` parts.
+
+        Args:
+            first_number: gives the number of the next step's pushes.
+        """
+
+
+class BatchWork(Work):
+    """Batches that the coordinator has: arrays, `tf.data`, generators. They are sent to the workers.
+
+    Args:
+        adapter: Keras's data adapter.
+        steps: batches an epoch; None for all.
+    """
+
+    def __init__(self, adapter: Any, steps: int | None):
+        self._adapter = adapter
+        self._steps = steps
+        self.num_batches = steps or adapter.num_batches
+        self._dataset: tf.data.Dataset = adapter.get_tf_dataset()
+        # batches of any size share one function
+        self._spec = tf.nest.map_structure(_any_rows, self._dataset.element_spec)
+        self._functions: dict[Any, Any] = {}
+        self._endless: Iterator[Any] | None = None
+
+    def example(self) -> Any:
+        return next(iter(self._dataset))
+
+    def _iterator(self) -> Iterator[Any]:
+        if self._steps is None:
+            return iter(self._dataset)
+        # Keras goes on where the last epoch ended
+        self._endless = self._endless or iter(self._dataset.repeat() if self._adapter.num_batches else self._dataset)
+        return self._endless
+
+    def blocks(self, kind: str, step: WorkerStep, epoch: int) -> Blocks:
+        del epoch
+        return _FedBlocks(self._function(kind, step), self._batches())
+
+    def _batches(self) -> Iterator[Any]:
+        self._adapter.on_epoch_begin()
+        iterator = self._iterator()
+        taken = 0
+        while self._steps is None or taken < self._steps:
+            try:
+                yield next(iterator)
+            except StopIteration:
+                break
+            taken += 1
+        self._adapter.on_epoch_end()
+
+    def _function(self, kind: str, step: WorkerStep) -> Any:
+        key = (kind, id(step))
+        if key not in self._functions:
+
+            @tf.function(autograph=False, input_signature=[_NUMBER, *_signature(self._spec)])
+            def once(number: tf.Tensor, *batch: Any) -> Any:
+                words = step.dense.fetch()
+                if kind == "predict":
+                    return step.predict(batch, words)
+                if kind == "test":
+                    return step.test(batch, words, step.zeros())
+                return step.train(batch, words, step.zeros(), PushNumber(number, tf.constant(0, tf.int64)))
+
+            self._functions[key] = once.get_concrete_function()
+        return self._functions[key]
+
+    def sync_steps(self, step: WorkerStep, epoch: int, first_number: Any, num_parts: int) -> Iterator[SyncStep]:
+        for batch in self._batches():
+            rows = int(num_rows(batch))
+            count = min(num_parts, max(rows, 1))
+            number = tf.constant(first_number(), tf.int64)
+            parts = []
+            for part, (share, taken) in enumerate(self._cut(count)(*_as_tuple(batch))):
+                parts.append((self._part_function(step, part), (number, share, *taken)))
+            yield SyncStep(parts)
+
+    def _cut(self, count: int) -> Any:
+        """From a batch to parts of about as many rows: the share of each in the rows, and the part."""
+        key = ("cut", count)
+        if key not in self._functions:
+
+            @tf.function(autograph=False, input_signature=_signature(self._spec))
+            def cut(*batch: Any) -> list[tuple[tf.Tensor, Any]]:
+                rows = num_rows(batch)
+                bounds = [rows * part // count for part in range(count + 1)]
+                whole = tf.cast(tf.maximum(rows, 1), tf.float32)
+                return [
+                    (tf.cast(stop - start, tf.float32) / whole, take_rows(batch, start, stop))
+                    for start, stop in itertools.pairwise(bounds)
+                ]
+
+            self._functions[key] = cut
+        return self._functions[key]
+
+    def _part_function(self, step: WorkerStep, part: int) -> Any:
+        key = ("part", part, id(step))
+        if key not in self._functions:
+            share_spec = tf.TensorSpec([], tf.float32)
+
+            @tf.function(autograph=False, input_signature=[_NUMBER, share_spec, *_signature(self._spec)])
+            def once(number: tf.Tensor, share: tf.Tensor, *batch: Any) -> Any:
+                numbered = PushNumber(number, tf.constant(0, tf.int64))
+                return step.train(batch, step.dense.fetch(), step.zeros(), numbered, Part(part, share))
+
+            self._functions[key] = once.get_concrete_function()
+        return self._functions[key]
+
+
+class _FedBlocks(Blocks):
+    """One batch a block."""
+
+    def __init__(self, function: Any, batches: Iterator[Any]):
+        self._function = function
+        self._batches = batches
+
+    def next(self, number: int, max_steps: int | None) -> Block | None:
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        return Block(self._function, (tf.constant(number, tf.int64), *_as_tuple(batch)), 1)
+
+
+def _as_tuple(batch: Any) -> tuple:
+    return batch if isinstance(batch, tuple) else (batch,)
+
+
+def _signature(spec: Any) -> tuple:
+    return spec if isinstance(spec, tuple) else (spec,)
+
+
+def _any_rows(spec: Any) -> Any:
+    if isinstance(spec, tf.TensorSpec) and spec.shape.rank:
+        return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+    if isinstance(spec, tf.SparseTensorSpec):
+        return tf.SparseTensorSpec([None, *spec.shape[1:]], spec.dtype)
+    if isinstance(spec, tf.RaggedTensorSpec):
+        shape = tf.TensorShape([None, *spec.shape[1:]])
+        return tf.RaggedTensorSpec(shape, spec.dtype, spec.ragged_rank, spec.row_splits_dtype)
+    return spec
