@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import in_stateless_scope
+from tensorflow.python.eager import record
 
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.lookup import GroupLayout, LookupPlan
@@ -17,7 +18,7 @@ from tfdlrm.embeddings.placement.base import Residual
 from tfdlrm.embeddings.recording import current_recorder
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.quotient_remainder import combine
-from tfdlrm.layers.stock_model import current_stock_step
+from tfdlrm.layers.stock_model import current_stock_step, install, refuse_gradient
 
 
 @keras.saving.register_keras_serializable(package="tfdlrm")
@@ -27,9 +28,9 @@ class EmbeddingCollection(keras.layers.Layer):
     Tables and the state of their row optimizers belong to the engine: they are not Keras weights, are not seen by
     the Keras optimizer, and each training step updates only the rows that the batch touched. Works in functional,
     Sequential and subclassed models under `compile` and `fit`: fully in `tfdlrm.Model`; in a plain `keras.Model`
-    with loss scaling, gradient accumulation and global clipping refused. Evaluation, `trainable = False` and a
-    `tf.GradientTape` of your own never update tables; for a loop of your own see
-    `tfdlrm.embeddings.recording.record_lookups`.
+    with loss scaling, gradient accumulation and global clipping refused. Evaluation and `trainable = False` never
+    update tables. A `tf.GradientTape` or `train_step` of your own needs
+    `tfdlrm.embeddings.recording.record_lookups`, and says so where it does without.
 
     Input: a dict feature name -> ids, `[B]`, `[B, H]`, `RaggedTensor` or `SparseTensor`, int32, int64 or string, or
     `(ids, weights)`; or all features of fixed hotness side by side as one `[B, sum of H]` integer matrix.
@@ -176,14 +177,17 @@ class EmbeddingCollection(keras.layers.Layer):
         if recorder is not None:
             return [recorder.record(self._tables, r, p) for r, p in zip(residuals, pooled, strict=True)]
         step = current_stock_step()
-        if step is None:
-            return pooled
-        step.claim(self._tables, self.name)
-        optimizer = step.model.optimizer
+        if step is not None:
+            step.claim(self._tables, self.name)
+        elif tf.executing_eagerly() and not record.could_possibly_record():
+            return pooled  # nobody can ask for gradients
 
         @tf.custom_gradient
         def anchored(anchor: tf.Tensor) -> Any:
             def update(*gradients: tf.Tensor) -> tf.Tensor:
+                if step is None:
+                    refuse_gradient(self.name)
+                optimizer = step.model.optimizer
                 pairs = list(zip(residuals, gradients, strict=True))
                 self._tables.update(pairs, learning_rate=tf.convert_to_tensor(optimizer.learning_rate))
                 return tf.zeros_like(anchor)
@@ -339,3 +343,7 @@ def deserialize_row_optimizer(config: dict[str, Any] | None) -> RowOptimizer | N
         return row_optimizer_from_dict(config)
     optimizer = row_optimizer_from_dict({**config, "learning_rate": None})
     return dataclasses.replace(optimizer, learning_rate=keras.saving.deserialize_keras_object(rate))
+
+
+# here, not where tfdlrm's own models are: a plain keras.Model is trained without ever importing those
+install(lambda layer: isinstance(layer, EmbeddingCollection))

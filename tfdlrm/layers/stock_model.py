@@ -15,8 +15,8 @@ import contextlib
 import functools
 import threading
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import keras
 
@@ -86,15 +86,30 @@ def refuse_unsupported(model: keras.Model, optimizer: Any) -> None:
         warnings.warn(f"model {model.name!r}: use_ema averages dense weights only, not embedding tables.", stacklevel=3)
 
 
-def install(is_collection: Any, owns_tape: Any) -> None:
+def refuse_gradient(layer_name: str) -> NoReturn:
+    """What a tape gets that asks for gradients of a lookup that nobody recorded: tables would stay as they are, unsaid.
+
+    Raises:
+        ValueError: with the lines to write.
+    """
+    raise ValueError(
+        f"layer {layer_name!r}: a GradientTape or train_step of your own does not update embedding tables, which are "
+        "no weights of Keras's. Record the lookups, and give the recorder their gradients:\n"
+        "    with tf.GradientTape() as tape, tfdlrm.embeddings.recording.record_lookups(tape) as recorder:\n"
+        "        loss = ...  # calls the model with training=True\n"
+        "    dense, pooled = tape.gradient(loss, [weights, recorder.leaves]); recorder.update(pooled, learning_rate)\n"
+        "Or call super().train_step(data); or set trainable = False on the layer, where its tables are to stay."
+    )
+
+
+def install(is_collection: Callable[[keras.layers.Layer], bool]) -> None:
     """Makes `keras.Model.compile` check models that hold collections, and mark their training step.
 
     Keras tells a layer nothing of the model that compiles it, so this wraps `compile`; models without a
-    collection, and those that own their tape, pass through unchanged.
+    collection, and those that update tables themselves (`tfdlrm.Model`), pass through unchanged.
 
     Args:
         is_collection: tells whether a layer is an embedding collection.
-        owns_tape: the model class that needs none of this; its `_check_compiled` is called.
     """
     # where Keras defines them: it takes a model class whose `compile` is not this one for customized, and then does not
     # compile it after loading
@@ -107,9 +122,9 @@ def install(is_collection: Any, owns_tape: Any) -> None:
     @functools.wraps(compile_model)
     def compile_checked(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
         result = compile_model(self, *args, **kwargs)
-        if isinstance(self, owns_tape):
-            # not by a `compile` of its own: see above
-            self._check_compiled()
+        check = getattr(self, "_check_compiled", None)
+        if check is not None:  # a `tfdlrm.Model`, which cannot have a `compile` of its own: see above
+            check()
             return result
         if not any(is_collection(layer) for layer in self._flatten_layers()):
             return result

@@ -11,7 +11,6 @@ from keras.src.models.functional import Functional
 from tfdlrm.embeddings.recording import LookupRecorder, record_lookups
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.embedding_collection import EmbeddingCollection
-from tfdlrm.layers.stock_model import install
 from tfdlrm.native.scope import native_kernels
 
 Tensors = list[tf.Tensor | None]
@@ -65,7 +64,7 @@ class Model(keras.Model):
         return super().predict(*args, **kwargs) if loop is None else loop.predict(*args, **kwargs)
 
     def _check_compiled(self) -> None:
-        """Refuses options that the strategy cannot honour."""
+        """Refuses options that the strategy cannot honour; `layers.stock_model` calls it, and knows the class by it."""
         loop = _loop_of(self)
         if loop is not None:
             loop.check_compiled()
@@ -262,6 +261,3 @@ def _clipped(
                 gradient = gradient * scale
         clipped.append(gradient)
     return clipped
-
-
-install(lambda layer: isinstance(layer, EmbeddingCollection), Model)
