@@ -239,7 +239,8 @@ class FitLoop:
         done = 0
         for steps, found in finished:
             callbacks.on_train_batch_begin(done)
-            sums.add(found)
+            for words in found:
+                sums.add(words)
             done += steps
             if self._held and self._outstanding == 0:
                 sums.flush()
@@ -250,7 +251,7 @@ class FitLoop:
         options = self.strategy.options
         limit = min(dispatch_limit(self.strategy), options.max_staleness)
         for _, steps, found in self._each(work.blocks("train", step, epoch), limit, options.max_staleness, stops=True):
-            yield steps, found
+            yield steps, [found]
 
     def new_block(self) -> int:
         """A number for a block of steps, larger than all before."""

@@ -22,6 +22,7 @@ class MetricSums:
     """
 
     def __init__(self, step: WorkerStep):
+        self._step = step
         self._model: keras.Model = step.model
         self._variables = step.summed_variables()
         self._num_metrics = len(step._metric_variables)
@@ -36,9 +37,10 @@ class MetricSums:
         self._sums += [np.zeros(v.shape, tf.as_dtype(v.dtype).as_numpy_dtype) for v in self._variables[len(metrics) :]]
         self._logs_time = 0.0
 
-    def add(self, sums: list[Any]) -> None:
-        """Adds a block's."""
-        self._sums = [total + np.asarray(one) for total, one in zip(self._sums, sums, strict=True)]
+    def add(self, words: Any) -> None:
+        """Adds a block's, as `WorkerStep.packed`."""
+        sums = self._step.unpacked(np.asarray(words))
+        self._sums = [total + one for total, one in zip(self._sums, sums, strict=True)]
 
     def logs(self, *, fresh: bool = False) -> dict[str, Any]:
         """Metrics so far, at most `_LOGS_SECONDS` old unless `fresh`."""

@@ -15,31 +15,27 @@ if TYPE_CHECKING:
     from tfdlrm.distribute.fit_loop import FitLoop
 
 
-def synchronous_steps(loop: FitLoop, work: Work, step: WorkerStep, epoch: int) -> Iterator[tuple[int, Any]]:
-    """(1, sums) of every step: its parts are computed by all workers, then the servers update once."""
+def synchronous_steps(loop: FitLoop, work: Work, step: WorkerStep, epoch: int) -> Iterator[tuple[int, list[Any]]]:
+    """(1, packed sums) of every step: its parts are computed by all workers, then the servers update once."""
     num_parts = len(loop.strategy.cluster.workers)
     dispatcher = loop.dispatcher()
     for sync in work.sync_steps(step, epoch, loop.new_block, num_parts):
-        total: list[Any] | None = None
         for part, (function, args) in enumerate(sync.parts):
             dispatcher.submit(part, function, args)
         found: dict[int, Any] = {}
         while dispatcher.num_outstanding:
             found.update(dispatcher.wait())
-        for part in sorted(found):
-            sums = [value.numpy() for value in found[part]]
-            total = sums if total is None else [a + b for a, b in zip(total, sums, strict=True)]
         _apply(step, len(sync.parts))
-        yield 1, total
+        yield 1, [found[part] for part in sorted(found)]
         if loop.stopping():
             return
 
 
 def _apply(step: WorkerStep, num_parts: int) -> None:
-    functions: dict[int, Any] = step.__dict__.setdefault("_apply_functions", {})
-    if num_parts not in functions:
-        functions[num_parts] = tf.function(lambda: step.apply_parts(num_parts), autograph=False)
+    key = (f"apply {num_parts}", "")
+    if key not in step.functions:
+        step.functions[key] = tf.function(lambda: step.apply_parts(num_parts), autograph=False)
     try:
-        functions[num_parts]()
+        step.functions[key]()
     except tf.errors.OpError as error:
         raise explained(error) from error

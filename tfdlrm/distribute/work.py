@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -82,7 +82,6 @@ class BatchWork(Work):
         self._dataset: tf.data.Dataset = adapter.get_tf_dataset()
         # batches of any size share one function
         self._spec = tf.nest.map_structure(_any_rows, self._dataset.element_spec)
-        self._functions: dict[Any, Any] = {}
         self._endless: Iterator[Any] | None = None
 
     def example(self) -> Any:
@@ -112,36 +111,34 @@ class BatchWork(Work):
         self._adapter.on_epoch_end()
 
     def _function(self, kind: str, step: WorkerStep) -> Any:
-        key = (kind, id(step))
-        if key not in self._functions:
-
+        def make() -> Any:
             @tf.function(autograph=False, input_signature=[_NUMBER, *_signature(self._spec)])
             def once(number: tf.Tensor, *batch: Any) -> Any:
                 words = step.dense.fetch()
                 if kind == "predict":
                     return step.predict(batch, words)
                 if kind == "test":
-                    return step.test(batch, words, step.zeros())
-                return step.train(batch, words, step.zeros(), PushNumber(number, tf.constant(0, tf.int64)))
+                    return step.packed(step.test(batch, words, step.zeros()))
+                numbered = PushNumber(number, tf.constant(0, tf.int64))
+                return step.packed(step.train(batch, words, step.zeros(), numbered))
 
-            self._functions[key] = once.get_concrete_function()
-        return self._functions[key]
+            return once.get_concrete_function()
+
+        return self._traced(step, kind, make)
 
     def sync_steps(self, step: WorkerStep, epoch: int, first_number: Any, num_parts: int) -> Iterator[SyncStep]:
         for batch in self._batches():
-            rows = int(num_rows(batch))
-            count = min(num_parts, max(rows, 1))
+            count = min(num_parts, max(int(num_rows(batch)), 1))
             number = tf.constant(first_number(), tf.int64)
             parts = []
-            for part, (share, taken) in enumerate(self._cut(count)(*_as_tuple(batch))):
+            for part, (share, taken) in enumerate(self._cut(step, count)(*_as_tuple(batch))):
                 parts.append((self._part_function(step, part), (number, share, *taken)))
             yield SyncStep(parts)
 
-    def _cut(self, count: int) -> Any:
+    def _cut(self, step: WorkerStep, count: int) -> Any:
         """From a batch to parts of about as many rows: the share of each in the rows, and the part."""
-        key = ("cut", count)
-        if key not in self._functions:
 
+        def make() -> Any:
             @tf.function(autograph=False, input_signature=_signature(self._spec))
             def cut(*batch: Any) -> list[tuple[tf.Tensor, Any]]:
                 rows = num_rows(batch)
@@ -152,21 +149,29 @@ class BatchWork(Work):
                     for start, stop in itertools.pairwise(bounds)
                 ]
 
-            self._functions[key] = cut
-        return self._functions[key]
+            return cut
+
+        return self._traced(step, f"cut into {count}", make)
 
     def _part_function(self, step: WorkerStep, part: int) -> Any:
-        key = ("part", part, id(step))
-        if key not in self._functions:
+        def make() -> Any:
             share_spec = tf.TensorSpec([], tf.float32)
 
             @tf.function(autograph=False, input_signature=[_NUMBER, share_spec, *_signature(self._spec)])
             def once(number: tf.Tensor, share: tf.Tensor, *batch: Any) -> Any:
                 numbered = PushNumber(number, tf.constant(0, tf.int64))
-                return step.train(batch, step.dense.fetch(), step.zeros(), numbered, Part(part, share))
+                return step.packed(step.train(batch, step.dense.fetch(), step.zeros(), numbered, Part(part, share)))
 
-            self._functions[key] = once.get_concrete_function()
-        return self._functions[key]
+            return once.get_concrete_function()
+
+        return self._traced(step, f"part {part}", make)
+
+    def _traced(self, step: WorkerStep, name: str, make: Callable[[], Any]) -> Any:
+        """A function of the step on batches of this form, traced once for all calls of `fit` and `evaluate`."""
+        key = (name, repr(self._spec))
+        if key not in step.functions:
+            step.functions[key] = make()
+        return step.functions[key]
 
 
 class _FedBlocks(Blocks):

@@ -6,13 +6,16 @@ as sums, which the coordinator adds up, so that a step that is done again counts
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfdlrm.distribute.dense_server import DenseServer, DenseValues
+from tfdlrm.embeddings.placement import wire
 from tfdlrm.embeddings.placement.parameter_server import ParameterServerPlacement
 from tfdlrm.embeddings.placement.push_guard import PushNumber
 from tfdlrm.embeddings.recording import LookupRecorder, record_lookups
@@ -41,6 +44,7 @@ class WorkerStep:
     def __init__(self, model: keras.Model, dense: DenseServer):
         self.model = model
         self.dense = dense
+        self.functions: dict[tuple[str, str], Any] = {}  # traced of this step, by what they do and their batches' form
         self._metric_variables = [variable for metric in model.metrics for variable in metric.variables]
         self._counts = [layer._policy_counts for layer in collections_of(model)]
 
@@ -52,6 +56,21 @@ class WorkerStep:
     def summed_variables(self) -> list[Any]:
         """What `Sums` are added to."""
         return [*self._metric_variables, *self._counts]
+
+    def packed(self, sums: Sums) -> tf.Tensor:
+        """Sums as words: the coordinator fetches one tensor, not one a variable."""
+        return wire.message([wire.to_words(total) for total in sums])
+
+    def unpacked(self, words: np.ndarray) -> list[np.ndarray]:
+        """Inverse of `packed`, in NumPy."""
+        found, position = [], 0
+        for variable in self.summed_variables():
+            dtype = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+            shape = tuple(variable.shape)
+            count = math.prod(shape) * dtype.itemsize // words.itemsize
+            found.append(words[position : position + count].view(dtype).reshape(shape))
+            position += count
+        return found
 
     def zeros(self) -> Sums:
         """Sums of no step."""
