@@ -100,7 +100,11 @@ def main() -> None:
     )
     results["logs"] = {name: len(values) for name, values in fitted.history.items()}
     before = learner.evaluate(*every_option.rows(800), batch_size=40, verbose=0, return_dict=True)["loss"]
+    functions = strategy.training_loop(learner)._step.functions
+    traced = set(functions)
     learner.fit(x, y, batch_size=40, epochs=3, verbose=0)
+    results["traced again"] = sorted(name for name, _ in set(functions) - traced)
+    results["traced"] = sorted(name for name, _ in traced)
     after = learner.evaluate(*every_option.rows(800), batch_size=40, verbose=0, return_dict=True)["loss"]
     results["losses"] = [before, after]
 

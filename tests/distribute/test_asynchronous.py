@@ -35,6 +35,11 @@ def test_it_learns(results: dict[str, Any]) -> None:
     assert after < before
 
 
+def test_steps_are_traced_once(results: dict[str, Any]) -> None:
+    assert results["traced"] == ["test", "train"]  # of two epochs with validation, and an evaluation
+    assert results["traced again"] == []
+
+
 def test_an_id_out_of_range_ends_the_training_by_name(results: dict[str, Any]) -> None:
     assert "InvalidArgumentError" in results["out of range"]
     assert "feature 'f'" in results["out of range"]
