@@ -30,6 +30,19 @@ def test_callbacks_are_those_of_one_machine(results: dict[str, Any]) -> None:
     assert results["logs"] == {"loss": 2, "auc": 2, "val_loss": 2, "val_auc": 2}
 
 
+def test_epochs_of_so_many_steps_are_those_of_one_machine(results: dict[str, Any]) -> None:
+    found, alone = results["run out"]
+    assert found == alone
+
+
+def test_a_model_that_is_not_compiled_predicts(results: dict[str, Any]) -> None:
+    assert results["uncompiled"] == [0.0] * 5
+
+
+def test_progress_is_shown(results: dict[str, Any]) -> None:
+    assert results["shown"].count("32/32") >= 2
+
+
 def test_it_learns(results: dict[str, Any]) -> None:
     before, after = results["losses"]
     assert after < before

@@ -56,10 +56,11 @@ class DenseServer(tf.Module):
 
     def fetch(self) -> tf.Tensor:
         """All of `DenseValues` as words; one message."""
-        optimizer = inner_optimizer(self._model.optimizer)
+        optimizer = getattr(self._model, "optimizer", None)  # None before `compile`
         with tf.device(self.device):
             parts = [wire.to_words(tf.convert_to_tensor(variable)) for variable in (*self.trainable, *self.state)]
-            rate = tf.cast(tf.convert_to_tensor(optimizer.learning_rate), tf.float32)
+            rate = tf.constant(0.0) if optimizer is None else inner_optimizer(optimizer).learning_rate
+            rate = tf.cast(tf.convert_to_tensor(rate), tf.float32)
             parts.append(wire.to_words(tf.reshape(rate, [1])))
             for tables in tables_of(self._model):
                 parts.append(wire.to_words(tf.reshape(tables.iterations.read_value(), [1])))

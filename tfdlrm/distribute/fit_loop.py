@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters import array_slicing
-from keras.src.trainers.epoch_iterator import EpochIterator
 
 from tfdlrm.distribute.dense_server import DenseServer
 from tfdlrm.distribute.dispatch import Dispatcher
@@ -118,8 +117,9 @@ class FitLoop:
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.callbacks.CallbackList(
                 callbacks,
-                add_progbar=given["verbose"] not in (0, "auto"),
-                verbose=given["verbose"],
+                add_progbar=given["verbose"] != 0,
+                verbose=1 if given["verbose"] == "auto" else given["verbose"],
+                epochs=1,
                 steps=work.num_batches,
                 model=model,
             )
@@ -178,7 +178,7 @@ class FitLoop:
     ) -> Work:
         if isinstance(x, Work):
             return x
-        iterator = EpochIterator(
+        return BatchWork(
             x=x,
             y=y,
             sample_weight=sample_weight,
@@ -187,20 +187,21 @@ class FitLoop:
             shuffle=shuffle,
             class_weight=class_weight,
         )
-        return BatchWork(iterator.data_adapter, steps)
 
     def _prepare(self, work: Work, *, compiled: bool = True) -> WorkerStep:
         model = self.model
         with self.strategy.scope():
             self._build(work, compiled)
-            if model.optimizer is not None and not model.optimizer.built:
-                model.optimizer.build(model.trainable_variables)
-        if self._step is None or self._compiled_with is not model.optimizer:
-            # the servers update as one process does: nothing is mirrored there
-            model.optimizer._distribution_strategy = tf.distribute.get_strategy()
+            optimizer = getattr(model, "optimizer", None)  # None before `compile`
+            if optimizer is not None and not optimizer.built:
+                optimizer.build(model.trainable_variables)
+        if self._step is None or self._compiled_with is not optimizer:
+            if optimizer is not None:
+                # the servers update as one process does: nothing is mirrored there
+                optimizer._distribution_strategy = tf.distribute.get_strategy()
             dense = DenseServer(model, self.strategy.server_devices[0])
             self._step = WorkerStep(model, dense)
-            self._compiled_with = model.optimizer
+            self._compiled_with = optimizer
         return self._step
 
     def _build(self, work: Work, compiled: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 from tfdlrm.distribute.worker_step import Part, WorkerStep, num_rows, take_rows
 from tfdlrm.embeddings.placement.push_guard import PushNumber
@@ -67,48 +68,40 @@ class Work(abc.ABC):
         """
 
 
+class _Epochs(EpochIterator):
+    """Keras's own epochs: what `steps_per_epoch` leaves is the next one's, and data that run out are warned of."""
+
+    def __init__(self, **data: Any):
+        super().__init__(**data)
+        self.dataset: tf.data.Dataset = self.data_adapter.get_tf_dataset()
+
+    def _get_iterator(self) -> tf.data.Dataset:
+        return self.dataset
+
+
 class BatchWork(Work):
     """Batches that the coordinator has: arrays, `tf.data`, generators. They are sent to the workers.
 
     Args:
-        adapter: Keras's data adapter.
-        steps: batches an epoch; None for all.
+        x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight: as of `keras.Model.fit`.
     """
 
-    def __init__(self, adapter: Any, steps: int | None):
-        self._adapter = adapter
-        self._steps = steps
-        self.num_batches = steps or adapter.num_batches
-        self._dataset: tf.data.Dataset = adapter.get_tf_dataset()
+    def __init__(self, **data: Any):
+        self._epochs = _Epochs(**data)
+        self.num_batches = self._epochs.num_batches
         # batches of any size share one function
-        self._spec = tf.nest.map_structure(_any_rows, self._dataset.element_spec)
-        self._endless: Iterator[Any] | None = None
+        self._spec = tf.nest.map_structure(_any_rows, self._epochs.dataset.element_spec)
 
     def example(self) -> Any:
-        return next(iter(self._dataset))
-
-    def _iterator(self) -> Iterator[Any]:
-        if self._steps is None:
-            return iter(self._dataset)
-        # Keras goes on where the last epoch ended
-        self._endless = self._endless or iter(self._dataset.repeat() if self._adapter.num_batches else self._dataset)
-        return self._endless
+        return next(iter(self._epochs.dataset))
 
     def blocks(self, kind: str, step: WorkerStep, epoch: int) -> Blocks:
         del epoch
         return _FedBlocks(self._function(kind, step), self._batches())
 
     def _batches(self) -> Iterator[Any]:
-        self._adapter.on_epoch_begin()
-        iterator = self._iterator()
-        taken = 0
-        while self._steps is None or taken < self._steps:
-            try:
-                yield next(iterator)
-            except StopIteration:
-                break
-            taken += 1
-        self._adapter.on_epoch_end()
+        for _, _, (batch,) in self._epochs:
+            yield batch
 
     def _function(self, kind: str, step: WorkerStep) -> Any:
         def make() -> Any:
