@@ -21,9 +21,17 @@ from tfdlrm.data.prepared import prepared_dataset
 CONFIG = PrepareConfig(format="criteo-kaggle", split="criteo-kaggle")
 SCRIPT = """
 import sys
-from tfdlrm.data.prepare import PrepareConfig, prepare
-print("begun", flush=True)
-prepare(PrepareConfig(format="criteo-kaggle", split="criteo-kaggle"), [sys.argv[1]], sys.argv[2], memory=2**27)
+from tfdlrm.data.prepare import Listener, PrepareConfig, prepare
+
+class Teller(Listener):
+    def _tell(self, *_):
+        print("a step on", flush=True)
+        sys.stdin.readline()  # goes on when it is told to
+
+    parsed = fitted = written = _tell
+
+config = PrepareConfig(format="criteo-kaggle", split="criteo-kaggle")
+prepare(config, [sys.argv[1]], sys.argv[2], memory=2**27, listener=Teller())
 """
 
 
@@ -49,33 +57,43 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def _begin(raw: Path, output: Path) -> subprocess.Popen[bytes]:
-    """A preparation in a process of its own, which has just begun."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(raw), str(output)], stdout=subprocess.PIPE, cwd=os.getcwd()
-    )
+    """A preparation in a process of its own, which writes a line at each step and waits for one."""
+    command = [sys.executable, "-c", SCRIPT, str(raw), str(output)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.getcwd())
+
+
+def _go_on(process: subprocess.Popen[bytes], num_steps: int | None = None) -> int:
+    """Lets so many steps pass, or all; how many there were."""
+    assert process.stdin is not None
     assert process.stdout is not None
-    process.stdout.readline()
-    return process
+    done = 0
+    while done != num_steps and process.stdout.readline():
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        done += 1
+    return done
 
 
 @pytest.mark.multiprocess
 def test_killed_again_and_again(raw: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     output = tmp_path / "out"
     random = np.random.default_rng(0)
-    start = time.perf_counter()
     with _begin(raw, tmp_path / "calm") as process:
-        assert process.wait() == 0
-    seconds = time.perf_counter() - start
+        num_steps = _go_on(process)
+    assert process.returncode == 0
+    assert num_steps > 10
     killed = 0
     for _ in range(10):
         with _begin(raw, output) as process:
             # each run goes on where the last one was, so that later moments are within later passes
-            time.sleep(float(random.uniform(0.02, 0.3)) * seconds)
-            killed += process.poll() is None
+            _go_on(process, int(random.integers(1, num_steps // 4)))
+            # somewhere within the next step, at whose end it waits
+            time.sleep(float(random.uniform(0, 0.05)))
             process.send_signal(signal.SIGKILL)
+        killed += process.returncode == -signal.SIGKILL
         if (output / "manifest.json").exists():
             break
-    assert killed
+    assert killed > 1
     if not (output / "manifest.json").exists() or (output / ".work").exists():
         prepare(CONFIG, [raw], output, memory=2**27)
     assert _contents(output) == expected
