@@ -33,6 +33,7 @@ from savedmodels.signatures import Signatures
 from savedmodels.versions import new_version
 from savedmodels.warmup import write_warmup
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.yaml_text import dump_yaml
@@ -171,7 +172,7 @@ def _info(
     sizes = {
         "rows": sum(array.num_bytes for array in arrays if array.name not in vocabularies),
         "vocabularies": sum(array.num_bytes for array in arrays if array.name in vocabularies),
-        "dense_weights": sum(int(np.prod(w.shape)) * 4 for w in model.weights),
+        "dense_weights": sum(int(np.prod(w.shape)) * 4 for w in dense_weights(model.weights)),
     }
     return {
         "version": number,

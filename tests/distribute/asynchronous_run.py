@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from typing import Any
 
 import keras
@@ -87,6 +88,21 @@ def run_out(scope: Any) -> list[float]:
     return every_option.table_arrays(model)["t/rows"][:, 0].tolist()
 
 
+def saved_and_loaded(model: keras.Model, scope: Any) -> list[list[float]]:
+    """Rows that `load_weights` brings to other servers, and to this process."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_weights(f"{folder}/m.weights.h5")
+        for place in (scope, contextlib.nullcontext):
+            with place():
+                other = Counting()
+                other.embeddings.build()
+            other.built = True
+            other.load_weights(f"{folder}/m.weights.h5")
+            found.append(every_option.table_arrays(other)["t/rows"][:, 0].tolist())
+    return found
+
+
 def main() -> None:
     alone = run_out(contextlib.nullcontext)
     strategy = parameter_server(start_cluster(2, 2), min_shard_bytes=0, max_staleness=4)
@@ -105,6 +121,12 @@ def main() -> None:
         "batches": [batches.ends, batches.epochs],
         "history": len(history.history["loss"]),
     }
+
+    results["whole tables"] = [
+        refusal(model.get_weights),
+        refusal(lambda: model.set_weights([np.zeros((VOCABULARY, 1))])),
+    ]
+    results["weights"] = [counted.tolist(), *saved_and_loaded(model, strategy.scope)]
 
     results["run out"] = [run_out(strategy.scope), alone]
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import tfdlrm
 from tfdlrm import EmbeddingCollection, FeatureConfig, QuotientRemainderConfig, TableConfig, optimizers
+from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.base import tables_of
 
 BATCH_SIZE, NUM_STEPS = 24, 50
@@ -145,7 +146,10 @@ def dataset(num_steps: int = NUM_STEPS) -> tf.data.Dataset:
 
 def arrays(model: keras.Model) -> dict[str, np.ndarray]:
     """Every row, slot and dense weight."""
-    return {**table_arrays(model), **{f"dense/{number}": value for number, value in enumerate(model.get_weights())}}
+    return {
+        **table_arrays(model),
+        **{f"dense/{number}": w.numpy() for number, w in enumerate(dense_weights(model.weights))},
+    }
 
 
 def table_arrays(model: keras.Model) -> dict[str, np.ndarray]:

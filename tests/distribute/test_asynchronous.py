@@ -30,6 +30,14 @@ def test_callbacks_are_those_of_one_machine(results: dict[str, Any]) -> None:
     assert results["logs"] == {"loss": 2, "auc": 2, "val_loss": 2, "val_auc": 2}
 
 
+def test_whole_tables_are_read_by_save_weights_alone(results: dict[str, Any]) -> None:
+    for refused in results["whole tables"]:
+        assert "ValueError: table 't/rows': its rows are on other machines" in refused
+        assert "save_weights" in refused
+    trained, on_servers, here = results["weights"]
+    assert trained == on_servers == here
+
+
 def test_epochs_of_so_many_steps_are_those_of_one_machine(results: dict[str, Any]) -> None:
     found, alone = results["run out"]
     assert found == alone

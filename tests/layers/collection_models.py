@@ -8,6 +8,7 @@ import numpy as np
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.optimizers import RowwiseAdagrad
 from tfdlrm.layers import EmbeddingCollection
+from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models import Model
 
 ROWS, WIDTH, FEATURES = 40, 4, 3
@@ -64,7 +65,7 @@ def find(model: keras.Model) -> EmbeddingCollection:
 
 def weights_of(model: keras.Model) -> list[np.ndarray]:
     stored = [piece.read(0, piece.total).numpy() for piece in find(model).tables.slices()]
-    return [*stored, *(weight.numpy() for weight in model.trainable_weights)]
+    return [*stored, *(weight.numpy() for weight in dense_weights(model.trainable_weights))]
 
 
 def fit(model: keras.Model, optimizer=None, epochs: int = 2, **options) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from tensorflow.python.ops import resource_variable_ops
 
 from tfdlrm.embeddings.placement import wire
 from tfdlrm.embeddings.placement.push_guard import PushGuard, PushNumber
+from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.base import inner_optimizer, tables_of
 
 
@@ -41,9 +42,9 @@ class DenseServer(tf.Module):
         super().__init__(name="dense_server")
         self._model = model
         self.device = device
-        self.trainable = list(model.trainable_variables)
+        self.trainable = dense_weights(model.trainable_variables)
         trained = {id(variable) for variable in self.trainable}
-        self.state = [variable for variable in model.variables if id(variable) not in trained]
+        self.state = [variable for variable in dense_weights(model.variables) if id(variable) not in trained]
         self.averages = [variable for variable in self.state if "float" in str(variable.dtype)]
         self._guard = PushGuard("dense", device)
         self._places: list[tf.Variable] = []

@@ -51,11 +51,21 @@ class LookupRecorder:
     def leaves(self) -> list[tf.Tensor]:
         return [entry.leaf for entry in self.entries]
 
-    def record(self, tables: EmbeddingTables, residual: Residual, pooled: tf.Tensor) -> tf.Tensor:
+    def record(
+        self, tables: EmbeddingTables, residual: Residual, pooled: tf.Tensor, anchor: tf.Variable | None = None
+    ) -> tf.Tensor:
+        """Makes pooled vectors a leaf of the tape.
+
+        Args:
+            tables: of the lookup.
+            residual: of the lookup.
+            pooled: its vectors.
+            anchor: of the tables, where a tape may be asked for their gradients as Keras weights; those are empty.
+        """
         leaf = tf.stop_gradient(pooled)
         self._tape.watch(leaf)
         self.entries.append(Recorded(tables, residual, leaf))
-        return leaf
+        return leaf if anchor is None else tf.identity_n([leaf, anchor])[0]
 
     def by_tables(self, gradients: list[tf.Tensor | None]) -> list[tuple[EmbeddingTables, list]]:
         """Pairs (residual, gradient) grouped by the tables they belong to; unused lookups are dropped."""

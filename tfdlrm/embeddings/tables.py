@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
+from tensorflow.python.trackable import base as trackable
 
 from tfdlrm.checks import nearest
 from tfdlrm.config import FeatureConfig, TableConfig
@@ -19,6 +20,17 @@ from tfdlrm.embeddings.placement.choice import default_placement
 from tfdlrm.embeddings.planner import ShardingPlan, plan_local, stored_tables
 
 Pairs = list[tuple[Residual, tf.Tensor]]
+READ_BYTES = 64 * 2**20  # of a whole array, rows that are moved at a time
+
+
+class WeightArray(NamedTuple):
+    """An array that is weights and not state of an optimizer: `item/rows`, `item/pooling_weights`."""
+
+    name: str
+    num_rows: int
+    width: int
+    dtype: str
+    trainable: bool
 
 
 class EmbeddingTables(tf.Module):
@@ -73,6 +85,8 @@ class EmbeddingTables(tf.Module):
             self.iterations = resource_variable_ops.ResourceVariable(
                 tf.constant(0, tf.int64), trainable=False, name="embedding_iterations"
             )
+        # an attribute of this kind, so that a tf.train.Checkpoint restored before the build finds them now
+        self._in_checkpoints = {name: _ArrayInCheckpoint(self, name) for name in self.array_names()}
         self.built = True
 
     @contextlib.contextmanager
@@ -212,10 +226,134 @@ class EmbeddingTables(tf.Module):
         """Every stored array, as contiguous slices of logical arrays: what a checkpoint holds."""
         return self.placement.slices()
 
+    def array_names(self) -> list[str]:
+        """Of every stored array, each once."""
+        return list(dict.fromkeys(piece.name for piece in self.slices()))
+
+    def weight_arrays(self) -> Iterator[WeightArray]:
+        """Rows, and pooling weights where there are any, of every stored table in the order of the configs."""
+        stacks = {stored.name: stack for stack in self.plan.stacks for stored in stack.tables}
+        for config in self.configs.values():
+            for stored in stored_tables(config, self.optimizer):
+                trainable, pooling = stored.trainable, stacks[stored.name].pooling_weights
+                yield WeightArray(
+                    f"{stored.name}/rows", stored.vocabulary_size, stored.embedding_dim, stored.row_dtype, trainable
+                )
+                if pooling is not None:
+                    learned = trainable and pooling == "learned"
+                    yield WeightArray(f"{stored.name}/pooling_weights", stored.vocabulary_size, 1, "float32", learned)
+
+    def read_array(self, name: str) -> np.ndarray:
+        """A whole stored array by its checkpoint name, `[V, width]` float32, wherever its rows are. Costs its size."""
+        first = self.array(name)
+        values = np.empty((first.total, first.width), np.float32)
+        for piece, start, stop in self._chunks(name):
+            values[start:stop] = piece.read(start - piece.start, stop - piece.start)
+        return values
+
+    def write_array(self, name: str, values: Any) -> None:
+        """Overwrites a whole stored array.
+
+        Args:
+            name: its checkpoint name.
+            values: `[V, width]`; anything that gives NumPy rows when it is sliced.
+
+        Raises:
+            ValueError: of another shape; nothing is written.
+        """
+        first, shape = self.array(name), tuple(values.shape)
+        if shape != (first.total, first.width):
+            table, _, kind = name.rpartition("/")
+            raise ValueError(
+                f"table {table!r}: its {kind} are {[first.total, first.width]}, and were given as {list(shape)}. Use "
+                "the vocabulary_size and embedding_dim that they were saved with."
+            )
+        for piece, start, stop in self._chunks(name):
+            piece.write(start - piece.start, np.asarray(values[start:stop], np.float32))
+
+    def _chunks(self, name: str) -> Iterator[tuple[TableSlice, int, int]]:
+        for piece in self.slices():
+            if piece.name == name:
+                rows = max(1, READ_BYTES // (4 * piece.width))
+                for start in range(piece.start, piece.stop, rows):
+                    yield piece, start, min(start + rows, piece.stop)
+
+    def copy_rows_from(self, other: EmbeddingTables) -> list[str]:
+        """Takes over the rows of tables that were trained before: to go on with a larger vocabulary.
+
+        Rows `[0, V)` of each table that both have, the state of their row optimizers and the number of updates are
+        copied; rows from V on, and tables that `other` has not, stay as they are.
+
+        Args:
+            other: built, of this width and row optimizer, each table with as many rows or fewer.
+
+        Returns:
+            Names of the arrays that were copied.
+
+        Raises:
+            ValueError: nothing in common, or a table that does not fit; nothing is copied.
+
+        Example:
+            >>> larger.tables.copy_rows_from(layer.tables)
+            ['item/rows', 'item/accumulator']
+        """
+        self.build()
+        theirs = {piece.name: (piece.total, piece.width) for piece in other.slices()}
+        ours = {piece.name: (piece.total, piece.width) for piece in self.slices()}
+        common = {name.rpartition("/")[0] for name in ours} & {name.rpartition("/")[0] for name in theirs}
+        both = [name for name in ours if name.rpartition("/")[0] in common]
+        if not both:
+            raise ValueError(f"no table in common: these are {sorted(self.configs)}, those {sorted(other.configs)}.")
+        for name in {**ours, **theirs}:
+            if name.rpartition("/")[0] not in common:
+                continue
+            if name not in ours or name not in theirs:
+                raise ValueError(
+                    f"{name}: only one of the two has it. Use the row optimizer and the pooling that the rows were "
+                    "trained by."
+                )
+            if theirs[name][0] > ours[name][0] or theirs[name][1] != ours[name][1]:
+                raise ValueError(
+                    f"{name}: {list(theirs[name])} cannot be copied into {list(ours[name])}. The width must be the "
+                    "same, and the vocabulary at least as large."
+                )
+        for name in both:
+            values = other.read_array(name)
+            for piece, start, stop in self._chunks(name):
+                if start < len(values):
+                    piece.write(start - piece.start, values[start : min(stop, len(values))])
+        self.iterations.assign(other.iterations)
+        return both
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type == "checkpoint":
+            children.pop("placement", None)  # its rows are saved by table, so that another plan restores them
+        else:
+            children.pop("_in_checkpoints", None)
+        return children
+
     @property
     def num_bytes(self) -> int:
         """Bytes of rows, slots and pooling weights."""
         return sum((piece.stop - piece.start) * piece.row_bytes for piece in self.slices())
+
+
+class _ArrayInCheckpoint(trackable.Trackable):
+    """A stored array as `tf.train.Checkpoint` saves and restores it: whole, whatever the plan."""
+
+    def __init__(self, tables: EmbeddingTables, name: str):
+        self._tables = tables
+        self._name = name
+
+    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
+        return {"values": tf.constant(self._tables.read_array(self._name))}
+
+    def _restore_from_tensors(self, restored_tensors: dict[str, tf.Tensor]) -> None:
+        self._tables.write_array(self._name, restored_tensors["values"].numpy())
+
+    def _copy_trackable_to_cpu(self, object_map: Any) -> None:
+        object_map[self] = self
 
 
 def _replica(strategy: tf.distribute.Strategy, value: Any, replica: int) -> Any:

@@ -19,14 +19,18 @@ from tfdlrm.embeddings.recording import current_recorder
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.quotient_remainder import combine
 from tfdlrm.layers.stock_model import current_stock_step, install, refuse_gradient
+from tfdlrm.layers.table_variable import load_arrays, make_anchor, save_arrays, table_variables
+
+_COUNTS = "id_policy_counts"
 
 
 @keras.saving.register_keras_serializable(package="tfdlrm")
 class EmbeddingCollection(keras.layers.Layer):
     """Looks up and pools the embedding bags of many features at once, and trains their tables.
 
-    Tables and the state of their row optimizers belong to the engine: they are not Keras weights, are not seen by
-    the Keras optimizer, and each training step updates only the rows that the batch touched. Works in functional,
+    Tables are weights of the layer, one a table, for everything that Keras does with weights; but the engine holds
+    and trains them, each training step updates only the rows that the batch touched, and the Keras optimizer keeps
+    no state of them. Works in functional,
     Sequential and subclassed models under `compile` and `fit`: fully in `tfdlrm.Model`; in a plain `keras.Model`
     with loss scaling, gradient accumulation and global clipping refused. Evaluation and `trainable = False` never
     update tables. A `tf.GradientTape` or `train_step` of your own needs
@@ -110,9 +114,17 @@ class EmbeddingCollection(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         del input_shape
-        self._tables.build()
-        # see layers/stock_model.py; one scalar, whatever the tables' size
-        self._anchor = self.add_weight(shape=(), initializer="zeros", name="anchor", dtype="float32")
+        if self._source is not None:
+            if not self._source.built:
+                self._source.build()
+            # its weights are the source's, through which tapes reach the tables
+            self._anchor: tf.Variable = self._source._anchor
+        else:
+            self._tables.build()
+            self._anchor = make_anchor()
+            self._table_variables = table_variables(self._tables, self._anchor)
+            for variable in self._table_variables:
+                self._track_variable(variable)
         with tf.init_scope():
             self._policy_counts = tf.Variable(
                 tf.zeros([len(self.features)], tf.int64),
@@ -135,7 +147,7 @@ class EmbeddingCollection(keras.layers.Layer):
         layouts, counts = plan.groups(inputs, as_bags=self._tables.takes_bags)
         found = self._tables.lookup_all([layout.group for layout in layouts])
         pooled = [vectors for vectors, _ in found]
-        if training and self.trainable:
+        if training and self._trains():
             if any(feature.id_policy not in ("error", "hash") for feature in self.features):
                 self._count(counts)
             pooled = self._attach(pooled, [residual for _, residual in found])
@@ -161,6 +173,24 @@ class EmbeddingCollection(keras.layers.Layer):
         found = self._tables.lookup_all([layout.group for layout in layouts])
         return self._assemble(plan, layouts, [vectors for vectors, _ in found])
 
+    def _trains(self) -> bool:
+        """Whether lookups are to update tables.
+
+        Raises:
+            ValueError: some tables were frozen one by one.
+        """
+        if not self.trainable:
+            return False
+        owner = self._source or self
+        flags = {v.trainable for v in owner._table_variables if v.trains}
+        if len(flags) == 2:
+            frozen = [v.name for v in owner._table_variables if v.trains and not v.trainable]
+            raise ValueError(
+                f"layer {self.name!r}: the weights of tables {frozen} were frozen, and those of others were not. "
+                "Freeze the layer, or give those tables TableConfig(trainable=False)."
+            )
+        return flags == {True}
+
     def _count(self, counts: tf.Tensor) -> None:
         recorder = current_recorder()
         if recorder is not None and recorder.stateless:
@@ -175,7 +205,8 @@ class EmbeddingCollection(keras.layers.Layer):
             # Keras is inferring shapes in a scratch graph, perhaps from inside a training step
             return pooled
         if recorder is not None:
-            return [recorder.record(self._tables, r, p) for r, p in zip(residuals, pooled, strict=True)]
+            anchor = None if recorder.stateless else self._anchor
+            return [recorder.record(self._tables, r, p, anchor) for r, p in zip(residuals, pooled, strict=True)]
         step = current_stock_step()
         if step is not None:
             step.claim(self._tables, self.name)
@@ -236,27 +267,25 @@ class EmbeddingCollection(keras.layers.Layer):
         }
 
     def save_own_variables(self, store: Any) -> None:
-        super().save_own_variables(store)
-        store["id_policy_counts"] = self._read_counts()
-        if self._source is not None:
-            return
-        store["iterations"] = self._tables.iterations.numpy()
-        for piece in self._tables.slices():
-            store[piece.name.replace("/", "|")] = piece.read(0, piece.stop - piece.start).numpy()
+        """Rows, the state of their row optimizers, projections and counts, each under its name."""
+        store[_COUNTS] = self._read_counts()
+        save_arrays(store, self._own_tables, self.projections)
 
     def load_own_variables(self, store: Any) -> None:
-        held = set(store.keys())  # the store has no `in` of its own
-        own = {key: store[key] for key in held if key.isdigit()}
-        super().load_own_variables(own)
-        self._policy_counts.assign(store["id_policy_counts"])
-        if self._source is not None:
-            return
-        self._tables.iterations.assign(store["iterations"])
-        for piece in self._tables.slices():
-            key = piece.name.replace("/", "|")
-            if key not in held:
-                raise ValueError(f"layer {self.name!r}: the file holds no {piece.name!r}; it is of another model.")
-            piece.write(0, store[key][...])
+        """What `save_own_variables` wrote; everything is compared before anything is overwritten.
+
+        Raises:
+            ValueError: of another model; names the table, and both shapes.
+        """
+        if not self.built:
+            raise ValueError(f"layer {self.name!r} was never built, so it has no tables yet. Call the model once.")
+        load_arrays(store, self._own_tables, self.projections, owner=f"layer {self.name!r}", others={_COUNTS})
+        self._policy_counts.assign(store[_COUNTS])
+
+    @property
+    def _own_tables(self) -> EmbeddingTables | None:
+        """The tables, unless another collection holds them."""
+        return self._tables if self._source is None else None
 
     def get_config(self) -> dict[str, Any]:
         config = {

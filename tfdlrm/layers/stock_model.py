@@ -1,8 +1,9 @@
 """Training embedding tables inside a plain `keras.Model`, whose training step we do not own.
 
 In `tfdlrm.Model` the training step asks its tape for the gradients of the pooled vectors. A plain `keras.Model`
-asks only for those of its trainable weights, so each collection has one scalar weight, the *anchor*: the pooled
-vectors pass through a function of it whose gradient updates the tables and returns zero for the anchor.
+asks only for those of its trainable weights, of which the tables are some (`layers/table_variable.py`). A tape asked
+for a table's gradient looks for the *anchor* of its collection: the pooled vectors pass through a function of it whose
+gradient updates the tables and returns an empty one for the anchor.
 
 That is exact for Keras's own `train_step` as it stands. It cannot be right where gradients are changed between
 the tape and the update, or where several lookups must be summed first; those are refused here, at `compile`
@@ -14,12 +15,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import keras
 
+from tfdlrm.layers.table_variable import TableVariable, dense_weights
 from tfdlrm.native.scope import native_kernels
 
 _FIX = "Use tfdlrm.Model in place of keras.Model: Model(inputs, outputs) or class MyModel(tfdlrm.Model)."
@@ -82,8 +83,32 @@ def refuse_unsupported(model: keras.Model, optimizer: Any) -> None:
                 f"model {model.name!r}: {type(inner).__name__}({option}={value!r}) cannot reach the embedding tables "
                 f"of a plain keras.Model. {_FIX} Or leave {option} out."
             )
-    if getattr(inner, "use_ema", False):
-        warnings.warn(f"model {model.name!r}: use_ema averages dense weights only, not embedding tables.", stacklevel=3)
+    refuse_averages(model, optimizer)
+
+
+def refuse_averages(model: keras.Model, optimizer: Any) -> None:
+    """Refuses moving averages of weights where the model trains tables: every step would average every row.
+
+    Raises:
+        ValueError: names the model and the fix.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if getattr(inner, "use_ema", False) and any(isinstance(w, TableVariable) for w in model.trainable_weights):
+        raise ValueError(
+            f"model {model.name!r}: {type(inner).__name__}(use_ema=True) would average every row of the embedding "
+            "tables in every step. Leave use_ema out (and SwapEMAWeights, which needs it), or freeze the tables first."
+        )
+
+
+def keep_tables_from(optimizer: Any) -> None:
+    """Leaves tables out where an optimizer would make an accumulator of gradients for each weight it is built for."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if getattr(inner, "gradient_accumulation_steps", None) and "build" not in vars(inner):
+        inner.build = functools.partial(_build_dense, inner)
+
+
+def _build_dense(optimizer: keras.optimizers.Optimizer, variables: list) -> None:
+    type(optimizer).build(optimizer, dense_weights(variables))
 
 
 def refuse_gradient(layer_name: str) -> NoReturn:

@@ -11,6 +11,8 @@ from keras.src.models.functional import Functional
 from tfdlrm.embeddings.recording import LookupRecorder, record_lookups
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.embedding_collection import EmbeddingCollection
+from tfdlrm.layers.stock_model import keep_tables_from, refuse_averages
+from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.native.scope import native_kernels
 
 Tensors = list[tf.Tensor | None]
@@ -64,7 +66,9 @@ class Model(keras.Model):
         return super().predict(*args, **kwargs) if loop is None else loop.predict(*args, **kwargs)
 
     def _check_compiled(self) -> None:
-        """Refuses options that the strategy cannot honour; `layers.stock_model` calls it, and knows the class by it."""
+        """Refuses options that cannot be honoured; `layers.stock_model` calls it, and knows the class by it."""
+        refuse_averages(self, self.optimizer)
+        keep_tables_from(self.optimizer)
         loop = _loop_of(self)
         if loop is not None:
             loop.check_compiled()
@@ -78,12 +82,8 @@ class Model(keras.Model):
             # Keras divides the loss by the number of replicas; the tracker shows the loss itself
             self._loss_tracker.update_state(loss * self.distribute_strategy.num_replicas_in_sync, sample_weight=rows)
             scaled = self.optimizer.scale_loss(loss)
-        weights = self.trainable_weights
+        weights = dense_weights(self.trainable_weights)
         dense, pooled = tape.gradient(scaled, [weights, recorder.leaves])
-        # the anchor of a collection (layers/stock_model.py) is a weight no loss depends on
-        dense = [
-            tf.zeros_like(w) if g is None and w.name == "anchor" else g for g, w in zip(dense, weights, strict=True)
-        ]
         if weights and not self.optimizer.built:
             self.optimizer.build(weights)
         dense = update_tables(self.optimizer, recorder, pooled, dense, weights)

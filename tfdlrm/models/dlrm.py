@@ -142,6 +142,33 @@ class DLRM(Model):
         del training
         return keras.KerasTensor((inputs["dense"].shape[0], len(self.config.tasks)), dtype=self.compute_dtype)
 
+    def input_signature(self) -> dict[str, tf.TypeSpec]:
+        """What a batch looks like: `[B, n_dense]` float32; ids int64, `[B]`, `[B, H]`, or ragged `[B, None]`."""
+        signature: dict[str, tf.TypeSpec] = {"dense": tf.TensorSpec([None, self.config.num_dense], tf.float32)}
+        for feature in self.config.features:
+            if feature.hotness is None:
+                signature[feature.name] = tf.RaggedTensorSpec([None, None], tf.int64)
+            else:
+                shape = [None] if feature.hotness == 1 else [None, feature.hotness]
+                signature[feature.name] = tf.TensorSpec(shape, tf.int64)
+        return signature
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", verbose: Any = None, **options: Any) -> None:
+        """As `keras.Model.export`, by `input_signature` unless another is given: Keras's own takes ids for floats.
+
+        `tfdlrm export` writes what serving needs beside this: probabilities, raw rows, ranking, quantized rows.
+        """
+        if format != "tf_saved_model" or options.get("input_signature") is not None:
+            return super().export(filepath, format=format, verbose=verbose, **options)
+        # not through the signature of Keras's own function, which has no ragged inputs
+        serve = tf.function(self.__call__, input_signature=[self.input_signature()], autograph=False)
+        serve.get_concrete_function()
+        archive = keras.export.ExportArchive()
+        archive.track(self)
+        archive.add_endpoint("serve", serve)
+        archive.write_out(filepath, verbose=verbose is None or bool(verbose))
+        return None
+
     def get_config(self) -> dict[str, Any]:
         optimizer = self.embeddings.get_config()["optimizer"]
         return {

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdlrm.config import ExperimentConfig
+from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.base import inner_optimizer
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.stop_signals import StopSignals
@@ -81,7 +82,7 @@ class Checkpointing(keras.callbacks.Callback):
 
     def _save(self) -> None:
         state = self._state
-        for weight in self.model.trainable_weights:
+        for weight in dense_weights(self.model.trainable_weights):
             if not np.isfinite(np.asarray(tf.convert_to_tensor(weight))).all():
                 raise diverged(state, f"the weight {weight.path!r} is no longer finite")
         state.resumable = self._is_whole_update()

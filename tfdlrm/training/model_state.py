@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError, restore_tables, save_tables
+from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.base import collections_of, tables_of
 
 VARIABLES_FILE = "variables.npz"
@@ -40,10 +41,9 @@ def model_places(model: keras.Model) -> list[Place]:
 
     Also the counts of id policies, which are no Keras variables.
     """
-    weights = model.weights
-    known = {id(variable) for variable in weights}
+    known = {id(variable) for variable in model.weights}
     groups = {
-        WEIGHTS: weights,
+        WEIGHTS: dense_weights(model.weights),
         "seeds": [variable for variable in model.variables if id(variable) not in known],
         "optimizer": model.optimizer.variables,
         "metrics": [variable for metric in model.metrics for variable in metric.variables],

@@ -85,6 +85,10 @@ class Placement(Protocol):
         """Device of the tables' own scalars; None for the one at hand."""
 
     @property
+    def in_process(self) -> bool:
+        """Whether this process holds all rows."""
+
+    @property
     def takes_bags(self) -> bool:
         """Whether `lookup` wants `bags.BagGroup`s now, which need native kernels, rather than `IdGroup`s."""
 

@@ -111,6 +111,10 @@ class LocalPlacement(tf.Module):
         return None
 
     @property
+    def in_process(self) -> bool:
+        return True
+
+    @property
     def takes_bags(self) -> bool:
         return False
 

@@ -67,6 +67,10 @@ class ParameterServerPlacement(tf.Module):
         return self.servers[0].device
 
     @property
+    def in_process(self) -> bool:
+        return False
+
+    @property
     def takes_bags(self) -> bool:
         return False
 
