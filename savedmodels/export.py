@@ -90,8 +90,8 @@ def export(
         The version's folder.
 
     Raises:
-        ValueError: the model is not built, the version is not a positive number, two inputs would have one name, an
-            option is not valid, or the model holds an op that stock TensorFlow does not have.
+        ValueError: the model is not built, the version is not a positive number, an option is not
+            valid, or the model holds an op that stock TensorFlow does not have.
         FileExistsError: the version is there already.
         OSError: the disk is full or read-only; nothing is left behind.
 

@@ -102,6 +102,31 @@ def input_name(feature: str) -> str:
     return name if name[0].isalpha() and name != "self" else f"feature_{name}"
 
 
+def input_names(features: Sequence[str]) -> dict[str, str]:
+    """Feature -> its name in the signature: `input_name`, and a number behind it where that is taken.
+
+    Example:
+        >>> input_names(["hour of day", "hour/of/day"])
+        {'hour of day': 'hour_of_day', 'hour/of/day': 'hour_of_day_2'}
+    """
+    taken, names = {DENSE, EXAMPLES}, {}
+    plain = {feature: input_name(feature) for feature in features}
+    # names that need no change are given first
+    for feature in sorted(features, key=lambda feature: plain[feature] != feature):
+        name, number = plain[feature], 1
+        while not taken.isdisjoint(_all_names(name)):
+            number += 1
+            name = f"{plain[feature]}_{number}"
+        taken |= _all_names(name)
+        names[feature] = name
+    return {feature: names[feature] for feature in features}
+
+
+def _all_names(name: str) -> set[str]:
+    """Of the tensors of a feature, in the letters by which TensorFlow tells the inputs of a signature apart."""
+    return {each.lower() for each in (name, name + ROW_LENGTHS, name + WEIGHTS)}
+
+
 def input_columns(config: DLRMConfig, spec: FeatureSpec | None, *, raw: bool) -> tuple[InputColumn, ...]:
     """The features of a model, in its order.
 
@@ -111,10 +136,11 @@ def input_columns(config: DLRMConfig, spec: FeatureSpec | None, *, raw: bool) ->
         raw: whether values are those of the raw columns, which may be text, or ids.
     """
     columns = {column.name: column for column in spec.categorical} if spec else {}
+    names = input_names([feature.name for feature in config.features])
     return tuple(
         InputColumn(
             feature=feature.name,
-            name=input_name(feature.name),
+            name=names[feature.name],
             dtype=_raw_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64),
             example_dtype=_example_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64),
             hotness=feature.hotness,
@@ -146,19 +172,10 @@ def columnar_specs(
         config: of the model.
         columns: its features.
         single: features, and perhaps "dense", that have one row whatever the batch: the user's, in `rank`.
-
-    Raises:
-        ValueError: two inputs would have one name.
     """
     specs = {DENSE: dense_spec(config, 1 if DENSE in single else None)}
     for column in columns:
-        for name, spec in column.specs(1 if column.feature in single else None).items():
-            if name in specs:
-                raise ValueError(
-                    f"feature {column.feature!r} gives the signature an input {name!r}, which another one has given "
-                    "already. Rename the feature."
-                )
-            specs[name] = spec
+        specs |= column.specs(1 if column.feature in single else None)
     return specs
 
 

@@ -29,7 +29,7 @@ class Signatures:
         candidate_inputs: for `rank`: what is the candidates', see `Ranker`.
 
     Raises:
-        ValueError: two inputs would have one name; candidates that are not of the model.
+        ValueError: candidates that are not of the model.
     """
 
     def __init__(

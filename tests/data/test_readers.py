@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.data import sample_rows as sample
+from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DataConfig
 from tfdlrm.data import Preprocessing, open_dataset, open_rows
 from tfdlrm.data.columns import Columns
@@ -196,3 +197,20 @@ def test_the_schema_beside_the_data_is_taken(tmp_path: Path) -> None:
         open_dataset(DataConfig(format="csv", path=str(path)))
     sample.SPEC.save(tmp_path)
     assert open_dataset(DataConfig(format="csv", path=str(path))).train.num_rows == NUM_ROWS
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("quoted", ["8", '"8"', '"\n8"'])
+def test_lines_may_end_in_any_way(end, quoted, tmp_path) -> None:
+    schema = FeatureSpec(
+        labels=("click",),
+        dense=(DenseColumn(name="price"),),
+        categorical=(CategoricalColumn(name="item"),),
+        vocabulary_sizes={"item": 9},
+    )
+    path = tmp_path / "rows.csv"
+    path.write_bytes(end.join(["click,price,item", "1,0.5,3", f"0,1.5,{quoted}", ""]).encode())
+    data = open_dataset(DataConfig(format="csv", path=str(path), split="none", schema=schema))
+    features, labels = next(iter(data.train.batches(9)))
+    assert features["item"].numpy().reshape(-1).tolist() == [3, 8]
+    assert labels.numpy().reshape(-1).tolist() == [1.0, 0.0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfdlrm.embeddings.ids import apply_policy, check_range, to_bags
+from tfdlrm.embeddings.ids import apply_policy, check_range, signed, to_bags
 from tfdlrm.hashing import hash_to_buckets
 
 MASK = (1 << 64) - 1
@@ -125,3 +125,37 @@ def test_out_of_range_names_feature_table_id_and_row(bad, compiled, dtype) -> No
 def test_out_of_range_in_a_ragged_bag_names_the_row() -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="id 12 in row 4 of the batch"):
         check_range(tf.constant([1, 12]), [("f", "t", 10)], tf.constant([0, 4]))
+
+
+@pytest.mark.parametrize("form", ["dense", "ragged", "sparse", "weighted", "numpy"])
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_uint64_ids_keep_every_bit(form, data) -> None:
+    size = data.draw(st.integers(1, 2**40))
+    edges = st.sampled_from([0, size - 1, size, 2**63 - 1, 2**63, 2**64 - 1])
+    ids = data.draw(st.lists(edges | st.integers(0, 2**64 - 1), min_size=1, max_size=8))
+    policy = data.draw(st.sampled_from(["clip", "modulo", "oov"]))
+    values = np.array(ids, np.uint64)
+    given_ids = {
+        "numpy": values,
+        "dense": tf.constant(values)[:, tf.newaxis],
+        "weighted": (tf.constant(values)[:, tf.newaxis], tf.ones([len(ids), 1])),
+        "ragged": tf.RaggedTensor.from_row_lengths(tf.constant(values), [len(ids)]),
+        "sparse": tf.SparseTensor([[k, 0] for k in range(len(ids))], tf.constant(values), [len(ids), 1]),
+    }[form]
+    stood_for = signed(given_ids, policy, size, "f", "t")
+    bags, changed = apply_policy(to_bags("f", stood_for, None), policy, size, "f", "t")
+    expected = {
+        "clip": [min(one, size - 1) for one in ids],
+        "modulo": [one % size for one in ids],
+        "oov": [one if one < size else 0 for one in ids],
+    }[policy]
+    assert tf.reshape(bags.ids, [-1]).numpy().tolist() == expected
+    assert int(changed) == sum(one >= size for one in ids)
+
+
+def test_a_uint64_id_beyond_int64_is_refused_by_name() -> None:
+    for call in (signed, tf.function(signed, autograph=False)):
+        assert call(tf.constant([3, 2**63 - 1], tf.uint64), "error", 9, "f", "t").numpy().tolist() == [3, 2**63 - 1]
+        with pytest.raises(tf.errors.InvalidArgumentError, match="id 18446744073709551615 is outside"):
+            call(tf.constant([3, 2**64 - 1], tf.uint64), "error", 9, "f", "t")

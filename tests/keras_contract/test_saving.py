@@ -25,10 +25,10 @@ from tests.keras_contract.twins import (
     twins,
 )
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
-from tfdlrm.config import DLRMConfig, FeatureConfig, TableConfig
+from tfdlrm.config import DLRMConfig, FeatureConfig, MixedDimensionConfig, TableConfig
 from tfdlrm.embeddings.optimizers import SGD, Adagrad
 from tfdlrm.layers import EmbeddingCollection
-from tfdlrm.models import DLRM
+from tfdlrm.models import DLRM, DLRMDCNv2
 
 OURS = [our_twin, tfdlrm_twin]
 BIGGER = {"user": (30, 4), "item": (25, 4)}
@@ -212,6 +212,29 @@ def test_custom_object_scopes(tmp_path) -> None:
             other = keras.models.load_model(tmp_path / "model.keras")
         assert type(other.layers[-1]) is cls
         np.testing.assert_array_equal(other.get_weights()[0], model.get_weights()[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"architecture": "dcnv2", "cross_layers": 2, "cross_rank": 4}])
+def test_a_checkpoint_holds_all_weights_of_a_dlrm(options, tmp_path) -> None:
+    narrow = [TableConfig(name=f"t{k}", vocabulary_size=4 * 8**k, embedding_dim=8) for k in range(3)]
+    config = DLRMConfig(
+        num_dense=2,
+        features=tuple(FeatureConfig(name=table.name, table=table) for table in narrow),
+        embedding_dim=8,
+        bottom_mlp=(16, 8),
+        top_mlp=(16, 1),
+        mixed_dimension=MixedDimensionConfig(),
+        normalization="batch",
+        **options,
+    )
+    kind = DLRMDCNv2 if options else DLRM
+    model, other = kind(config), kind(config)
+    for one in (model, other):
+        one.build()
+    assert any("projection" in weight.path for weight in model.weights)
+    model.set_weights([np.full(weight.shape, k + 1, np.float32) for k, weight in enumerate(model.weights)])
+    tf.train.Checkpoint(model=other).restore(tf.train.Checkpoint(model=model).save(tmp_path / "c"))
+    assert_same_weights(other, model, tolerance=0)
 
 
 def dlrm() -> DLRM:

@@ -15,6 +15,7 @@ Optimizer = Literal["sgd", "adagrad", "adam"]
 Loss = Literal["bce", "mse", "wbce"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 MonitorMode = Literal["max", "min"]
+OutputBias = Literal["base_rate", "reference"]
 BadRows = Literal["error", "quarantine"]
 
 
@@ -57,6 +58,8 @@ class TrainConfig(Record):
         schedule: the reference's learning-rate policy, or None for a constant rate.
         loss: `bce`, `mse` or `wbce`, mean(loss_weights[label] * bce).
         loss_weights: of labels 0 and 1, for `wbce`.
+        output_bias: `base_rate` begins training at the constant that the training part's labels call for; `reference`
+            at the reference's random logits.
         probability_clamp: t; the probability is limited to [t, 1 - t] in the loss; 0 for no clamp.
         global_batch_size: rows a step, over all replicas.
         epochs: passes over the training part.
@@ -91,6 +94,7 @@ class TrainConfig(Record):
     loss: Loss = "bce"
     loss_weights: tuple[float, float] = (1.0, 1.0)
     probability_clamp: float = 0.0
+    output_bias: OutputBias = "base_rate"
     global_batch_size: int = 2048
     epochs: int = 1
     steps_per_epoch: int | None = None
@@ -129,6 +133,7 @@ class TrainConfig(Record):
             ("precision", get_args(Precision)),
             ("monitor_mode", get_args(MonitorMode)),
             ("bad_rows", get_args(BadRows)),
+            ("output_bias", get_args(OutputBias)),
         ):
             checks.check_choice(owner, name, getattr(self, name), allowed)
         for name in ("shuffle", "deterministic"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfdlrm.data.column_types import parse_text
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.raw_rows import Tokens
 from tfdlrm.schema import CategoricalColumn
@@ -108,13 +109,6 @@ def _integers_of_text(cells: pl.Series, *, base: int, empty: str = "") -> pl.Ser
         text = cells.filter(again).fill_null("").str.strip_chars().replace("", empty)
         integers = integers.scatter(np.flatnonzero(again), text.str.to_integer(base=base, strict=False))
     return integers
-
-
-def parse_text(cells: pl.Series) -> pl.Series:
-    """Cells as text; an empty cell is the empty text, a value like any other."""
-    if cells.dtype.is_nested():
-        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Single values are expected; set hotness.")
-    return cells.cast(pl.String).fill_null("")
 
 
 def split_bags(cells: pl.Series, separator: str) -> tuple[pl.Series, np.ndarray]:

@@ -58,6 +58,8 @@ def read_chunks(
 ) -> Iterator[bytes]:
     """The bytes of a file, decompressed if it begins as gzip or Zstandard do (whatever its name).
 
+    Where lines end in carriage returns alone, as old spreadsheets write them, those become newlines.
+
     Args:
         path: the file.
         chunk_bytes: about so many, decompressed, at once.
@@ -79,12 +81,16 @@ def read_chunks(
         held: list[bytes] = []
         num_held = 0
         damage: DamagedFileError | None = None
+        returns: bool | None = None  # whether lines end in carriage returns alone
         while True:
             try:
                 piece = next(pieces, None)
             except DamagedFileError as error:
                 piece, damage = None, error
-            if piece is not None:
+            if piece:
+                if returns is None:
+                    returns = _ends_in_returns(piece)
+                piece = piece.replace(b"\r", b"\n") if returns else piece
                 held.append(piece)
                 num_held += len(piece)
             if num_held and (piece is None or num_held >= chunk_bytes):
@@ -94,6 +100,14 @@ def read_chunks(
                 raise damage
             if piece is None:
                 return
+
+
+def _ends_in_returns(text: bytes) -> bool:
+    """Whether the first line, and most, end in a carriage return alone; newlines may be within quotes."""
+    first, newlines = text.find(b"\r"), text.count(b"\n")
+    if not 0 <= first < len(text) - 1 or b"\n" in text[: first + 2]:
+        return False
+    return text.count(b"\r") - text.count(b"\r\n") > newlines
 
 
 def read_first_line(path: Path) -> bytes:

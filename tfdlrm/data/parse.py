@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfdlrm.data.cells import parse_numbers, parse_text, parse_tokens, split_bags
+from tfdlrm.data.cells import parse_numbers, parse_tokens, split_bags
+from tfdlrm.data.column_types import parse_text
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.problems import Problems
@@ -162,11 +163,16 @@ class RowParser:
 
 
 def parse_key(cells: pl.Series) -> np.ndarray:
-    """A key column as int64 if every cell is a plain integer (no leading zeros), else as text."""
-    if cells.dtype.is_integer():
-        return cells.cast(pl.Int64).to_numpy()
-    if cells.dtype.is_float():
+    """A key column as int64 if every cell is a plain integer (no leading zeros), else as text; an empty cell is "".
+
+    Floats stay floats where none is empty: they are times.
+    """
+    if cells.dtype.is_float() and not cells.fill_nan(None).null_count():
         return cells.to_numpy()
+    if cells.dtype.is_integer() and not cells.null_count():
+        integers = cells.cast(pl.Int64, strict=False)
+        if not integers.null_count():
+            return integers.to_numpy()
     text = parse_text(cells)
     integers = text.str.to_integer(strict=False)
     if not integers.null_count() and (integers.cast(pl.String) == text).all():

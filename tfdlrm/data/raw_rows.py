@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfdlrm.data.column_types import parse_text
 from tfdlrm.data.polars_extra import pl
 
 # Looks up raw rows again by their lines: only for rows found bad after their block was left behind.
@@ -177,9 +178,12 @@ def _concatenate_tokens(parts: Sequence[Tokens]) -> Tokens:
 
 
 def concatenate_series(parts: Iterable[pl.Series]) -> pl.Series:
-    """One series; integers of different widths take the widest."""
+    """One series; integers of different widths take the widest, and what no number holds exactly is text."""
     series = list(parts)
-    dtypes = {part.dtype for part in series}
-    if len(dtypes) > 1:
-        series = [part.cast(pl.Int64) for part in series]
+    if len({part.dtype for part in series}) > 1:
+        wide = [part.cast(pl.Int64, strict=False) for part in series if part.dtype.is_integer()]
+        exact = len(wide) == len(series) and sum(part.null_count() for part in wide) == sum(
+            part.null_count() for part in series
+        )
+        series = wide if exact else [parse_text(part) for part in series]
     return pl.concat(series, rechunk=True)

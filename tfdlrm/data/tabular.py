@@ -12,6 +12,7 @@ import numpy as np
 
 from tfdlrm.checks import nearest
 from tfdlrm.data.chunks import CHUNK_BYTES, check_readable_file, read_first_line
+from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
@@ -123,11 +124,14 @@ class ParquetSource:
             numbers = np.arange(start, stop)
             self.rows_read = stop
             yield FrameBlock(
-                load=functools.partial(self._collect, pl.all(), start, stop - start),
+                load=functools.partial(self._load, start, stop - start),
                 lines=numbers + 1,
                 numbers=numbers,
                 raw=functools.partial(self._raw, start),
             )
+
+    def _load(self, start: int, length: int) -> pl.DataFrame:
+        return plain_types(self._collect(pl.all(), start, length))
 
     def _raw(self, start: int, row: int) -> bytes:
         return row_as_text(self._collect(pl.all(), start + row, 1), 0)

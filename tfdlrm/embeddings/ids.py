@@ -72,6 +72,49 @@ def to_bags(feature: str, value: Any, hotness: int | None) -> Bags:
     return Bags(ids, None, weights, tf.shape(ids)[0] if static is None else static)
 
 
+def signed(value: Any, policy: str, vocabulary_size: int, feature: str, table: str) -> Any:
+    """uint64 ids as int64 ones that the policy maps to the same row; ids of other types pass.
+
+    An id of 2^63 or more has no int64. What stands for it is out of range as well, and so is counted: the largest int64
+    for "clip", a number with the same remainder for "modulo", the same bits for "hash" and "oov".
+
+    Args:
+        value: ids of a feature, or `(ids, weights)`.
+        policy: of the feature.
+        vocabulary_size: V.
+        feature, table: for errors.
+
+    Raises:
+        tf.errors.InvalidArgumentError: at run time: such an id under the policy "error".
+    """
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return signed(value[0], policy, vocabulary_size, feature, table), value[1]
+    if getattr(value, "dtype", None) not in (tf.uint64, "uint64"):
+        return value
+    if isinstance(value, tf.RaggedTensor):
+        return value.with_flat_values(signed(value.flat_values, policy, vocabulary_size, feature, table))
+    if isinstance(value, tf.SparseTensor):
+        return value.with_values(signed(value.values, policy, vocabulary_size, feature, table))
+    ids = tf.convert_to_tensor(value)
+    same_bits = tf.bitcast(ids, tf.int64)
+    if policy == "clip":
+        return tf.where(same_bits < 0, tf.int64.max, same_bits)
+    if policy == "modulo":
+        remainder = tf.cast(tf.math.floormod(ids, tf.constant(vocabulary_size, tf.uint64)), tf.int64)
+        return tf.where(same_bits < 0, remainder + vocabulary_size * (2**62 // vocabulary_size), same_bits)
+    if policy == "error":
+        largest = tf.reduce_max(ids) if ids.shape.num_elements() != 0 else tf.constant(0, tf.uint64)
+        words = [
+            f"feature '{feature}' (table '{table}'): id ",
+            tf.strings.as_string(largest),
+            f" is outside [0, {vocabulary_size}). Fix the data, or choose another id_policy than 'error'.",
+        ]
+        check = tf.debugging.Assert(tf.reduce_all(same_bits >= 0), [tf.strings.join(words)])
+        with tf.control_dependencies([] if check is None else [check]):
+            return tf.identity(same_bits)
+    return same_bits
+
+
 def check_dtype(feature: str, ids: tf.Tensor) -> tf.Tensor:
     """Ids as int32, int64 or string.
 

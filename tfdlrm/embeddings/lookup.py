@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.bags import BagGroup, FlatBags, bag_group, flat_bags, from_bags, in_order
-from tfdlrm.embeddings.ids import Bags, apply_policy, check_range, refuse_strings, to_bags
+from tfdlrm.embeddings.ids import Bags, apply_policy, check_range, refuse_strings, signed, to_bags
 from tfdlrm.embeddings.placement.base import IdGroup
 from tfdlrm.embeddings.planner import QUOTIENT, REMAINDER, ShardingPlan
 
@@ -88,7 +88,14 @@ class LookupPlan:
                     f"feature {feature.name!r} is missing from the inputs, which have {sorted(inputs)}. "
                     "Add the column, or remove the feature from the model."
                 )
+        inputs = {feature.name: self._signed(feature, inputs[feature.name]) for feature in self.features}
         return self._bag_groups(inputs) if as_bags else self._id_groups(inputs)
+
+    @staticmethod
+    def _signed(feature: FeatureConfig, value: Any) -> Any:
+        table = feature.table
+        assert isinstance(table, TableConfig)
+        return signed(value, feature.id_policy, table.vocabulary_size, feature.name, table.name)
 
     def _bag_groups(self, inputs: Mapping[str, Any]) -> tuple[list[GroupLayout], tf.Tensor]:
         flat: dict[str, FlatBags] = {}

@@ -19,7 +19,8 @@ from tfdlrm.embeddings.recording import current_recorder
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.quotient_remainder import combine
 from tfdlrm.layers.stock_model import current_stock_step, install, refuse_gradient
-from tfdlrm.layers.table_variable import load_arrays, make_anchor, save_arrays, table_variables
+from tfdlrm.layers.table_variable import load_arrays, make_anchor, save_arrays, scope_name, table_variables, track_lists
+from tfdlrm.native.custom_gradient import custom_gradient
 
 _COUNTS = "id_policy_counts"
 
@@ -138,8 +139,9 @@ class EmbeddingCollection(keras.layers.Layer):
                 self.projections[table.name] = self.add_weight(
                     shape=(table.embedding_dim, table.output_dim),
                     initializer=keras.initializers.GlorotUniform(seed=self.seed),
-                    name=f"{table.name}_projection",
+                    name=f"{scope_name(table.name)}_projection",
                 )
+        track_lists(self, projections=self.projections)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         # worked out anew for each trace: an export has its rows elsewhere
@@ -213,7 +215,7 @@ class EmbeddingCollection(keras.layers.Layer):
         elif tf.executing_eagerly() and not record.could_possibly_record():
             return pooled  # nobody can ask for gradients
 
-        @tf.custom_gradient
+        @custom_gradient
         def anchored(anchor: tf.Tensor) -> Any:
             def update(*gradients: tf.Tensor) -> tf.Tensor:
                 if step is None:

@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras import ops
 
 from tfdlrm.layers.initializers import XavierNormal, derived_seed
+from tfdlrm.layers.table_variable import track_lists
+from tfdlrm.native.custom_gradient import custom_gradient
 from tfdlrm.native.scope import native_ops
 
 
@@ -58,6 +60,7 @@ class LowRankCross(keras.layers.Layer):
             self.v_kernels.append(self._kernel(f"layer_{layer}_V", (width, self.rank), layer, 0))
             self.w_kernels.append(self._kernel(f"layer_{layer}_W", (self.rank, width), layer, 1))
             self.biases.append(self.add_weight(name=f"layer_{layer}_bias", shape=(width,), initializer="zeros"))
+        track_lists(self, v_kernels=self.v_kernels, w_kernels=self.w_kernels, biases=self.biases)
 
     def _kernel(self, name: str, shape: tuple[int, int], *path: int) -> keras.Variable:
         return self.add_weight(name=name, shape=shape, initializer=XavierNormal(derived_seed(self.seed, *path)))
@@ -94,7 +97,7 @@ def _native_crosses(native: Any, x0: tf.Tensor, kernels: Sequence[tf.Tensor]) ->
     """All crosses, with what lies between two matrix products in one pass over memory, both ways."""
     num_layers = len(kernels) // 3
 
-    @tf.custom_gradient
+    @custom_gradient
     def crosses(x0: tf.Tensor, *kernels: tf.Tensor) -> Any:
         v, w, biases = (kernels[start : start + num_layers] for start in range(0, 3 * num_layers, num_layers))
         inputs, narrow, products = [], [], []

@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 
 from tfdlrm.layers.initializers import BiasNormal, XavierNormal, derived_seed
+from tfdlrm.layers.table_variable import track_lists
+from tfdlrm.native.custom_gradient import custom_gradient
 from tfdlrm.native.scope import native_ops
 
 Activation = str | Callable[[Any], Any] | None
@@ -32,6 +34,8 @@ class MLP(keras.layers.Layer):
             bias of their own.
         kernel_initializer: of the kernels; None for the reference's, `XavierNormal`.
         bias_initializer: of the biases; None for the reference's, `BiasNormal`.
+        output_bias: what the last layer gives at first, whatever its input: its bias, beside a kernel of zeros. None
+            for initial values as in the other layers.
         seed: of the reference's initial values and of dropout; None for another draw each time.
 
     Raises:
@@ -52,6 +56,7 @@ class MLP(keras.layers.Layer):
         normalization: str | None = None,
         kernel_initializer: Any = None,
         bias_initializer: Any = None,
+        output_bias: float | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ):
@@ -69,6 +74,7 @@ class MLP(keras.layers.Layer):
         self.normalization = normalization
         self.kernel_initializer = _initializer(kernel_initializer)
         self.bias_initializer = _initializer(bias_initializer)
+        self.output_bias = None if output_bias is None else float(output_bias)
         self.seed = seed
         self.supports_masking = True
         self.dense_layers = [self._dense(index) for index in range(len(self.units))]
@@ -84,17 +90,22 @@ class MLP(keras.layers.Layer):
             if dropout
             else []
         )
+        track_lists(self, dense_layers=self.dense_layers, normalizations=self.normalizations, dropouts=self.dropouts)
 
     def _dense(self, index: int) -> keras.layers.Dense:
         last = index == len(self.units) - 1
         # with normalization in between, the activation cannot be the dense layer's own
         own_activation = self.final_activation if last else None if self.normalization else self.activation
+        kernel = _copy(self.kernel_initializer) or XavierNormal(derived_seed(self.seed, index, 0))
+        bias = _copy(self.bias_initializer) or BiasNormal(derived_seed(self.seed, index, 1))
+        if last and self.output_bias is not None:
+            kernel, bias = keras.initializers.Zeros(), keras.initializers.Constant(self.output_bias)
         return keras.layers.Dense(
             self.units[index],
             activation=own_activation,
             use_bias=last or self.normalization != "batch",  # which subtracts it again
-            kernel_initializer=_copy(self.kernel_initializer) or XavierNormal(derived_seed(self.seed, index, 0)),
-            bias_initializer=_copy(self.bias_initializer) or BiasNormal(derived_seed(self.seed, index, 1)),
+            kernel_initializer=kernel,
+            bias_initializer=bias,
             name=f"dense_{index}",
             dtype=self.dtype_policy,
         )
@@ -160,6 +171,7 @@ class MLP(keras.layers.Layer):
             "normalization": self.normalization,
             "kernel_initializer": _serialized(self.kernel_initializer),
             "bias_initializer": _serialized(self.bias_initializer),
+            "output_bias": self.output_bias,
             "seed": self.seed,
         }
 
@@ -177,7 +189,7 @@ def _apply(dense: keras.layers.Dense, x: Any) -> Any:
     ):
         return dense(x)
 
-    @tf.custom_gradient
+    @custom_gradient
     def product(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
         y = tf.nn.bias_add(tf.matmul(x, kernel), bias)
         if relu:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from typing import Any, NoReturn
 import keras
 
 from tfdlrm.layers.table_variable import TableVariable, dense_weights
+from tfdlrm.native.custom_gradient import forget_gradients
 from tfdlrm.native.scope import native_kernels
 
 _FIX = "Use tfdlrm.Model in place of keras.Model: Model(inputs, outputs) or class MyModel(tfdlrm.Model)."
@@ -146,6 +148,11 @@ def install(is_collection: Callable[[keras.layers.Layer], bool]) -> None:
 
     @functools.wraps(compile_model)
     def compile_checked(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        prepare = getattr(self, "_prepare_compile", None)
+        if prepare is not None:  # as `_check_compiled` below, before
+            given = inspect.signature(compile_model).bind(self, *args, **kwargs)
+            prepare(given.arguments)
+            args, kwargs = given.args[1:], given.kwargs
         result = compile_model(self, *args, **kwargs)
         check = getattr(self, "_check_compiled", None)
         if check is not None:  # a `tfdlrm.Model`, which cannot have a `compile` of its own: see above
@@ -162,6 +169,8 @@ def install(is_collection: Callable[[keras.layers.Layer], bool]) -> None:
     @functools.wraps(train_step)
     def train_step_marked(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
         with _stock_step(self), native_kernels(not self.jit_compile):
-            return train_step(self, *args, **kwargs)
+            result = train_step(self, *args, **kwargs)
+        forget_gradients()
+        return result
 
     stepper.train_step = train_step_marked

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
 from tfdlrm.embeddings.tables import EmbeddingTables, WeightArray
+from tfdlrm.native.custom_gradient import custom_gradient
 
 _ITERATIONS = "iterations"
 _PROJECTION = "projection"
@@ -110,7 +111,7 @@ class TableVariable(keras.Variable):
     def _read(self) -> tf.Tensor:
         self._check_readable()
 
-        @tf.custom_gradient
+        @custom_gradient
         def read(anchor: tf.Tensor) -> Any:
             del anchor
             rows = tf.cast(self._tables.array(self._array.name).read(0, self._array.num_rows), self._dtype)
@@ -293,6 +294,30 @@ def load_arrays(
         tables.iterations.assign(store[_ITERATIONS])
         for name in tables.array_names():
             tables.write_array(name, store[_store_key(name)])
+
+
+def track_lists(owner: keras.layers.Layer, **lists: Any) -> None:
+    """Shows `tf.train.Checkpoint`, which looks at attributes only, what a layer has in lists and dicts.
+
+    Args:
+        owner: the layer.
+        lists: attribute name -> layers or variables, a list or a dict.
+    """
+    for attribute, items in lists.items():
+        for key, item in items.items() if isinstance(items, Mapping) else enumerate(items):
+            name = f"{attribute}_{key}"
+            owner._track_trackable(item, name)
+            owner._handle_deferred_dependencies(name, item)  # of a checkpoint restored before
+
+
+def scope_name(name: str) -> str:
+    """A name as TensorFlow allows it in scopes and Keras in layers; no two names become one.
+
+    Example:
+        >>> scope_name("a b")
+        'a.20.b'
+    """
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "_-" else f".{ord(c):x}." for c in name)
 
 
 def _store_key(array: str) -> str:

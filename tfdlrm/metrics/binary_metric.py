@@ -107,7 +107,8 @@ class BinaryMetric(keras.metrics.Metric):
 def weighted_sum(values: tf.Tensor, weights: tf.Tensor | None, dtype: str) -> tf.Tensor:
     """Sum over the rows of a batch, in `dtype`."""
     values = tf.cast(values, dtype)
-    return tf.reduce_sum(values if weights is None else values * tf.cast(weights, dtype))
+    # a row of weight 0 counts for nothing, be it infinite
+    return tf.reduce_sum(values if weights is None else tf.math.multiply_no_nan(values, tf.cast(weights, dtype)))
 
 
 def total_weight(rows: tf.Tensor, weights: tf.Tensor | None, dtype: str) -> tf.Tensor:

@@ -15,7 +15,9 @@ def log_loss_of_rows(labels: tf.Tensor, scores: tf.Tensor, from_logits: bool) ->
     if not from_logits:
         p = tf.clip_by_value(scores, PROBABILITY_EPSILON, 1.0 - PROBABILITY_EPSILON)
         return -(labels * tf.math.log(p) + (1.0 - labels) * tf.math.log1p(-p))
-    return labels * tf.nn.softplus(-scores) + (1.0 - labels) * tf.nn.softplus(scores)
+    # a label of 0 or 1 takes one of the two: 0 times an infinite one would be NaN
+    missed = tf.math.multiply_no_nan(tf.nn.softplus(-scores), labels)
+    return missed + tf.math.multiply_no_nan(tf.nn.softplus(scores), 1.0 - labels)
 
 
 @keras.saving.register_keras_serializable(package="tfdlrm")

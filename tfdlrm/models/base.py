@@ -13,6 +13,7 @@ from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.embedding_collection import EmbeddingCollection
 from tfdlrm.layers.stock_model import keep_tables_from, refuse_averages
 from tfdlrm.layers.table_variable import dense_weights
+from tfdlrm.native.custom_gradient import forget_gradients
 from tfdlrm.native.scope import native_kernels
 
 Tensors = list[tf.Tensor | None]
@@ -89,6 +90,7 @@ class Model(keras.Model):
         dense = update_tables(self.optimizer, recorder, pooled, dense, weights)
         if weights:
             self.optimizer.apply(dense, weights)
+        forget_gradients()
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def test_step(self, data: Any) -> Any:

@@ -20,6 +20,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -31,8 +33,10 @@ from tfdlrm.embeddings.optimizers import RowOptimizer
 from tfdlrm.layers import MLP, ConcatInteraction, DotInteraction, EmbeddingCollection
 from tfdlrm.layers.embedding_collection import deserialize_row_optimizer
 from tfdlrm.layers.mixed_dimension import with_mixed_dimensions
+from tfdlrm.layers.table_variable import scope_name, track_lists
 from tfdlrm.losses import clamp_logits
 from tfdlrm.models.base import Model
+from tfdlrm.models.logits import loss_on_logits, metrics_on_logits
 
 
 @keras.saving.register_keras_serializable(package="tfdlrm")
@@ -46,9 +50,11 @@ class DLRM(Model):
         config: sizes, tables and features.
         row_optimizer: of tables that have none of their own; default `RowwiseAdagrad()`, which follows the learning
             rate of the optimizer given to `compile`.
+        output_bias: first logit of every row, one for all tasks or one a task: ln(r / (1 - r)) of the base rate r, so
+            that training begins at what a constant can reach. None for the reference's random first logits.
 
     Raises:
-        ValueError: the config has no features, or is of another architecture.
+        ValueError: the config has no features, or is of another architecture; another number of biases than tasks.
 
     Example:
         >>> config = DLRMConfig(num_dense=13, embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 1),
@@ -59,9 +65,17 @@ class DLRM(Model):
 
     architecture = "dlrm"
 
-    def __init__(self, config: DLRMConfig, row_optimizer: RowOptimizer | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        config: DLRMConfig,
+        row_optimizer: RowOptimizer | None = None,
+        *,
+        output_bias: float | Sequence[float] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.config = _checked(config, self.architecture)
+        self.output_bias = _one_a_task(output_bias, config.tasks)
         seed = config.seed
         self.bottom_mlp = self._mlp(config.bottom_mlp, seed=seed + 1, name="bottom_mlp", final_activation="relu")
         self.embeddings = EmbeddingCollection(
@@ -73,12 +87,27 @@ class DLRM(Model):
         )
         self.interaction = self._interaction()
         self.top_mlps = [
-            self._mlp(config.top_mlp, seed=seed + 2 + k, name=f"top_mlp_{task}", final_activation=None)
-            for k, task in enumerate(config.tasks)
+            self._mlp(
+                config.top_mlp,
+                seed=seed + 2 + k,
+                name=f"top_mlp_{scope_name(task)}",
+                final_activation=None,
+                output_bias=bias,
+            )
+            for k, (task, bias) in enumerate(zip(config.tasks, self.output_bias, strict=True))
         ]
+        track_lists(self, top_mlps=self.top_mlps)
+
+    def _prepare_compile(self, arguments: dict[str, Any]) -> None:
+        """Losses and metrics of probabilities as those of logits; `layers.stock_model` calls it before `compile`."""
+        if "loss" in arguments:
+            arguments["loss"] = loss_on_logits(arguments["loss"])
+        for name in ("metrics", "weighted_metrics"):
+            if arguments.get(name) is not None:
+                arguments[name] = metrics_on_logits(arguments[name])
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        x = self.bottom_mlp(inputs["dense"], training=training)  # [B, D]
+        x = self.bottom_mlp(check_dense(self.name, inputs["dense"]), training=training)  # [B, D]
         e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
         z = self.interaction([x, e])  # [B, D + P]
         logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
@@ -105,13 +134,22 @@ class DLRM(Model):
             dtype=self.dtype_policy,
         )
 
-    def _mlp(self, units: tuple[int, ...], *, seed: int, name: str, final_activation: str | None) -> MLP:
+    def _mlp(
+        self,
+        units: tuple[int, ...],
+        *,
+        seed: int,
+        name: str,
+        final_activation: str | None,
+        output_bias: float | None = None,
+    ) -> MLP:
         config = self.config
         return MLP(
             units,
             final_activation=final_activation,
             dropout=config.dropout,
             normalization=config.normalization,
+            output_bias=output_bias,
             seed=seed,
             name=name,
             dtype=self.dtype_policy,
@@ -176,6 +214,7 @@ class DLRM(Model):
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "config": self.config.to_dict(),
             "row_optimizer": optimizer,
+            "output_bias": None if set(self.output_bias) == {None} else list(self.output_bias),
         }
 
     @classmethod
@@ -186,6 +225,50 @@ class DLRM(Model):
         config["row_optimizer"] = deserialize_row_optimizer(config.get("row_optimizer"))
         config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
         return cls(**config)
+
+
+def _one_a_task(bias: Any, tasks: tuple[str, ...]) -> list[float | None]:
+    given = [bias] * len(tasks) if bias is None or isinstance(bias, (int, float)) else list(bias)
+    if len(given) != len(tasks):
+        raise ValueError(
+            f"DLRM: output_bias={bias!r} has {len(given)} values, tasks are {list(tasks)}. Give one a task."
+        )
+    for value in given:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"DLRM: output_bias={bias!r} is not finite. Give ln(r / (1 - r)) of a rate r in (0, 1).")
+    return given
+
+
+def check_dense(model: str, dense: Any) -> tf.Tensor:
+    """Passes `[B, n_dense]` values on, or stops with the column, the row and the value of one that is not finite.
+
+    Raises:
+        tf.errors.InvalidArgumentError: at run time.
+    """
+    dense = tf.convert_to_tensor(dense)
+    if not dense.dtype.is_floating:
+        return dense
+    # x - x is 0 or NaN; one pass, where is_finite and reduce_all take two
+    wrong = tf.math.is_nan(tf.reduce_sum(dense - dense))
+
+    def stop() -> tf.Tensor:
+        where = tf.where(~tf.math.is_finite(dense))[0]
+        message = tf.strings.join(
+            [
+                f"model '{model}': dense column ", tf.strings.as_string(where[1]), " of row ",
+                tf.strings.as_string(where[0]), " of the batch is ", tf.strings.as_string(tf.gather_nd(dense, where)),
+                ". Fill missing values in; the readers and exports take the schema's value for them.",
+            ]
+        )  # fmt: skip
+        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+            return tf.constant(False)
+
+    if tf.executing_eagerly():
+        if wrong:
+            stop()
+        return dense
+    with tf.control_dependencies([tf.cond(wrong, stop, lambda: tf.constant(True))]):
+        return tf.identity(dense)
 
 
 def embedding_features(config: DLRMConfig) -> tuple:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfdlrm.config import ExperimentConfig, TrainConfig
+from tfdlrm.data.dataset import Dataset
 from tfdlrm.embeddings import optimizers as row_optimizers
 from tfdlrm.losses import loss_from_config
 from tfdlrm.metrics import Accuracy, BinnedAUC
@@ -19,6 +22,9 @@ from tfdlrm.training.dense_optimizers import dense_optimizer_from_config
 # Rows that make a call of the compiled function worth its overhead, about 1 ms of Python in `fit`.
 _ROWS_PER_EXECUTION = 2048
 _MAX_STEPS_PER_EXECUTION = 16
+
+# of rows whose labels say what the base rate is
+_RATE_BATCH, _RATE_BATCHES = 4096, 64
 
 _ROW_FORMS = {
     "sgd": row_optimizers.SGD(),
@@ -32,12 +38,15 @@ def resolve_config(config: ExperimentConfig, spec: FeatureSpec) -> ExperimentCon
     return replace(config, model=config.model.with_schema(spec))
 
 
-def build_model(config: ExperimentConfig, spec: FeatureSpec) -> keras.Model:
+def build_model(
+    config: ExperimentConfig, spec: FeatureSpec, *, output_bias: Sequence[float] | None = None
+) -> keras.Model:
     """A DLRM or DLRM-DCNv2, compiled and built: every variable exists, so that a checkpoint can be read into it.
 
     Args:
         config: model and training.
         spec: the columns of the data, vocabulary sizes included.
+        output_bias: first logit of each task, where weights are not read from a checkpoint; see `DLRM`.
 
     Returns:
         The model, with losses, cheap metrics for every step, dense and row optimizer, schedule and precision policy.
@@ -56,6 +65,7 @@ def build_model(config: ExperimentConfig, spec: FeatureSpec) -> keras.Model:
         config.model,
         row_optimizer=train.row_optimizer or _ROW_FORMS[train.optimizer],
         name=config.model.architecture,
+        output_bias=output_bias,
         dtype=keras.DTypePolicy(train.precision),
     )
     model.compile(
@@ -69,6 +79,21 @@ def build_model(config: ExperimentConfig, spec: FeatureSpec) -> keras.Model:
     model.optimizer.build(model.trainable_variables)
     _build_metrics(model, len(config.model.tasks))
     return model
+
+
+def first_logits(train: TrainConfig, rows: Dataset) -> list[float]:
+    """The best constant on the training part, a task: ln(r / (1 - r)), r the rate of labels as the loss weighs them.
+
+    Args:
+        train: its loss and seed.
+        rows: of which `_RATE_BATCHES` batches, drawn by chance, are looked at.
+    """
+    batches = rows.batches(_RATE_BATCH, shuffle=True, seed=train.seed).take(_RATE_BATCHES)
+    labels = np.concatenate([np.asarray(batch[1], np.float64) for batch in batches])
+    negative, positive = train.loss_weights if train.loss == "wbce" else (1.0, 1.0)
+    # half a row each, so that a part with one kind of label has a logit
+    ones, zeros = (positive * ((labels > 0).sum(axis=0) + 0.5), negative * ((labels <= 0).sum(axis=0) + 0.5))
+    return [float(logit) for logit in np.log(np.maximum(ones, 1e-9)) - np.log(np.maximum(zeros, 1e-9))]
 
 
 def step_metrics(tasks: tuple[str, ...]) -> list[keras.metrics.Metric]:

@@ -17,7 +17,7 @@ from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.stop_signals import StopSignals
-from tfdlrm.training.build import build_model, resolve_config
+from tfdlrm.training.build import build_model, first_logits, resolve_config
 from tfdlrm.training.checkpoint_folder import write_file
 from tfdlrm.training.checkpointing import Checkpointing
 from tfdlrm.training.determinism import reproducible
@@ -142,7 +142,8 @@ class _Run:
             self._model, self._state = resume_run(directory, config, data.spec)
             self._check_same_rows()
         else:
-            self._model, self._state = build_model(config, data.spec), RunState(seed=options.seed)
+            bias = first_logits(options, data.train) if options.output_bias == "base_rate" else None
+            self._model, self._state = build_model(config, data.spec, output_bias=bias), RunState(seed=options.seed)
         self._input = ResumableInput(
             data.train,
             options.global_batch_size,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfdlrm.data.atomic_files import atomic_path
-from tfdlrm.data.cells import parse_text
+from tfdlrm.data.column_types import parse_text
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.parse import RowParser, parse_key
 from tfdlrm.data.polars_extra import pl
@@ -291,7 +291,8 @@ class StagedRows:
         types = self.types(f"key/{name}")
         if any(pa.types.is_large_string(kind) for kind in types):
             return pa.large_string()
-        return pa.float64() if any(pa.types.is_floating(kind) for kind in types) else pa.int64()
+        # not float64 for whole numbers and floats: it has no 64-bit ids
+        return next(iter(types)) if len(types) == 1 else pa.large_string()
 
     @functools.cached_property
     def names(self) -> list[str]:

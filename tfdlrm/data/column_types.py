@@ -1,0 +1,69 @@
+"""Columns of typed files in the few types that rows are parsed from, and values as text."""
+
+from __future__ import annotations
+
+from tfdlrm.data.polars_extra import pl
+
+_INT64_END = 2.0**63
+
+
+def parse_text(cells: pl.Series) -> pl.Series:
+    """Cells as text; an empty cell is the empty text, a value like any other.
+
+    The same value is the same text whatever its type: 5, 5.0 of a float or decimal column, and "5"; NaN is empty.
+    """
+    if cells.dtype.is_nested():
+        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Single values are expected; set hotness.")
+    if cells.dtype.is_float():
+        cells = cells.fill_nan(None)
+        whole = (cells == cells.floor()) & (cells.abs() < _INT64_END)
+        digits = cells.set(~whole.fill_null(False), None).cast(pl.Int64).cast(pl.String)
+        return digits.zip_with(digits.is_not_null(), cells.cast(pl.String)).fill_null("")
+    return cells.cast(pl.String).fill_null("")
+
+
+def plain_types(frame: pl.DataFrame) -> pl.DataFrame:
+    """A typed file's columns in the types that the functions here know.
+
+    Fixed-size lists become lists, dictionaries text, decimals whole numbers where they are and else text, bytes text.
+
+    Args:
+        frame: columns as they were read.
+
+    Raises:
+        ValueError: a type that no column can have (maps, structs, durations, lists of lists, bytes that are no text).
+    """
+    return frame.with_columns([_plain(frame[name]) for name in frame.columns])
+
+
+def _plain(cells: pl.Series) -> pl.Series:
+    if isinstance(cells.dtype, pl.Array):
+        cells = cells.arr.to_list()
+    if isinstance(cells.dtype, pl.List):
+        inner = _plain(pl.Series(cells.name, cells.explode(), dtype=cells.dtype.inner))
+        if inner.dtype.is_nested():
+            raise _unknown_type(cells)
+        return cells if inner.dtype == cells.dtype.inner else cells.cast(pl.List(inner.dtype))
+    if isinstance(cells.dtype, (pl.Categorical, pl.Enum)):
+        return cells.cast(pl.String)
+    if isinstance(cells.dtype, pl.Decimal):
+        text = cells.cast(pl.String).str.replace(r"\.0*$", "").str.replace(r"(\.\d*?)0+$", "$1")
+        integers = text.str.to_integer(strict=False)
+        return text if integers.null_count() > cells.null_count() else integers
+    if cells.dtype == pl.Binary:
+        try:
+            return cells.cast(pl.String)
+        except pl.exceptions.PolarsError as error:
+            raise ValueError(
+                f"column {cells.name!r} holds bytes that are not UTF-8. Convert the column to text (hex, say)."
+            ) from error
+    if cells.dtype.is_nested() or cells.dtype in (pl.Duration, pl.Object):
+        raise _unknown_type(cells)
+    return cells
+
+
+def _unknown_type(cells: pl.Series) -> ValueError:
+    return ValueError(
+        f"column {cells.name!r} has dtype {cells.dtype}, of which no feature can be made. Convert the column "
+        "to numbers, text, or lists of either, or leave it out."
+    )
