@@ -8,10 +8,10 @@ SIDE_BY_SIDE ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_FLAGS ?= --wait-idle 300 --retries 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench clean
+.PHONY: help demo test test-tfx tfx-env check lint format bench clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -29,8 +29,14 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed-demo ## train on synthetic rows whose best possible AUC is known (under 5 minutes)
 	$(BIN)/tfdlrm demo --model-dir $(DEMO_DIR)
 
-test: lint ## lint, types and every test
+test: lint ## lint, types and every test but those of pipelines/ (make test-tfx)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+tfx-env: ## an environment with TFX, in the user's cache; as root where glibc is older than 2.39 (about 3 minutes, once)
+	$(PYTHON) tools/tfx_env.py make
+
+test-tfx: ## the tests of pipelines/, in the environment with TFX
+	$(PYTHON) tools/tfx_env.py run python -m pytest -W default tests/pipelines
 
 # The folders that mirror what differs from the last commit on main; tests that start processes are left to `make test`.
 check: lint ## lint, types and the quick tests of the folders that changed, for daily use (under 2 minutes)

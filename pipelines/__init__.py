@@ -1,5 +1,5 @@
-"""TFX pipelines around tfdlrm.
+"""TFX pipelines around tfdlrm, for TFX 1.21: extra `tfx`, on systems with glibc 2.39 (`make tfx-env` elsewhere).
 
-Nothing is here yet: `preprocessing_fn`, `run_fn`, the pipeline and its runners are planned for this package.
-It may import `savedmodels` and `tfdlrm`; neither imports it.
+`pipeline` says what a pipeline is made of, `run_local` runs one on this machine. The package may import `savedmodels`
+and `tfdlrm`; neither imports it.
 """

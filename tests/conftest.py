@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -31,6 +32,9 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 # No deadline: the first example of a property often traces a graph. Derandomized: a failure can be repeated.
 settings.register_profile("tfdlrm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tfdlrm")
+
+# `make test-tfx` runs these where TFX is
+collect_ignore = [] if importlib.util.find_spec("tfx") else ["pipelines"]
 
 SEED = 20190531  # the day of the DLRM paper, arXiv 1906.00091
 
