@@ -40,6 +40,9 @@ def _plain(cells: pl.Series) -> pl.Series:
     if isinstance(cells.dtype, pl.Array):
         cells = cells.arr.to_list()
     if isinstance(cells.dtype, pl.List):
+        inner_type = cells.dtype.inner
+        if inner_type == pl.String or (inner_type.is_numeric() and not isinstance(inner_type, pl.Decimal)):
+            return cells
         inner = _plain(pl.Series(cells.name, cells.explode(), dtype=cells.dtype.inner))
         if inner.dtype.is_nested():
             raise _unknown_type(cells)
