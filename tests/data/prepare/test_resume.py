@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from tests.data import sample_rows as sample
 from tests.full_disk import file_size_limit
-from tfdlrm.data.prepare import PrepareConfig, prepare
+from tfdlrm.data.prepare import Listener, PrepareConfig, prepare
 from tfdlrm.data.prepared import prepared_dataset
 
 CONFIG = PrepareConfig(format="criteo-kaggle", split="criteo-kaggle")
@@ -196,3 +197,22 @@ def test_two_at_once(raw: Path, tmp_path: Path) -> None:
         WorkFolder(tmp_path / "out", plan)
     first.close()
     WorkFolder(tmp_path / "out", plan).close()
+
+
+def test_listeners_are_told_one_thing_at_a_time(raw: Path, tmp_path: Path) -> None:
+    inside, together, told = threading.Lock(), [], []
+
+    class Slow(Listener):
+        def _tell(self, *what: object) -> None:
+            if inside.acquire(blocking=False):
+                time.sleep(0.002)  # any other thread's call would come now
+                inside.release()
+            else:
+                together.append(what)
+            told.append(what)
+
+        parsed = fitted = written = _tell
+
+    prepare(CONFIG, [raw], tmp_path / "out", memory=2**27, listener=Slow())
+    assert len(told) > 20
+    assert together == []

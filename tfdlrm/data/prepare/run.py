@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ _LEAST_CHUNK, _MOST_CHUNK = 2**20, 2**24
 
 
 class Listener:
-    """Is told how far a preparation is; this one does nothing."""
+    """Is told how far a preparation is, one call at a time, from any of its threads; this one does nothing."""
 
     def parsed(self, num_bytes: int, num_rows: int, total_bytes: int) -> None:
         """So much of the raw files is parsed."""
@@ -49,6 +50,25 @@ class Listener:
 
     def written(self, num_rows: int, total_rows: int) -> None:
         """So many more rows are written."""
+
+
+class _OneAtATime(Listener):
+    """Tells another listener; steps of several threads may end together."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener, self._lock = listener, threading.Lock()
+
+    def parsed(self, num_bytes: int, num_rows: int, total_bytes: int) -> None:
+        with self._lock:
+            self._listener.parsed(num_bytes, num_rows, total_bytes)
+
+    def fitted(self, table: str, num_tables: int) -> None:
+        with self._lock:
+            self._listener.fitted(table, num_tables)
+
+    def written(self, num_rows: int, total_rows: int) -> None:
+        with self._lock:
+            self._listener.written(num_rows, total_rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +148,7 @@ def prepare(
         if work.finished:
             manifest = read_json(work.output / MANIFEST_FILE)
         else:
-            run = _Run(config, spec, files, work, bad_rows, listener or Listener())
+            run = _Run(config, spec, files, work, bad_rows, _OneAtATime(listener or Listener()))
             manifest = run.run(chunk_bytes=chunk_bytes, budget=memory // 3, command=list(command))
         work.remove()
     return PrepareResult(output=work.output, manifest=manifest, resumed=work.resumed)
