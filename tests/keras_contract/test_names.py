@@ -16,7 +16,7 @@ from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DLRMConfig, FeatureConfig, MixedDimensionConfig, TableConfig
 from tfdlrm.embeddings.checkpoint import restore_tables, save_tables
 from tfdlrm.embeddings.optimizers import Adagrad
-from tfdlrm.layers.table_variable import scope_name
+from tfdlrm.layers.tracking import scope_name
 from tfdlrm.models import DLRM
 from tfdlrm.training.build import step_metrics
 

@@ -232,9 +232,8 @@ def _refuse_another_optimizer(
 def _chunks(slices: Iterable[TableSlice], chunk_bytes: int) -> Iterator[Chunk]:
     """Row ranges of at most `chunk_bytes`, or of one row."""
     for piece in slices:
-        rows = max(1, chunk_bytes // (piece.width * _FLOAT_BYTES))
-        for start in range(piece.start, piece.stop, rows):
-            yield Chunk(piece, start, min(start + rows, piece.stop))
+        for start, stop in piece.ranges(chunk_bytes):
+            yield Chunk(piece, start, stop)
 
 
 def _groups(chunks: Iterable[Chunk], limit: int) -> Iterator[list[Chunk]]:

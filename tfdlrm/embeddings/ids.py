@@ -6,6 +6,7 @@ Accepted for one feature: `[B]` or `[B, H]` integers or strings, `tf.RaggedTenso
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -103,15 +104,15 @@ def signed(value: Any, policy: str, vocabulary_size: int, feature: str, table: s
         remainder = tf.cast(tf.math.floormod(ids, tf.constant(vocabulary_size, tf.uint64)), tf.int64)
         return tf.where(same_bits < 0, remainder + vocabulary_size * (2**62 // vocabulary_size), same_bits)
     if policy == "error":
-        largest = tf.reduce_max(ids) if ids.shape.num_elements() != 0 else tf.constant(0, tf.uint64)
-        words = [
-            f"feature '{feature}' (table '{table}'): id ",
-            tf.strings.as_string(largest),
-            f" is outside [0, {vocabulary_size}). Fix the data, or choose another id_policy than 'error'.",
-        ]
-        check = tf.debugging.Assert(tf.reduce_all(same_bits >= 0), [tf.strings.join(words)])
-        with tf.control_dependencies([] if check is None else [check]):
-            return tf.identity(same_bits)
+
+        def words() -> list[Any]:
+            return [
+                f"feature '{feature}' (table '{table}'): id ",
+                tf.strings.as_string(tf.reduce_max(ids)),
+                f" is outside [0, {vocabulary_size}). Fix the data, or choose another id_policy than 'error'.",
+            ]
+
+        return stop_if(tf.reduce_any(same_bits < 0), words, same_bits)
     return same_bits
 
 
@@ -227,28 +228,41 @@ def check_range(ids: tf.Tensor, columns: list[tuple[str, str, int]], row_ids: tf
         limit = tf.cast(tf.minimum(limit, tf.int32.max), tf.int32)
     outside = (ids < 0) | (ids >= limit)
 
-    def stop() -> tf.Tensor:
+    def words() -> list[Any]:
         where = tf.where(outside)[0]
         column = tf.constant(0, tf.int64) if row_ids is not None else where[1]
         row = tf.gather(row_ids, where[0]) if row_ids is not None else where[0]
-        message = tf.strings.join(
-            [
-                "feature '", tf.gather([c[0] for c in columns], column),
-                "' (table '", tf.gather([c[1] for c in columns], column),
-                "'): id ", tf.strings.as_string(tf.gather_nd(ids, where)),
-                " in row ", tf.strings.as_string(row), " of the batch is outside [0, ",
-                tf.strings.as_string(tf.gather(tf.constant(sizes, tf.int64), column)),
-                "). Fix the data, raise vocabulary_size, or choose id_policy 'clip', 'modulo', 'oov' or 'hash'.",
-            ]
-        )  # fmt: skip
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+        return [
+            "feature '", tf.gather([c[0] for c in columns], column),
+            "' (table '", tf.gather([c[1] for c in columns], column),
+            "'): id ", tf.strings.as_string(tf.gather_nd(ids, where)),
+            " in row ", tf.strings.as_string(row), " of the batch is outside [0, ",
+            tf.strings.as_string(tf.gather(tf.constant(sizes, tf.int64), column)),
+            "). Fix the data, raise vocabulary_size, or choose id_policy 'clip', 'modulo', 'oov' or 'hash'.",
+        ]  # fmt: skip
+
+    return stop_if(tf.reduce_any(outside), words, ids)
+
+
+def stop_if(wrong: tf.Tensor, words: Callable[[], list[Any]], values: tf.Tensor) -> tf.Tensor:
+    """Passes values on, or stops the step.
+
+    Args:
+        wrong: bool scalar.
+        words: makes the message, strings and string scalars one after the other; called, or run, only where it is said.
+        values: of any shape.
+
+    Raises:
+        tf.errors.InvalidArgumentError: at run time.
+    """
+
+    def stop() -> tf.Tensor:
+        with tf.control_dependencies([tf.debugging.Assert(False, [tf.strings.join(words())])]):
             return tf.constant(False)
 
-    any_outside = tf.reduce_any(outside)
     if tf.executing_eagerly():
-        if any_outside:
+        if wrong:
             stop()
-        return ids
-    checked = tf.cond(any_outside, stop, lambda: tf.constant(True))
-    with tf.control_dependencies([checked]):
-        return tf.identity(ids)
+        return values
+    with tf.control_dependencies([tf.cond(wrong, stop, lambda: tf.constant(True))]):
+        return tf.identity(values)

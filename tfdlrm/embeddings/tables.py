@@ -274,9 +274,8 @@ class EmbeddingTables(tf.Module):
     def _chunks(self, name: str) -> Iterator[tuple[TableSlice, int, int]]:
         for piece in self.slices():
             if piece.name == name:
-                rows = max(1, READ_BYTES // (4 * piece.width))
-                for start in range(piece.start, piece.stop, rows):
-                    yield piece, start, min(start + rows, piece.stop)
+                for start, stop in piece.ranges(READ_BYTES):
+                    yield piece, start, stop
 
     def copy_rows_from(self, other: EmbeddingTables) -> list[str]:
         """Takes over the rows of tables that were trained before: to go on with a larger vocabulary.

@@ -19,7 +19,8 @@ from tfdlrm.embeddings.recording import current_recorder
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.quotient_remainder import combine
 from tfdlrm.layers.stock_model import current_stock_step, install, refuse_gradient
-from tfdlrm.layers.table_variable import load_arrays, make_anchor, save_arrays, scope_name, table_variables, track_lists
+from tfdlrm.layers.table_variable import load_arrays, make_anchor, save_arrays, table_variables
+from tfdlrm.layers.tracking import scope_name, track_lists
 from tfdlrm.native.custom_gradient import custom_gradient
 
 _COUNTS = "id_policy_counts"
@@ -31,10 +32,9 @@ class EmbeddingCollection(keras.layers.Layer):
 
     Tables are weights of the layer, one a table, for everything that Keras does with weights; but the engine holds
     and trains them, each training step updates only the rows that the batch touched, and the Keras optimizer keeps
-    no state of them. Works in functional,
-    Sequential and subclassed models under `compile` and `fit`: fully in `tfdlrm.Model`; in a plain `keras.Model`
-    with loss scaling, gradient accumulation and global clipping refused. Evaluation and `trainable = False` never
-    update tables. A `tf.GradientTape` or `train_step` of your own needs
+    no state of them. Works in functional, Sequential and subclassed models under `compile` and `fit`: fully in
+    `tfdlrm.Model`; in a plain `keras.Model` with loss scaling, gradient accumulation and global clipping refused.
+    Evaluation and `trainable = False` never update tables. A `tf.GradientTape` or `train_step` of your own needs
     `tfdlrm.embeddings.recording.record_lookups`, and says so where it does without.
 
     Input: a dict feature name -> ids, `[B]`, `[B, H]`, `RaggedTensor` or `SparseTensor`, int32, int64 or string, or

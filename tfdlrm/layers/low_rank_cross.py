@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfdlrm.layers.initializers import XavierNormal, derived_seed
-from tfdlrm.layers.table_variable import track_lists
+from tfdlrm.layers.tracking import track_lists
 from tfdlrm.native.custom_gradient import custom_gradient
 from tfdlrm.native.scope import native_ops
 

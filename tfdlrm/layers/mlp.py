@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfdlrm.layers.initializers import BiasNormal, XavierNormal, derived_seed
-from tfdlrm.layers.table_variable import track_lists
+from tfdlrm.layers.tracking import track_lists
 from tfdlrm.native.custom_gradient import custom_gradient
 from tfdlrm.native.scope import native_ops
 

@@ -88,13 +88,18 @@ def refuse_unsupported(model: keras.Model, optimizer: Any) -> None:
     refuse_averages(model, optimizer)
 
 
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer inside a `LossScaleOptimizer`, or the optimizer itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def refuse_averages(model: keras.Model, optimizer: Any) -> None:
     """Refuses moving averages of weights where the model trains tables: every step would average every row.
 
     Raises:
         ValueError: names the model and the fix.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_optimizer(optimizer)
     if getattr(inner, "use_ema", False) and any(isinstance(w, TableVariable) for w in model.trainable_weights):
         raise ValueError(
             f"model {model.name!r}: {type(inner).__name__}(use_ema=True) would average every row of the embedding "
@@ -104,7 +109,7 @@ def refuse_averages(model: keras.Model, optimizer: Any) -> None:
 
 def keep_tables_from(optimizer: Any) -> None:
     """Leaves tables out where an optimizer would make an accumulator of gradients for each weight it is built for."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_optimizer(optimizer)
     if getattr(inner, "gradient_accumulation_steps", None) and "build" not in vars(inner):
         inner.build = functools.partial(_build_dense, inner)
 

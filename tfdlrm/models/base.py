@@ -11,7 +11,7 @@ from keras.src.models.functional import Functional
 from tfdlrm.embeddings.recording import LookupRecorder, record_lookups
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.embedding_collection import EmbeddingCollection
-from tfdlrm.layers.stock_model import keep_tables_from, refuse_averages
+from tfdlrm.layers.stock_model import inner_optimizer, keep_tables_from, refuse_averages
 from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.native.custom_gradient import forget_gradients
 from tfdlrm.native.scope import native_kernels
@@ -140,11 +140,6 @@ def collections_of(model: keras.Model) -> list[EmbeddingCollection]:
 def tables_of(model: keras.Model) -> list[EmbeddingTables]:
     """The tables of a model, each once though collections may share them."""
     return list({id(layer.tables): layer.tables for layer in collections_of(model)}.values())
-
-
-def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer inside a `LossScaleOptimizer`, or the optimizer itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def update_tables(

@@ -29,11 +29,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfdlrm.config import DLRMConfig
+from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.embeddings.optimizers import RowOptimizer
 from tfdlrm.layers import MLP, ConcatInteraction, DotInteraction, EmbeddingCollection
 from tfdlrm.layers.embedding_collection import deserialize_row_optimizer
 from tfdlrm.layers.mixed_dimension import with_mixed_dimensions
-from tfdlrm.layers.table_variable import scope_name, track_lists
+from tfdlrm.layers.tracking import scope_name, track_lists
 from tfdlrm.losses import clamp_logits
 from tfdlrm.models.base import Model
 from tfdlrm.models.logits import loss_on_logits, metrics_on_logits
@@ -251,24 +252,15 @@ def check_dense(model: str, dense: Any) -> tf.Tensor:
     # x - x is 0 or NaN; one pass, where is_finite and reduce_all take two
     wrong = tf.math.is_nan(tf.reduce_sum(dense - dense))
 
-    def stop() -> tf.Tensor:
+    def words() -> list[Any]:
         where = tf.where(~tf.math.is_finite(dense))[0]
-        message = tf.strings.join(
-            [
-                f"model '{model}': dense column ", tf.strings.as_string(where[1]), " of row ",
-                tf.strings.as_string(where[0]), " of the batch is ", tf.strings.as_string(tf.gather_nd(dense, where)),
-                ". Fill missing values in; the readers and exports take the schema's value for them.",
-            ]
-        )  # fmt: skip
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return tf.constant(False)
+        return [
+            f"model '{model}': dense column ", tf.strings.as_string(where[1]), " of row ",
+            tf.strings.as_string(where[0]), " of the batch is ", tf.strings.as_string(tf.gather_nd(dense, where)),
+            ". Fill missing values in; the readers and exports take the schema's value for them.",
+        ]  # fmt: skip
 
-    if tf.executing_eagerly():
-        if wrong:
-            stop()
-        return dense
-    with tf.control_dependencies([tf.cond(wrong, stop, lambda: tf.constant(True))]):
-        return tf.identity(dense)
+    return stop_if(wrong, words, dense)
 
 
 def embedding_features(config: DLRMConfig) -> tuple:

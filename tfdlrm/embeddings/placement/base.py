@@ -67,6 +67,12 @@ class TableSlice(NamedTuple):
     write: Any
     row_bytes: int
 
+    def ranges(self, num_bytes: int) -> Iterator[tuple[int, int]]:
+        """Its rows `[start, stop)` of the logical array, at most `num_bytes` of float32 at a time, or one row."""
+        rows = max(1, num_bytes // (self.width * 4))
+        for start in range(self.start, self.stop, rows):
+            yield start, min(start + rows, self.stop)
+
 
 Gradients = Any
 """Gradients of a step as a nest of tensors, in whatever form the placement updates from."""
