@@ -33,6 +33,7 @@ IdPolicy = Literal["error", "clip", "modulo", "oov", "hash"]
 Encoding = Literal["integer", "vocabulary", "hex", "hash"]
 
 SCHEMA_FILE = "schema.yaml"
+OOV_ID = 0  # the row of unknown values, under `id_policy: oov`
 NUM_CRITEO_DENSE = 13
 NUM_CRITEO_CATEGORICAL = 26
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import statistics
 from pathlib import Path
@@ -70,6 +71,17 @@ def test_train_then_evaluate_then_predict_then_export(capsys, config_file, tmp_p
     assert run("train", config_file, "--model-dir", model, "--resume", "--set", "model.top_mlp=[4,1]") == 2
     assert "cannot resume: the config is not the one this run began with: model.top_mlp" in one_error(capsys)
     assert len((model / "history.csv").read_text().splitlines()) == 3  # the header, and two epochs
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_ids_written_in_another_way_are_told(command, capsys, model_dir, tmp_path):
+    rows = write_rows(tmp_path / "rows.csv", 50)
+    more = ("--output", tmp_path / "scores.csv") if command == "predict" else ()
+    assert run(command, model_dir, "--data", rows, *more) == 0
+    assert "unknown ids" not in capsys.readouterr().out
+    rows.write_text(re.sub(r",u(\d)", r",user-\1", rows.read_text()))
+    assert run(command, model_dir, "--data", rows, *more) == 0
+    assert "unknown ids: user 100.0% (validation part: 0.0%). The model knows no row" in capsys.readouterr().out
 
 
 def test_seeds_print_each_and_their_mean(capsys, config_file, tmp_path):

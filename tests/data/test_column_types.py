@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DataConfig
+from tfdlrm.data.cells import parse_integers
 from tfdlrm.data.column_types import parse_text, plain_types
 from tfdlrm.data.opening import open_dataset, open_rows
 from tfdlrm.data.parse import parse_key
@@ -86,6 +87,13 @@ def test_integers_are_their_digits_as_text(value) -> None:
     exact = decimal.Decimal(value)
     frame = plain_types(pl.DataFrame({"x": pl.Series([exact], dtype=pl.Decimal(38, 6))}))
     assert parse_text(frame["x"]).to_list() == [str(value)]
+
+
+@given(st.integers(-(2**62), 2**62), st.integers(0, 3))
+def test_text_with_a_decimal_point_is_an_integer(value, zeros) -> None:
+    values, wrong = parse_integers(pl.Series([f" {value}.{'0' * zeros}", f"{value}", "1.5", "x.0", "", "1e3"]))
+    assert values.to_list()[:2] == [value, value]
+    assert wrong.tolist() == [False, False, True, True, True, True]
 
 
 def test_what_is_no_whole_number_keeps_its_digits() -> None:

@@ -54,7 +54,7 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from tfdlrm.cli.tables import print_metrics
+    from tfdlrm.cli.tables import print_metrics, print_unknown_ids
     from tfdlrm.training.run_evaluation import evaluate_run
 
     evaluation = evaluate_run(
@@ -65,6 +65,7 @@ def _run(arguments: argparse.Namespace) -> None:
         **reading_options(arguments),
     )
     print(evaluation.books)
+    print_unknown_ids(evaluation.unknown_ids)
     print_metrics(evaluation.rows_of, evaluation.metrics)
     if arguments.json is not None:
         # JSON has no NaN

@@ -24,11 +24,13 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from tfdlrm.cli.tables import print_unknown_ids
     from tfdlrm.training.prediction import predict_file
 
     prediction = predict_file(arguments.model_dir, arguments.data, arguments.output, **reading_options(arguments))
     books = prediction.books
     print(f"{books.read:,} rows read = {books.used:,} scored + {books.set_aside:,} set aside")
+    print_unknown_ids(prediction.unknown_ids)
     if prediction.quarantine is not None:
         print(f"rows set aside: {prediction.quarantine}")
     print(f"scores: {prediction.output}{'' if prediction.labelled else ' (the data have no labels)'}")

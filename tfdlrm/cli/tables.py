@@ -62,3 +62,25 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
 def _meaning(name: str) -> str:
     """Of several tasks, metrics are named `<task>_<metric>`."""
     return next((text for metric, text in _MEANINGS.items() if name.endswith(f"_{metric}")), "")
+
+
+_SHOWN_COLUMNS = 8
+
+
+def print_unknown_ids(columns: Mapping[str, tuple[float, float]]) -> None:
+    """Prints which columns have more unknown ids than there were in training, the worst first.
+
+    Args:
+        columns: name -> (share, share in the validation part of training).
+    """
+    if not columns:
+        return
+    shown = [
+        f"{name} {share:.1%} (validation part: {before:.1%})"
+        for name, (share, before) in list(columns.items())[:_SHOWN_COLUMNS]
+    ]
+    more = "" if len(columns) <= _SHOWN_COLUMNS else f", and {len(columns) - _SHOWN_COLUMNS} more columns"
+    print(
+        f"unknown ids: {', '.join(shown)}{more}. The model knows no row for them: are the rows of another kind than "
+        "those of training, or are ids written in another way?"
+    )

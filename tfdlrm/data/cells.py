@@ -102,11 +102,14 @@ def parse_hex(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
 
 
 def _integers_of_text(cells: pl.Series, *, base: int, empty: str = "") -> pl.Series:
-    """int64, null where the text is no integer; an empty cell reads as `empty`."""
+    """int64, null where the text is no integer; an empty cell reads as `empty`, and a decimal 5.0 as 5."""
     integers = cells.str.to_integer(base=base, strict=False)
     if integers.null_count():
         again = integers.is_null().to_numpy()
         text = cells.filter(again).fill_null("").str.strip_chars().replace("", empty)
+        if base == 10:
+            # so tables are written whose column of integers has empty cells elsewhere
+            text = text.str.replace(r"^([+-]?\d+)\.0*$", "$1")
         integers = integers.scatter(np.flatnonzero(again), text.str.to_integer(base=base, strict=False))
     return integers
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tfdlrm.data.polars_extra import pl
+from tfdlrm.schema import OOV_ID
 
-# The row of values that were not seen in training, where a vocabulary keeps one; the schema's `oov` policy.
-OOV_ID = 0
 UNSEEN = -1
 
 

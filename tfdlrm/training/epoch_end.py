@@ -58,6 +58,7 @@ class Validation(keras.callbacks.Callback):
                 return
             assert logs is not None
             logs.update({f"val_{name}": value for name, value in metrics.items()})
+            self._state.unknown_ids = self._evaluator.unknown_ids
         self._state.epoch, self._state.batch = epoch + 1, 0
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Dataset
+from tfdlrm.data.unknown_ids import UnknownIds
 from tfdlrm.metrics import EvaluationAccumulator
 from tfdlrm.native.scope import native_kernels
 
@@ -27,6 +28,9 @@ class Evaluator:
         batch_size: rows a batch; no metric depends on it.
         group_by: key column of the grouped AUC, or None.
 
+    Attributes:
+        unknown_ids: share of unknown ids of each column that may have such, after `metrics`; see `UnknownIds`.
+
     Raises:
         ValueError: `group_by` is no key column of the dataset.
 
@@ -38,7 +42,9 @@ class Evaluator:
 
     def __init__(self, model: keras.Model, dataset: Dataset, *, batch_size: int, group_by: str | None = None) -> None:
         check_group_by(dataset, group_by)
+        self._spec = dataset.spec
         self._tasks = dataset.spec.labels
+        self.unknown_ids: dict[str, float] = {}
         self._group_by = group_by
         self._batches = dataset.batches(batch_size, with_keys=group_by is not None)
         self._logits_of = scoring_function(model, self._batches.element_spec[0])
@@ -50,13 +56,16 @@ class Evaluator:
             should_stop: asked before each batch; True ends the evaluation, and the result is None.
         """
         accumulators = [EvaluationAccumulator() for _ in self._tasks]
+        unknown = UnknownIds(self._spec)
         for features, labels, *keys in self._batches:
             if should_stop():
                 return None
+            unknown.update(features)
             logits = self._logits_of(features).numpy().reshape(len(labels), len(self._tasks))
             groups = None if self._group_by is None else keys[0][self._group_by].numpy()
             for task, accumulator in enumerate(accumulators):
                 accumulator.update(labels[:, task].numpy(), logits[:, task], groups)
+        self.unknown_ids = unknown.shares()
         return _joined(self._tasks, [accumulator.result() for accumulator in accumulators])
 
 

@@ -18,6 +18,7 @@ from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.opening import BadRowsMode, open_rows
 from tfdlrm.data.prepared_folders import is_prepared
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.unknown_ids import UnknownIds, jumps
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.evaluation import scoring_function
@@ -54,13 +55,20 @@ class ScoredBatch:
         return tf.sigmoid(self.logits).numpy()
 
 
-def scored_batches(model: keras.Model, dataset: Dataset, batch_size: int = SCORING_BATCH_SIZE) -> Iterator[ScoredBatch]:
+def scored_batches(
+    model: keras.Model,
+    dataset: Dataset,
+    batch_size: int = SCORING_BATCH_SIZE,
+    *,
+    unknown: UnknownIds | None = None,
+) -> Iterator[ScoredBatch]:
     """Scores a dataset, every row once and in order.
 
     Args:
         model: gives logits `[B, T]`.
         dataset: the rows, labelled or not.
         batch_size: rows at once; scores do not depend on it beyond float32 rounding.
+        unknown: counts the unknown ids of the rows.
 
     Raises:
         ValueError: batch_size is below 1.
@@ -71,6 +79,8 @@ def scored_batches(model: keras.Model, dataset: Dataset, batch_size: int = SCORI
     batches = dataset.batches(batch_size, with_keys=True)
     logits_of = scoring_function(model, batches.element_spec[0])
     for features, labels, keys in batches:
+        if unknown is not None:
+            unknown.update(features)
         yield ScoredBatch(
             labels=labels.numpy(),
             logits=logits_of(features).numpy(),
@@ -87,12 +97,14 @@ class Prediction:
         books: rows read = rows scored + rows set aside.
         labelled: whether the file has labels.
         quarantine: the folder with the rows that were set aside; None where there are none.
+        unknown_ids: columns with more unknown ids than the validation part had in training: (share, share there).
     """
 
     output: Path
     books: Books
     labelled: bool
     quarantine: Path | None
+    unknown_ids: dict[str, tuple[float, float]]
 
 
 def predict_file(
@@ -132,7 +144,8 @@ def predict_file(
     model, config, preprocessing = load_run(model_dir, checkpoint)
     aside = output.parent / f"{output.name}.bad-rows"
     dataset = open_file(config, data, preprocessing, data_format, bad_rows or config.train.bad_rows, aside)
-    frames, labelled = _frames(model, dataset, batch_size)
+    unknown = UnknownIds(dataset.spec)
+    frames, labelled = _frames(scored_batches(model, dataset, batch_size, unknown=unknown), dataset.spec)
     partial = output.parent / f".{output.name}.{os.getpid()}"
     try:
         num_scored = _write(partial, output.suffix, frames)
@@ -142,7 +155,13 @@ def predict_file(
         os.replace(partial, output)
     finally:
         partial.unlink(missing_ok=True)
-    return Prediction(output=output, books=books, labelled=labelled, quarantine=aside if books.set_aside else None)
+    return Prediction(
+        output=output,
+        books=books,
+        labelled=labelled,
+        quarantine=aside if books.set_aside else None,
+        unknown_ids=jumps(unknown.shares(), validation_unknown_ids(model_dir, checkpoint)),
+    )
 
 
 def load_run(
@@ -157,6 +176,12 @@ def load_run(
     folder.load_config()  # says that there is no run, where otherwise one of its files would be missed
     model, config, _ = folder.load_model(checkpoint, weights_only=True)
     return model, config, Preprocessing.load(folder.preprocessing)
+
+
+def validation_unknown_ids(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> dict[str, float]:
+    """Share of unknown ids of the validation part, by column, as it was when a checkpoint was written."""
+    folder = ModelDir(model_dir)
+    return folder.checkpoints().read_state(folder.checkpoint_name(checkpoint)).unknown_ids
 
 
 def open_file(
@@ -199,16 +224,15 @@ def _check_output(output: Path, data: Path) -> None:
         raise ValueError(f"{output}: the scores would replace the data. Give another output.")
 
 
-def _frames(model: keras.Model, dataset: Dataset, batch_size: int) -> tuple[Iterator[pl.DataFrame], bool]:
+def _frames(batches: Iterator[ScoredBatch], spec: FeatureSpec) -> tuple[Iterator[pl.DataFrame], bool]:
     """A frame a batch, and whether rows have labels: a file has them for all rows or for none."""
-    batches = scored_batches(model, dataset, batch_size)
     first = next(batches)
     labelled = not np.isnan(first.labels).all()
 
     def frames() -> Iterator[pl.DataFrame]:
-        yield score_frame(first, dataset.spec, labelled=labelled)
+        yield score_frame(first, spec, labelled=labelled)
         for batch in batches:
-            yield score_frame(batch, dataset.spec, labelled=labelled)
+            yield score_frame(batch, spec, labelled=labelled)
 
     return frames(), labelled
 

@@ -11,8 +11,9 @@ from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.opening import BadRowsMode, open_dataset
 from tfdlrm.data.preprocessing import Preprocessing
-from tfdlrm.training.evaluation import evaluate_dataset
-from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run, open_file
+from tfdlrm.data.unknown_ids import jumps
+from tfdlrm.training.evaluation import Evaluator
+from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run, open_file, validation_unknown_ids
 
 PARTS = ("test", "validation", "train")
 
@@ -22,14 +23,16 @@ class Evaluation:
     """What `evaluate_run` found.
 
     Args:
-        metrics: as from `evaluate_dataset`.
+        metrics: as from `Evaluator`.
         rows_of: which rows: `test part`, or the file.
         books: rows read = used + set aside, of all files that were read for them.
+        unknown_ids: columns with more unknown ids than the validation part had in training: (share, share there).
     """
 
     metrics: dict[str, float]
     rows_of: str
     books: Books
+    unknown_ids: dict[str, tuple[float, float]]
 
 
 def evaluate_run(
@@ -74,8 +77,11 @@ def evaluate_run(
         rows_of, books = str(data), dataset.books
     else:
         dataset, rows_of, books = _part(config, preprocessing, bad_rows, part)
-    metrics = evaluate_dataset(model, dataset, batch_size=batch_size, group_by=group_by or config.train.group_by)
-    return Evaluation(metrics=metrics, rows_of=rows_of, books=books)
+    evaluator = Evaluator(model, dataset, batch_size=batch_size, group_by=group_by or config.train.group_by)
+    metrics = evaluator.metrics()
+    assert metrics is not None
+    risen = jumps(evaluator.unknown_ids, validation_unknown_ids(model_dir, checkpoint))
+    return Evaluation(metrics=metrics, rows_of=rows_of, books=books, unknown_ids=risen)
 
 
 def _part(

@@ -43,6 +43,7 @@ class RunState:
         elapsed_seconds: wall time of training over all sessions, this one included.
         seed: of the order of rows and of dropout.
         books: rows of all files: read, used and set aside.
+        unknown_ids: share of unknown ids of the validation part, by column; see `UnknownIds`.
         resumable: whether training can go on from here; False in the middle of a gradient accumulation.
     """
 
@@ -56,6 +57,7 @@ class RunState:
     elapsed_seconds: float = 0.0
     seed: int = 0
     books: dict[str, int] = field(default_factory=dict)
+    unknown_ids: dict[str, float] = field(default_factory=dict)
     resumable: bool = True
 
     @property

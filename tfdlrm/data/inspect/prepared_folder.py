@@ -18,8 +18,7 @@ from tfdlrm.data.prepared_folders import MANIFEST_FILE, PARTS
 from tfdlrm.data.preprocessing import PREPROCESSING_FILE
 from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.raw_rows import Tokens
-from tfdlrm.data.vocabulary import OOV_ID
-from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.schema import OOV_ID, CategoricalColumn, FeatureSpec
 from tfdlrm.yaml_text import parse_yaml
 
 _BLOCK_ROWS = 2**17

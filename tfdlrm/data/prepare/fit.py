@@ -21,8 +21,8 @@ from tfdlrm.data.prepare.token_ids import UNSEEN, Chunk, TokenIds, TokenStream, 
 from tfdlrm.data.prepare.work import read_json, write_json
 from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size, vocabulary_file
 from tfdlrm.data.pyarrow_extra import pa, pc
-from tfdlrm.data.vocabulary import OOV_ID, value_lines
-from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+from tfdlrm.data.vocabulary import value_lines
+from tfdlrm.schema import OOV_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True)
