@@ -56,8 +56,10 @@ def check_choice(owner: str, field: str, value: object, allowed: Sequence[str]) 
 
 def check_name(owner: str, field: str, value: object) -> str:
     """A non-empty string without surrounding blanks."""
-    if not isinstance(value, str) or not value or value != value.strip():
-        raise ValueError(f"{owner}: {field}={value!r} is not a name. Give a non-empty string without blanks around it.")
+    if not isinstance(value, str) or not value or value != value.strip() or "\0" in value:
+        raise ValueError(
+            f"{owner}: {field}={value!r} is not a name. Give a non-empty string without blanks around it or NUL in it."
+        )
     return value
 
 

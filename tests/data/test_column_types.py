@@ -144,6 +144,25 @@ def test_keys_of_several_files_through_prepare(tmp_path) -> None:
         assert {str(value) for value in found} == as_text, chosen
 
 
+@pytest.mark.parametrize("encoding", ["hash", "vocabulary", "integer", "hex"])
+@pytest.mark.parametrize(
+    ("column", "sort"),
+    [
+        (pa.array([2.0**60 + 1000 * k for k in range(ROWS - 1)] + [None]), r"Float64 such as 1152921504606\d+"),
+        (pa.array([2.0**53] * ROWS), "Float64 such as 9007199254740992"),
+        (pa.array([2.0**24 + k for k in range(ROWS)], pa.float32()), r"Float32 such as 167772\d\d"),
+    ],
+)
+def test_ids_that_floats_have_rounded_are_refused(encoding, column, sort, tmp_path) -> None:
+    """pandas makes floats of integers with a missing value; different ids have then become one."""
+    file = write(tmp_path / "rows.parquet", column)
+    schema = spec(encoding=encoding)
+    with pytest.raises(ValueError, match=rf"rows\.parquet: column 'item' holds ids as {sort}"):
+        prepare(PrepareConfig(format="parquet", schema=schema), [file], tmp_path / "out")
+    with pytest.raises(ValueError, match=rf"rows\.parquet: column 'item' holds ids as {sort}"):
+        open_dataset(DataConfig(format="parquet", path=file, split="none", schema=schema))
+
+
 @pytest.mark.parametrize(
     ("column", "says"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -335,6 +336,10 @@ def test_optimizer_round_trip(optimizer, _) -> None:
     ("make", "message"),
     [
         (lambda: SGD(-1.0), "SGD: learning_rate=-1.0"),
+        (lambda: SGD(float("nan")), "SGD: learning_rate=nan"),
+        (lambda: SGD("0.1"), "SGD: learning_rate='0.1'"),
+        (lambda: LazyAdam(0.1, epsilon=float("inf")), "epsilon=inf"),
+        (lambda: Adagrad(0.1, weight_decay=float("nan")), "weight_decay=nan"),
         (lambda: Adagrad(0.1, epsilon_placement="under"), "epsilon_placement='under'"),
         (lambda: Adagrad(0.1, initial_accumulator_value=-1.0), "initial_accumulator_value=-1.0"),
         (lambda: LazyAdam(0.1, beta_1=1.0), "beta_1=1.0"),
@@ -349,3 +354,10 @@ def test_optimizer_round_trip(optimizer, _) -> None:
 def test_wrong_settings_are_refused_by_name(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", 0.1, keras.optimizers.Adam()])
+def test_what_is_no_row_optimizer_is_refused(optimizer) -> None:
+    table = TableConfig(name="t", vocabulary_size=3, embedding_dim=2)
+    with pytest.raises(TypeError, match=r"is no row optimizer.*RowwiseAdagrad\(\)"):
+        EmbeddingTables([table], optimizer)

@@ -60,6 +60,7 @@ def probability(trained) -> np.ndarray:
         (keras.metrics.BinaryAccuracy(threshold=0.2), lambda: keras.metrics.BinaryAccuracy(threshold=0.2)),
         ("binary_crossentropy", keras.metrics.BinaryCrossentropy),
         ("crossentropy", keras.metrics.BinaryCrossentropy),
+        (keras.metrics.MeanMetricWrapper(keras.metrics.binary_accuracy, name="w"), keras.metrics.BinaryAccuracy),
         ("Precision", keras.metrics.Precision),
         (keras.metrics.Precision(thresholds=0.2), lambda: keras.metrics.Precision(thresholds=0.2)),
         (keras.metrics.Recall(thresholds=0.2), lambda: keras.metrics.Recall(thresholds=0.2)),

@@ -26,7 +26,7 @@ from tests.keras_contract.twins import (
 )
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DLRMConfig, FeatureConfig, MixedDimensionConfig, TableConfig
-from tfdlrm.embeddings.optimizers import SGD, Adagrad
+from tfdlrm.embeddings.optimizers import SGD, Adagrad, LazyAdam
 from tfdlrm.layers import EmbeddingCollection
 from tfdlrm.models import DLRM, DLRMDCNv2
 
@@ -186,6 +186,36 @@ def test_files_of_another_row_optimizer_are_refused(tmp_path) -> None:
     our_twin(optimizer=SGD(0.1)).save_weights(path)
     with pytest.raises(ValueError, match=r"table 'user': its accumulator \[30, 4\] are not in the file"):
         our_twin(optimizer=Adagrad(0.1)).load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "optimizer", "says"),
+    [
+        (101, Adagrad(0.1), r"table 'user': its rows are \[100, 4\] in the file, and \[101, 4\] here"),
+        (100, LazyAdam(0.1), r"table 'user': its momentum \[100, 4\] are not in the file, which has \['user%2Faccumulator'"),
+    ],
+)
+def test_a_model_that_is_reached_twice_says_what_is_wrong_with_the_file(size, optimizer, says, tmp_path) -> None:
+    """Keras comes to a layer of a DLRM by two paths, and the file has it under the first."""
+
+    def made(size, optimizer):
+        spec = FeatureSpec(
+            labels=("click",),
+            dense=(DenseColumn(name="price"),),
+            categorical=(CategoricalColumn(name="user"),),
+            vocabulary_sizes={"user": size},
+        )
+        model = DLRM(DLRMConfig.from_schema(spec, embedding_dim=4, bottom_mlp=(4,), top_mlp=(4, 1)), optimizer)
+        model.build()
+        model.build()  # a second time it is nothing
+        return model
+
+    made(100, Adagrad(0.1)).save_weights(tmp_path / "model.weights.h5")
+    other = made(size, optimizer)
+    with pytest.raises(ValueError, match=says):
+        other.load_weights(tmp_path / "model.weights.h5")
+    made(size, optimizer).save_weights(tmp_path / "right.weights.h5")
+    other.load_weights(tmp_path / "right.weights.h5")
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path) -> None:

@@ -89,7 +89,7 @@ def test_wrong_values_are_refused() -> None:
 
 
 @pytest.mark.parametrize("ours", OURS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adagrad", "ftrl", "muon", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adagrad", "ftrl", "lion", "adafactor"])
 def test_dense_optimizers_keep_no_state_of_tables(ours, optimizer) -> None:
     mine = ours(optimizer=SGD(0.1))
     mine.compile(optimizer, "mse")

@@ -32,6 +32,28 @@ def test_a_dense_value_that_is_no_number_is_refused_by_column_and_row(value, how
         calls[how]()
 
 
+@pytest.mark.parametrize("how", ["call", "fit", "predict"])
+def test_inputs_of_another_form_are_refused_by_name(how) -> None:
+    x, y = batch(8)
+    columns = x["dense"].shape[1]
+
+    def use(inputs):
+        model = compiled(small_config())
+        calls = {
+            "call": lambda: model(inputs),
+            "fit": lambda: model.fit(inputs, y, batch_size=8, verbose=0),
+            "predict": lambda: model.predict(inputs, verbose=0),
+        }
+        calls[how]()
+
+    with pytest.raises(ValueError, match=rf"'dense' has shape \[.*{columns + 1}\].*num_dense={columns}"):
+        use({**x, "dense": np.zeros((8, columns + 1), np.float32)})
+    with pytest.raises(ValueError, match=rf"the inputs have no 'dense', \[B, {columns}\] numbers"):
+        use({name: value for name, value in x.items() if name != "dense"})
+    with pytest.raises(TypeError, match=r"inputs of type (list|tuple).* Give a dict"):
+        use(list(x.values()))
+
+
 def test_largest_numbers_are_numbers() -> None:
     model = compiled(small_config())
     x, _ = batch(8)

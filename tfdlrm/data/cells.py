@@ -15,8 +15,8 @@ from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.raw_rows import Tokens
 from tfdlrm.schema import CategoricalColumn
 
-# Every integer of smaller magnitude is exact in float64: wider ones in a float column are refused.
-_MAX_EXACT_FLOAT = 2.0**53
+# Every integer of smaller magnitude is exact in floats of these types: of others the last digits are lost.
+_MAX_EXACT: dict[type[pl.DataType], float] = {pl.Float64: 2.0**53, pl.Float32: 2.0**24}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,22 @@ def parse_numbers(cells: pl.Series) -> Numbers:
     return Numbers(values=parsed.fill_null(0.0).to_numpy(), empty=empty, wrong=wrong)
 
 
+def refuse_rounded(cells: pl.Series) -> None:
+    """Refuses ids in a column of floats that were rounded: different ids have become one.
+
+    Raises:
+        ValueError: names the column and such a value.
+    """
+    most = _MAX_EXACT.get(type(cells.dtype), 2.0**11)
+    rounded = cells.filter((cells.abs() >= most) & cells.is_finite())
+    if len(rounded):
+        raise ValueError(
+            f"column {cells.name!r} holds ids as {cells.dtype} such as {rounded[0]:.0f}, and from {most:.0f} on floats "
+            "lose the last digits of integers. Write the column as integers or text; pandas makes floats of integers "
+            "with missing values, which astype('Int64') prevents."
+        )
+
+
 def parse_integers(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
     """Cells as int64, and a mask of those that are empty or no integer.
 
@@ -74,7 +90,8 @@ def parse_integers(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
     elif cells.dtype.is_integer() or cells.dtype in (pl.Boolean, pl.Null):
         integers = cells.cast(pl.Int64, strict=False)
     elif cells.dtype.is_float():
-        whole = (cells == cells.floor()) & (cells.abs() <= _MAX_EXACT_FLOAT)
+        refuse_rounded(cells)
+        whole = cells == cells.floor()
         integers = cells.set(~whole.fill_null(False), None).cast(pl.Int64, strict=False)
     else:
         raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Integers are expected; convert the column.")
@@ -153,6 +170,8 @@ def parse_tokens(cells: pl.Series, column: CategoricalColumn) -> tuple[Tokens, n
     elif column.encoding == "hex":
         values, wrong = parse_hex(cells)
     else:
+        if cells.dtype.is_float():
+            refuse_rounded(cells)
         values, wrong = parse_text(cells), np.zeros(len(cells), bool)
     tokens = Tokens(values=values, lengths=lengths)
     if lengths is None:

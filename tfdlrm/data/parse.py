@@ -116,7 +116,9 @@ class RowParser:
 
     def _tokens(self, frame: pl.DataFrame, column: CategoricalColumn, problems: Problems) -> Tokens:
         tokens, wrong = parse_tokens(frame[column.name], column)
-        kind = {"integer": "an integer", "hex": "a hex number of at most 63 bits"}.get(column.encoding, "text")
+        kind = {"integer": "an integer of 64 bits with sign", "hex": "a hex number of at most 63 bits"}.get(
+            column.encoding, "text"
+        )
         problems.mark(wrong, column.name, f"not {kind}", f"Give {kind}, or change the column's encoding.")
         if column.hotness is not None and tokens.lengths is not None:
             fix = f"Give {column.hotness} ids separated by {column.separator!r}, or set hotness: null."

@@ -127,7 +127,8 @@ def check_dtype(feature: str, ids: tf.Tensor) -> tf.Tensor:
     if ids.dtype.is_integer:
         return tf.cast(ids, tf.int64)
     raise TypeError(
-        f"feature {feature!r}: ids have dtype {ids.dtype.name}; floats corrupt ids above 2^24. Pass int32, int64 or "
+        f"feature {feature!r}: ids have dtype {ids.dtype.name}"
+        f"{'; floats corrupt ids above 2^24' if ids.dtype.is_floating else ''}. Pass int32, int64 or "
         "string ids; in a Keras model declare the input with keras.Input(..., dtype='int64')."
     )
 

@@ -11,6 +11,7 @@ Shapes: U unique ids, D embedding dim.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -61,8 +62,14 @@ class RowOptimizer:
     needs_rows: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                self._refuse(field.name, "a finite number")
         if isinstance(self.learning_rate, int):
             object.__setattr__(self, "learning_rate", float(self.learning_rate))
+        if not (self.learning_rate is None or callable(self.learning_rate) or isinstance(self.learning_rate, float)):
+            self._refuse("learning_rate", "a number, a schedule, or None to follow the model's optimizer")
         if self.learning_rate is not None and not callable(self.learning_rate) and self.learning_rate < 0:
             self._refuse("learning_rate", "0 or more")
         if self.weight_decay < 0:

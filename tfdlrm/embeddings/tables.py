@@ -66,6 +66,11 @@ class EmbeddingTables(tf.Module):
             names = [table.name for table in tables]
             double = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"tables {double} are given more than once. Give each table once and share it by name.")
+        if optimizer is not None and not isinstance(optimizer, RowOptimizer):
+            raise TypeError(
+                f"EmbeddingTables: optimizer={optimizer!r} is no row optimizer, and a dense one would touch every row. "
+                "Give SGD, Adagrad, RowwiseAdagrad, LazyAdam or FTRL of tfdlrm.optimizers, RowwiseAdagrad() say."
+            )
         self.optimizer = optimizer or RowwiseAdagrad()
         self.seed = seed
         stored = [part for table in tables for part in stored_tables(table, self.optimizer)]

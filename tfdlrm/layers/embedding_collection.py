@@ -15,11 +15,11 @@ from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.lookup import GroupLayout, LookupPlan
 from tfdlrm.embeddings.optimizers import RowOptimizer, row_optimizer_from_dict, row_optimizer_to_dict
 from tfdlrm.embeddings.placement.base import Residual
-from tfdlrm.embeddings.recording import current_recorder
+from tfdlrm.embeddings.recording import LookupRecorder, current_recorder
 from tfdlrm.embeddings.tables import EmbeddingTables
 from tfdlrm.layers.quotient_remainder import combine
-from tfdlrm.layers.stock_model import current_stock_step, install, refuse_gradient
-from tfdlrm.layers.table_variable import load_arrays, make_anchor, save_arrays, table_variables
+from tfdlrm.layers.stock_model import current_stock_step, install
+from tfdlrm.layers.table_variable import load_arrays, make_anchor, save_arrays, table_variables, unrecorded_gradient
 from tfdlrm.layers.tracking import scope_name, track_lists
 from tfdlrm.native.custom_gradient import custom_gradient
 
@@ -98,6 +98,7 @@ class EmbeddingCollection(keras.layers.Layer):
             )
         # the engine's gathers and in-place updates do not run under XLA; dense layers may still be compiled
         self.supports_jit = False
+        self._not_loaded: ValueError | None = None  # why `load_own_variables` failed
         self.projections: dict[str, keras.Variable] = {}
 
     @property
@@ -123,7 +124,7 @@ class EmbeddingCollection(keras.layers.Layer):
         else:
             self._tables.build()
             self._anchor = make_anchor()
-            self._table_variables = table_variables(self._tables, self._anchor)
+            self._table_variables = table_variables(self._tables, self._anchor, f"layer {self.name!r}")
             for variable in self._table_variables:
                 self._track_variable(variable)
         with tf.init_scope():
@@ -144,15 +145,15 @@ class EmbeddingCollection(keras.layers.Layer):
         track_lists(self, projections=self.projections)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        del training
         # worked out anew for each trace: an export has its rows elsewhere
         plan = self._tables.lookup_plan(self.features)
         layouts, counts = plan.groups(inputs, as_bags=self._tables.takes_bags)
         found = self._tables.lookup_all([layout.group for layout in layouts])
         pooled = [vectors for vectors, _ in found]
-        if training and self._trains():
-            if any(feature.id_policy not in ("error", "hash") for feature in self.features):
-                self._count(counts)
-            pooled = self._attach(pooled, [residual for _, residual in found])
+        # as an Embedding: whether `training` is said or not, whoever asks for gradients trains
+        if self._trains():
+            pooled = self._attach(pooled, [residual for _, residual in found], counts)
         return self._assemble(plan, layouts, pooled)
 
     def pooled(self, inputs: Mapping[str, Any]) -> tf.Tensor | dict[str, tf.Tensor]:
@@ -193,33 +194,36 @@ class EmbeddingCollection(keras.layers.Layer):
             )
         return flags == {True}
 
-    def _count(self, counts: tf.Tensor) -> None:
-        recorder = current_recorder()
+    def _count(self, recorder: LookupRecorder | None, counts: tf.Tensor) -> None:
+        if all(feature.id_policy in ("error", "hash") for feature in self.features):
+            return
         if recorder is not None and recorder.stateless:
             recorder.policy_counts.append((self._policy_counts, counts))
         else:
             self._policy_counts.assign_add(counts)
 
-    def _attach(self, pooled: list[tf.Tensor], residuals: list[Residual]) -> list[tf.Tensor]:
+    def _attach(self, pooled: list[tf.Tensor], residuals: list[Residual], counts: tf.Tensor) -> list[tf.Tensor]:
         """Ties the pooled vectors to whoever is training, if anybody is."""
         recorder = current_recorder()
         if in_stateless_scope() and not (recorder and recorder.stateless):
             # Keras is inferring shapes in a scratch graph, perhaps from inside a training step
             return pooled
+        step = current_stock_step()
+        if recorder is not None or step is not None:
+            self._count(recorder, counts)
         if recorder is not None:
             anchor = None if recorder.stateless else self._anchor
             return [recorder.record(self._tables, r, p, anchor) for r, p in zip(residuals, pooled, strict=True)]
-        step = current_stock_step()
         if step is not None:
-            step.claim(self._tables, self.name)
-        elif tf.executing_eagerly() and not record.could_possibly_record():
-            return pooled  # nobody can ask for gradients
+            step.claim(self._tables, self.name, (self._source or self)._table_variables)
+        elif not record.could_possibly_record():
+            return pooled  # no tape is open
 
         @custom_gradient
         def anchored(anchor: tf.Tensor) -> Any:
             def update(*gradients: tf.Tensor) -> tf.Tensor:
                 if step is None:
-                    refuse_gradient(self.name)
+                    return unrecorded_gradient(f"layer {self.name!r}")
                 optimizer = step.model.optimizer
                 pairs = list(zip(residuals, gradients, strict=True))
                 self._tables.update(pairs, learning_rate=tf.convert_to_tensor(optimizer.learning_rate))
@@ -254,19 +258,24 @@ class EmbeddingCollection(keras.layers.Layer):
             return tf.stack(outputs, axis=1)
         return {feature.name: vector for feature, vector in zip(plan.features, outputs, strict=True)}
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        first = input_shape
+        while isinstance(first, Mapping) or (isinstance(first, (tuple, list)) and isinstance(first[0], (tuple, list))):
+            first = next(iter(first.values())) if isinstance(first, Mapping) else first[0]
+        batch = first[0] if first is not None and len(first) else None
+        if self.output_form == "stacked":
+            return (batch, len(self.features), self._widths[0])
+        return {feature.name: (batch, width) for feature, width in zip(self.features, self._widths, strict=True)}
+
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         del training
         first = inputs
         while isinstance(first, (Mapping, tuple, list)):
             first = next(iter(first.values())) if isinstance(first, Mapping) else first[0]
-        batch = first.shape[0] if first.shape is not None and len(first.shape) else None
+        shapes = self.compute_output_shape(None if first.shape is None else tuple(first.shape))
         if self.output_form == "stacked":
-            shape = (batch, len(self.features), self._widths[0])
-            return keras.KerasTensor(shape, dtype=self.compute_dtype)
-        return {
-            feature.name: keras.KerasTensor((batch, width), dtype=self.compute_dtype)
-            for feature, width in zip(self.features, self._widths, strict=True)
-        }
+            return keras.KerasTensor(shapes, dtype=self.compute_dtype)
+        return {name: keras.KerasTensor(shape, dtype=self.compute_dtype) for name, shape in shapes.items()}
 
     def save_own_variables(self, store: Any) -> None:
         """Rows, the state of their row optimizers, projections and counts, each under its name."""
@@ -281,7 +290,15 @@ class EmbeddingCollection(keras.layers.Layer):
         """
         if not self.built:
             raise ValueError(f"layer {self.name!r} was never built, so it has no tables yet. Call the model once.")
-        load_arrays(store, self._own_tables, self.projections, owner=f"layer {self.name!r}", others={_COUNTS})
+        if self._not_loaded is not None and not list(store.keys()):
+            # Keras tries again by other paths to a layer that failed, under which the file has nothing
+            raise self._not_loaded
+        try:
+            load_arrays(store, self._own_tables, self.projections, owner=f"layer {self.name!r}", others={_COUNTS})
+        except ValueError as error:
+            self._not_loaded = error
+            raise
+        self._not_loaded = None
         self._policy_counts.assign(store[_COUNTS])
 
     @property

@@ -16,16 +16,25 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
+from tensorflow.python.framework import ops
+from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph, WhileBodyFuncGraph
 
 from tfdlrm.layers.table_variable import TableVariable, dense_weights
 from tfdlrm.native.custom_gradient import forget_gradients
 from tfdlrm.native.scope import native_kernels
 
 _FIX = "Use tfdlrm.Model in place of keras.Model: Model(inputs, outputs) or class MyModel(tfdlrm.Model)."
+# what Keras does to each weight by itself, and how tables have it
+_OF_SINGLE_WEIGHTS = {
+    "clipnorm": "Give it to the row optimizer: tfdlrm.optimizers.Adagrad(clipnorm=...).",
+    "clipvalue": "Rows are clipped by norm, by the row optimizer: tfdlrm.optimizers.Adagrad(clipnorm=...).",
+    "weight_decay": "Give it to the row optimizer, tfdlrm.optimizers.Adagrad(weight_decay=...), which decays touched "
+    "rows, and call optimizer.exclude_from_weight_decay(layer.trainable_weights).",
+}
 _training = threading.local()
 
 
@@ -36,13 +45,24 @@ class StockStep:
         self.model = model
         self._seen: dict[int, str] = {}
 
-    def claim(self, tables: object, layer_name: str) -> None:
+    def claim(self, tables: object, layer_name: str, variables: Sequence[TableVariable]) -> None:
         """Notes a lookup that will update `tables`; a second one would update them twice.
 
+        Args:
+            tables: looked up.
+            layer_name: of the collection.
+            variables: the tables' weights.
+
         Raises:
-            ValueError: the tables were looked up before in this step, or the optimizer is not supported.
+            ValueError: the tables were looked up before in this step, the optimizer is not supported, or the lookup is
+                within a condition or a loop of the graph.
         """
-        refuse_unsupported(self.model, self.model.optimizer)
+        refuse_unsupported(self.model, self.model.optimizer, variables)
+        if isinstance(ops.get_default_graph(), (CondBranchFuncGraph, WhileBodyFuncGraph)):
+            raise ValueError(
+                f"layer {layer_name!r}: looks up within tf.cond, tf.while_loop or tf.map_fn, and cannot train tables "
+                "there. Look up before, and choose among the vectors there; or set trainable = False on the layer."
+            )
         if id(tables) in self._seen:
             raise ValueError(
                 f"layers {self._seen[id(tables)]!r} and {layer_name!r} look the same tables up in one training step of "
@@ -66,8 +86,13 @@ def _stock_step(model: keras.Model) -> Iterator[None]:
         _training.step = previous
 
 
-def refuse_unsupported(model: keras.Model, optimizer: Any) -> None:
+def refuse_unsupported(model: keras.Model, optimizer: Any, variables: Sequence[TableVariable] = ()) -> None:
     """Refuses optimizer options that an anchored update cannot honour.
+
+    Args:
+        model: plain.
+        optimizer: its own.
+        variables: weights of its tables, as far as they are known.
 
     Raises:
         ValueError: names the model, the option, its value and the fix.
@@ -83,7 +108,17 @@ def refuse_unsupported(model: keras.Model, optimizer: Any) -> None:
         if value:
             raise ValueError(
                 f"model {model.name!r}: {type(inner).__name__}({option}={value!r}) cannot reach the embedding tables "
-                f"of a plain keras.Model. {_FIX} Or leave {option} out."
+                f"of a plain keras.Model. {_FIX} Or leave {option} out, or freeze the tables."
+            )
+    for option, instead in _OF_SINGLE_WEIGHTS.items():
+        value = getattr(inner, option, None)
+        if option == "weight_decay" and not any(inner._use_weight_decay(variable) for variable in variables):
+            continue  # they were excluded, or are not known yet: the step will tell
+        if value:
+            raise ValueError(
+                f"model {model.name!r}: {type(inner).__name__}({option}={value!r}) does not reach the embedding tables "
+                f"of a plain keras.Model. {instead} In a tfdlrm.Model, {option} is of dense weights alone. Or leave it "
+                "out."
             )
     refuse_averages(model, optimizer)
 
@@ -118,22 +153,6 @@ def _build_dense(optimizer: keras.optimizers.Optimizer, variables: list) -> None
     type(optimizer).build(optimizer, dense_weights(variables))
 
 
-def refuse_gradient(layer_name: str) -> NoReturn:
-    """What a tape gets that asks for gradients of a lookup that nobody recorded: tables would stay as they are, unsaid.
-
-    Raises:
-        ValueError: with the lines to write.
-    """
-    raise ValueError(
-        f"layer {layer_name!r}: a GradientTape or train_step of your own does not update embedding tables, which are "
-        "no weights of Keras's. Record the lookups, and give the recorder their gradients:\n"
-        "    with tf.GradientTape() as tape, tfdlrm.embeddings.recording.record_lookups(tape) as recorder:\n"
-        "        loss = ...  # calls the model with training=True\n"
-        "    dense, pooled = tape.gradient(loss, [weights, recorder.leaves]); recorder.update(pooled, learning_rate)\n"
-        "Or call super().train_step(data); or set trainable = False on the layer, where its tables are to stay."
-    )
-
-
 def install(is_collection: Callable[[keras.layers.Layer], bool]) -> None:
     """Makes `keras.Model.compile` check models that hold collections, and mark their training step.
 
@@ -163,9 +182,11 @@ def install(is_collection: Callable[[keras.layers.Layer], bool]) -> None:
         if check is not None:  # a `tfdlrm.Model`, which cannot have a `compile` of its own: see above
             check()
             return result
-        if not any(is_collection(layer) for layer in self._flatten_layers()):
-            return result
-        refuse_unsupported(self, self.optimizer)
+        # what is unfrozen later is checked in the step
+        found = [layer for layer in self._flatten_layers() if is_collection(layer) and layer.trainable]
+        if found:
+            weights = [weight for layer in found for weight in layer.weights if isinstance(weight, TableVariable)]
+            refuse_unsupported(self, self.optimizer, weights)
         return result
 
     compile_checked._tfdlrm = True  # type: ignore[attr-defined]

@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import ops
+from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.ops import resource_variable_ops
 
 from tfdlrm.embeddings.tables import EmbeddingTables, WeightArray
-from tfdlrm.native.custom_gradient import custom_gradient
+from tfdlrm.native.custom_gradient import custom_gradient, differentiates_function
 
 _ITERATIONS = "iterations"
 _PROJECTION = "projection"
@@ -30,6 +32,42 @@ def make_anchor() -> tf.Variable:
     """
     with tf.init_scope():
         return resource_variable_ops.ResourceVariable(tf.zeros([0]), trainable=True, name="tables_anchor")
+
+
+def unrecorded_gradient(owner: str) -> tf.Tensor:
+    """The anchor's gradient of a lookup that nobody recorded: one that no table takes (`TableVariable.assign`).
+
+    A tape of one's own may be asked for other gradients alone, so that nothing is wrong until this one is applied.
+
+    Args:
+        owner: for the message: the layer.
+
+    Raises:
+        ValueError: a function is differentiated that another one calls, where nothing tells this gradient from others.
+    """
+    marker = tf.zeros([1])
+    if not differentiates_function():
+        return marker
+    if isinstance(getattr(ops.get_default_graph(), "outer_graph", None), FuncGraph):
+        refuse_unrecorded(owner)
+    # gradients of a function's inputs have their shapes, as far as its graph knows
+    return tf.raw_ops.PlaceholderWithDefault(input=marker, shape=None)
+
+
+def refuse_unrecorded(owner: str) -> NoReturn:
+    """What somebody gets who trains tables by gradients of lookups that nobody recorded.
+
+    Raises:
+        ValueError: with the lines to write.
+    """
+    raise ValueError(
+        f"{owner}: a GradientTape or train_step of your own does not update embedding tables, whose rows have no dense "
+        "gradient. Record the lookups, and give the recorder their gradients:\n"
+        "    with tf.GradientTape() as tape, tfdlrm.embeddings.recording.record_lookups(tape) as recorder:\n"
+        "        loss = ...  # calls the model\n"
+        "    dense, pooled = tape.gradient(loss, [weights, recorder.leaves]); recorder.update(pooled, learning_rate)\n"
+        "Or call super().train_step(data); or set trainable = False on the layer, where its tables are to stay."
+    )
 
 
 class Rows:
@@ -73,10 +111,12 @@ class TableVariable(keras.Variable):
         array: which of their arrays.
         anchor: from `make_anchor`, of the collection that owns the tables.
         name: without slashes.
+        owner: the layer, for messages.
     """
 
-    def __init__(self, tables: EmbeddingTables, array: WeightArray, anchor: tf.Variable, name: str):
+    def __init__(self, tables: EmbeddingTables, array: WeightArray, anchor: tf.Variable, name: str, owner: str):
         self._tables = tables
+        self._owner = owner
         self._array = array
         self._anchor = anchor
         super().__init__(
@@ -130,8 +170,8 @@ class TableVariable(keras.Variable):
         Raises:
             ValueError: the shape differs, or the rows are not in this process.
         """
-        if isinstance(value, tf.Tensor) and value.shape == self._anchor.shape:
-            return value  # the anchor's gradient, from a dense optimizer: see the class
+        if self._is_gradient(value):
+            return value
         shape = tuple(np.shape(value))
         if shape != tuple(self._shape):
             raise ValueError(
@@ -141,6 +181,24 @@ class TableVariable(keras.Variable):
         self._check_readable()
         self._tables.write_array(self._array.name, value)
         return value
+
+    def assign_add(self, value: Any) -> Any:
+        """As `assign`; of a gradient, in a loop of one's own, nothing is added: the rows have theirs already."""
+        return value if self._is_gradient(value) else super().assign_add(value)
+
+    def assign_sub(self, value: Any) -> Any:
+        """As `assign`; of a gradient, in a loop of one's own, nothing is subtracted: the rows have theirs already."""
+        return value if self._is_gradient(value) else super().assign_sub(value)
+
+    def _is_gradient(self, value: Any) -> bool:
+        """Whether a value is the anchor's gradient, from a dense optimizer: see the class.
+
+        Raises:
+            ValueError: it is, and of a lookup that nobody recorded.
+        """
+        if isinstance(value, tf.Tensor) and value.shape == [1]:
+            refuse_unrecorded(self._owner)
+        return isinstance(value, tf.Tensor) and value.shape == self._anchor.shape
 
     def _check_readable(self) -> None:
         if not self._tables.placement.in_process:
@@ -206,7 +264,7 @@ class TableVariable(keras.Variable):
         self._anchor._write_object_proto(proto, options)
 
 
-def table_variables(tables: EmbeddingTables, anchor: tf.Variable) -> list[TableVariable]:
+def table_variables(tables: EmbeddingTables, anchor: tf.Variable, owner: str) -> list[TableVariable]:
     """One weight a table, in the order of the configs, called as the table is; a compressed table has one an array.
 
     Slashes, which Keras does not allow, are written `|`; a name that is taken gets `_` at its end.
@@ -218,7 +276,7 @@ def table_variables(tables: EmbeddingTables, anchor: tf.Variable) -> list[TableV
         while name in taken:
             name += "_"
         taken.add(name)
-        variables.append(TableVariable(tables, array, anchor, name))
+        variables.append(TableVariable(tables, array, anchor, name, owner))
     return variables
 
 

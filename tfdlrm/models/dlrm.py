@@ -21,7 +21,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -108,7 +108,8 @@ class DLRM(Model):
                 arguments[name] = metrics_on_logits(arguments[name])
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        x = self.bottom_mlp(check_dense(self.name, inputs["dense"]), training=training)  # [B, D]
+        dense = check_dense(self.name, inputs, self.config.num_dense)
+        x = self.bottom_mlp(dense, training=training)  # [B, D]
         e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
         z = self.interaction([x, e])  # [B, D + P]
         logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
@@ -166,6 +167,8 @@ class DLRM(Model):
         return {feature.name: inputs[feature.name] for feature in self.config.features}
 
     def build(self, input_shape: Any = None) -> None:
+        if getattr(self, "built", False):
+            return
         config = self.config
         self.bottom_mlp.build((None, config.num_dense))
         self.embeddings.build()
@@ -240,13 +243,35 @@ def _one_a_task(bias: Any, tasks: tuple[str, ...]) -> list[float | None]:
     return given
 
 
-def check_dense(model: str, dense: Any) -> tf.Tensor:
-    """Passes `[B, n_dense]` values on, or stops with the column, the row and the value of one that is not finite.
+def check_dense(model: str, inputs: Any, num_dense: int) -> tf.Tensor:
+    """Passes `inputs["dense"]`, `[B, n_dense]`, on, or stops with the column, row and value of one that is not finite.
+
+    Args:
+        model: its name.
+        inputs: of the model.
+        num_dense: columns.
 
     Raises:
+        TypeError: the inputs are no mapping.
+        ValueError: another shape.
         tf.errors.InvalidArgumentError: at run time.
     """
-    dense = tf.convert_to_tensor(dense)
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"model {model!r}: inputs of type {type(inputs).__name__}. Give a dict: 'dense' [B, {num_dense}], and the "
+            "ids of each feature by its name."
+        )
+    if "dense" not in inputs:
+        raise ValueError(
+            f"model {model!r}: the inputs have no 'dense', [B, {num_dense}] numbers. There are: "
+            f"{', '.join(map(str, inputs))}."
+        )
+    dense = tf.convert_to_tensor(inputs["dense"])
+    if not dense.shape.is_compatible_with([None, num_dense]):
+        raise ValueError(
+            f"model {model!r}: 'dense' has shape {dense.shape.as_list()}, and the config's num_dense={num_dense} wants "
+            f"[B, {num_dense}]. Give a column a number, or change num_dense."
+        )
     if not dense.dtype.is_floating:
         return dense
     # x - x is 0 or NaN; one pass, where is_finite and reduce_all take two

@@ -113,6 +113,9 @@ def metrics_on_logits(metrics: Any) -> Any:
     if isinstance(metrics, str) and metrics in _BY_SHAPE:
         return OfProbabilities(_BY_SHAPE[metrics](name=metrics))
     found = _made(keras.metrics.get, metrics)
+    if type(found) is keras.metrics.MeanMetricWrapper and found._fn in _METRIC_FUNCTIONS:
+        of_logits = (found._fn_kwargs or {}).get("from_logits", False)
+        return metrics if of_logits else OfProbabilities(found)
     if isinstance(found, keras.metrics.Metric):
         probabilities = isinstance(found, (*_METRICS, BinaryMetric))
         # Keras's AUC keeps its own answer in an attribute with an underscore

@@ -8,6 +8,7 @@ the function belongs to the graph.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from tensorflow.python.framework import ops
 _TYPE = "TfdlrmFunctionOfTheGraph"
 _FUNCTIONS = "_tfdlrm_gradients"
 _TENSORFLOWS = "CustomGradient-"
+_state = threading.local()
 
 
 def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +63,16 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @tf.RegisterGradient(_TYPE)
 def _of_the_graph(op: tf.Operation, *upstream: tf.Tensor) -> list[tf.Tensor | None]:
-    return getattr(op.graph, _FUNCTIONS)[op.name](*upstream)
+    _state.in_function = True
+    try:
+        return getattr(op.graph, _FUNCTIONS)[op.name](*upstream)
+    finally:
+        _state.in_function = False
+
+
+def differentiates_function() -> bool:
+    """Within a gradient function: whether a whole function is differentiated, not what a tape recorded within it."""
+    return getattr(_state, "in_function", False)
 
 
 def forget_gradients() -> None:
