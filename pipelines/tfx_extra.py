@@ -1,6 +1,7 @@
 """TFX, or an error that names the extra. Only modules of this package import this one."""
 
 try:
+    import tensorflow_transform as tft
     from tfx import v1 as tfx
 except ImportError as error:
     raise ImportError(
@@ -8,4 +9,4 @@ except ImportError as error:
         "system make an environment for it by 'make tfx-env' in a checkout."
     ) from error
 
-__all__ = ["tfx"]
+__all__ = ["tft", "tfx"]

@@ -29,7 +29,7 @@ from savedmodels.raw_encoding import RawEncoder
 from savedmodels.recorded import record_requests
 from savedmodels.sample_requests import sample_requests
 from savedmodels.serving_rows import PART_BYTES, ServingPlacement, StoredArray, plan_serving
-from savedmodels.signatures import Signatures
+from savedmodels.signatures import Encoder, Signatures
 from savedmodels.versions import new_version
 from savedmodels.warmup import write_warmup
 from tfdlrm.data.preprocessing import Preprocessing
@@ -72,6 +72,7 @@ def export(
     *,
     spec: FeatureSpec | None = None,
     preprocessing: Preprocessing | None = None,
+    encoder: Encoder | None = None,
     version: int | None = None,
     options: ExportOptions | None = None,
 ) -> Path:
@@ -83,6 +84,7 @@ def export(
         spec: the schema the model was trained on, for a model whose inputs are encoded already; needed where ids have
             weights.
         preprocessing: of the training run: the export then takes raw values.
+        encoder: of raw values, where it is not that of `preprocessing`.
         version: default: one more than the highest there.
         options: default `ExportOptions()`.
 
@@ -100,7 +102,7 @@ def export(
         >>> tf.saved_model.load(str(folder)).signatures["predict"](**inputs)["probability"]
     """
     with new_version(path, version) as (partial, number):
-        write_version(partial, number, model, spec=spec, preprocessing=preprocessing, options=options)
+        write_version(partial, number, model, spec=spec, preprocessing=preprocessing, encoder=encoder, options=options)
     return Path(path) / str(number)
 
 
@@ -111,17 +113,20 @@ def write_version(
     *,
     spec: FeatureSpec | None = None,
     preprocessing: Preprocessing | None = None,
+    encoder: Encoder | None = None,
     options: ExportOptions | None = None,
 ) -> None:
     """Writes a version's files into a folder; see `export`, which makes it appear at once."""
     if not model.built:
         raise ValueError(f"model {model.name!r} is not built, so it has no weights to export. Train or load it first.")
     options = options or ExportOptions()
+    preprocessing = preprocessing if encoder is None else encoder.preprocessing
     spec = preprocessing.spec if preprocessing is not None else spec
     tables = model.embeddings.tables
     plan = plan_serving(tables.plan, options.quantize, options.part_bytes)
     placement = ServingPlacement(plan, options.quantize, options.kept, options.part_bytes)
-    encoder = RawEncoder(preprocessing, options.unseen) if preprocessing is not None else None
+    if encoder is None and preprocessing is not None:
+        encoder = RawEncoder(preprocessing, options.unseen)
     signatures = Signatures(model, spec, encoder, options.candidates)
     with tables.served_from(placement):
         functions = signatures.trace(options.signatures)
@@ -135,7 +140,9 @@ def write_version(
     names = tuple(functions)
     # the live model's answers with the rows rounded as they are stored, so that they can be compared to 1e-6
     with tables.served_from(placement.as_stored(tables)):
-        requests = sample_requests(model, signatures.columns, preprocessing, names, signatures.of_user)
+        requests = sample_requests(
+            model, signatures.columns, preprocessing, names, signatures.of_user, whole_numbers(encoder)
+        )
     record_requests(folder, requests)
     write_warmup(folder, options.model_name, requests)
     extra = (folder / MANIFEST_FILE).parent
@@ -145,8 +152,16 @@ def write_version(
     write_manifest(folder, info=_info(number, model, placement, arrays, encoder, options))
 
 
+def whole_numbers(encoder: Encoder | None) -> frozenset[str]:
+    """Dense columns that are whole numbers in a `tf.train.Example`."""
+    if encoder is None:
+        return frozenset()
+    dtypes = encoder.example_dtypes()
+    return frozenset(c.name for c in encoder.preprocessing.spec.dense if dtypes.get(c.name) == tf.int64)
+
+
 def _module(
-    functions: Mapping[str, Any], placement: ServingPlacement, encoder: RawEncoder | None
+    functions: Mapping[str, Any], placement: ServingPlacement, encoder: Encoder | None
 ) -> tuple[tf.Module, dict[str, tf.Variable]]:
     """What TensorFlow saves: exactly what the functions read. No optimizer, no slots, nothing only training needs."""
     read = {id(variable): variable for function in functions.values() for variable in function.variables}
@@ -156,6 +171,8 @@ def _module(
     setattr(module, ARRAYS, large)
     in_arrays = {id(variable) for variable in large.values()}
     module.weights = [variable for key, variable in read.items() if key not in in_arrays]
+    if encoder is not None and encoder.parts():
+        module.parts = encoder.parts()
     return module, large
 
 
@@ -164,7 +181,7 @@ def _info(
     model: DLRM,
     placement: ServingPlacement,
     arrays: Sequence[StoredArray],
-    encoder: RawEncoder | None,
+    encoder: Encoder | None,
     options: ExportOptions,
 ) -> dict[str, Any]:
     stacks = placement.plan.stacks

@@ -41,6 +41,7 @@ class InputColumn:
         example_dtype: of its values in a `tf.train.Example`: hex ids are text there, as in the raw files.
         hotness: ids a bag; None where it varies.
         weights: column of the weights, "" for none.
+        weights_example_dtype: of the weights in a `tf.train.Example`.
     """
 
     feature: str
@@ -49,6 +50,7 @@ class InputColumn:
     example_dtype: tf.DType
     hotness: int | None
     weights: str
+    weights_example_dtype: tf.DType = tf.float32
 
     def specs(self, batch_size: int | None = None) -> dict[str, tf.TensorSpec]:
         """Its tensors, by name."""
@@ -90,6 +92,30 @@ class InputColumn:
         return (columns[self.feature], columns[self.weights]) if self.weights else columns[self.feature]
 
 
+def parse_examples(
+    examples: tf.Tensor, columns: Sequence[InputColumn], num_dense: int, dense: Sequence[str] | None = None
+) -> Raw:
+    """Raw columns of serialized `tf.train.Example`s.
+
+    Args:
+        examples: string `[B]`.
+        columns: the features.
+        num_dense: of the model.
+        dense: names of the dense columns, of which any may be missing; None where they are one list, "dense".
+    """
+    parsers: dict[str, Any] = {}
+    for column in columns:
+        parsers |= column.parser()
+    if dense is None:
+        parsers[DENSE] = tf.io.FixedLenFeature([num_dense], tf.float32)
+    else:
+        parsers |= {name: tf.io.FixedLenFeature([], tf.float32, float("nan")) for name in dense}
+    parsed = tf.io.parse_example(examples, parsers)
+    raw: Raw = {column.feature: column.parsed(parsed) for column in columns}
+    raw[DENSE] = parsed[DENSE] if dense is None else tf.stack([parsed[name] for name in dense], axis=1)
+    return raw
+
+
 def input_name(feature: str) -> str:
     """The name of a feature in the signature: characters that TensorFlow does not allow there become `_`.
 
@@ -127,24 +153,31 @@ def _all_names(name: str) -> set[str]:
     return {each.lower() for each in (name, name + ROW_LENGTHS, name + WEIGHTS)}
 
 
-def input_columns(config: DLRMConfig, spec: FeatureSpec | None, *, raw: bool) -> tuple[InputColumn, ...]:
+def input_columns(
+    config: DLRMConfig, spec: FeatureSpec | None, *, raw: bool, example_dtypes: Mapping[str, tf.DType] | None = None
+) -> tuple[InputColumn, ...]:
     """The features of a model, in its order.
 
     Args:
         config: of the model.
         spec: the schema it was trained on; without one no feature has weights.
         raw: whether values are those of the raw columns, which may be text, or ids.
+        example_dtypes: raw column -> dtype of its values in a `tf.train.Example`, where it is not the usual one.
     """
     columns = {column.name: column for column in spec.categorical} if spec else {}
     names = input_names([feature.name for feature in config.features])
+    given = example_dtypes or {}
+    weights = {name: column.weights for name, column in columns.items()}
     return tuple(
         InputColumn(
             feature=feature.name,
             name=names[feature.name],
             dtype=_raw_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64),
-            example_dtype=_example_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64),
+            example_dtype=given.get(feature.name)
+            or (_example_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64)),
             hotness=feature.hotness,
-            weights=columns[feature.name].weights if feature.name in columns else "",
+            weights=weights.get(feature.name, ""),
+            weights_example_dtype=given.get(weights.get(feature.name, ""), tf.as_dtype(tf.float32)),
         )
         for feature in config.features
     )

@@ -6,13 +6,13 @@ on every export.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from savedmodels.inputs import DENSE, Raw
+from savedmodels.inputs import DENSE, InputColumn, Raw, parse_examples
 from savedmodels.names import UNSEEN_POLICIES
 from savedmodels.refusal import refuse_where
 from savedmodels.serving_rows import StoredArray
@@ -26,43 +26,76 @@ _HEX_DIGITS = 16
 _NO_DIGIT = 255
 
 
+class Lookup(Protocol):
+    """A vocabulary: `default` is the id of an unseen value, `UNSEEN` where it has none."""
+
+    default: int
+
+    def lookup(self, values: tf.Tensor) -> tf.Tensor:
+        """int64 ids of values of any shape."""
+
+
 class RawEncoder(tf.Module):
     """Encodes raw batches.
 
     Args:
         preprocessing: of the training run.
         unseen: what becomes of a value that is not in a vocabulary without an out-of-vocabulary row: "error" names it,
-            "zero" lets it add nothing to its bag.
+            "zero" lets it add nothing to its bag; None leaves the id `UNSEEN`.
+        lookups: table -> its vocabulary, where it is not that of `preprocessing`.
+        moments: mean and standard deviation, float64 `[num_dense]` each, where they are not those of its schema.
 
     Raises:
         ValueError: an unknown policy.
     """
 
-    def __init__(self, preprocessing: Preprocessing, unseen: str = "error"):
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        unseen: str | None = "error",
+        *,
+        lookups: Mapping[str, Lookup] | None = None,
+        moments: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ):
         super().__init__(name="raw_encoder")
-        if unseen not in UNSEEN_POLICIES:
+        if unseen is not None and unseen not in UNSEEN_POLICIES:
             raise ValueError(f"unseen={unseen!r} is unknown. Use one of: {', '.join(UNSEEN_POLICIES)}.")
         self.preprocessing = preprocessing
         self.unseen = unseen
-        self.lookups = {
+        self._own = {
             table: VocabularyLookup(f"vocabulary_{number}", vocabulary)
             for number, (table, vocabulary) in enumerate(preprocessing.vocabularies.items())
         }
+        self.lookups: Mapping[str, Lookup] = self._own if lookups is None else lookups
+        self._moments = moments
 
     def arrays(self) -> Iterator[StoredArray]:
         """What the variables hold."""
-        for lookup in self.lookups.values():
+        for lookup in self._own.values():
             yield from lookup.arrays()
 
     def variables_by_name(self) -> dict[str, tf.Variable]:
         """Name in the module -> variable, of those whose content is written later."""
-        return {name: v for lookup in self.lookups.values() for name, v in lookup.variables_by_name().items()}
+        return {name: v for lookup in self._own.values() for name, v in lookup.variables_by_name().items()}
+
+    def parts(self) -> list[Any]:
+        """What else TensorFlow has to save; nothing."""
+        return []
+
+    def example_dtypes(self) -> dict[str, tf.DType]:
+        """Raw column -> dtype of its values in a `tf.train.Example`, where it is not the usual one; nowhere."""
+        return {}
+
+    def encode_examples(self, examples: tf.Tensor, columns: Sequence[InputColumn]) -> dict[str, Any]:
+        """The model's inputs for serialized `tf.train.Example`s `[B]`."""
+        dense = [column.name for column in self.preprocessing.spec.dense]
+        return self.encode(parse_examples(examples, columns, len(dense), dense))
 
     def encode(self, raw: Raw) -> dict[str, Any]:
         """The model's inputs."""
         features: dict[str, Any] = {}
         if DENSE in raw:
-            features[DENSE] = transform_dense_columns(self.preprocessing.spec.dense, raw[DENSE])
+            features[DENSE] = transform_dense_columns(self.preprocessing.spec.dense, raw[DENSE], self._moments)
         for column in self.preprocessing.spec.categorical:
             if column.name in raw:
                 features[column.name] = self._column(column, raw[column.name])
@@ -76,7 +109,7 @@ class RawEncoder(tf.Module):
             unknown = ids < 0
             if self.unseen == "error":
                 ids = _refuse_unseen(column, tokens, ids, unknown)
-            else:
+            elif self.unseen == "zero":
                 ids = tf.maximum(ids, 0)
                 known = tf.cast(~unknown, tf.float32)
                 if weights is None:
@@ -87,14 +120,19 @@ class RawEncoder(tf.Module):
         found = _like(given, ids)
         return found if weights is None else (found, weights)
 
-    def _ids(self, column: CategoricalColumn, tokens: tf.Tensor) -> tf.Tensor:
-        spec, modulo = self.preprocessing.spec, self.preprocessing.id_modulo
-        if column.encoding == "hash":
-            return hash_to_buckets(tokens, spec.vocabulary_sizes[column.table])
-        if column.encoding == "hex" and tokens.dtype == tf.string:
-            tokens = parse_hex(column.name, tokens)
+    def tokens(self, column: CategoricalColumn, values: tf.Tensor) -> tf.Tensor:
+        """What a vocabulary holds of raw values: text, or of integer and hex ids int64, modulo `id_modulo`."""
+        modulo = self.preprocessing.id_modulo
+        if column.encoding == "hex" and values.dtype == tf.string:
+            values = parse_hex(column.name, values)
         if column.encoding in ("integer", "hex") and modulo is not None:
-            tokens = tf.math.floormod(tokens, tf.constant(modulo, tf.int64))
+            values = tf.math.floormod(values, tf.constant(modulo, tf.int64))
+        return values
+
+    def _ids(self, column: CategoricalColumn, tokens: tf.Tensor) -> tf.Tensor:
+        if column.encoding == "hash":
+            return hash_to_buckets(tokens, self.preprocessing.spec.vocabulary_sizes[column.table])
+        tokens = self.tokens(column, tokens)
         if column.table not in self.lookups:
             return tokens
         lookup = self.lookups[column.table]
@@ -119,8 +157,28 @@ def _refuse_unseen(column: CategoricalColumn, tokens: tf.Tensor, ids: tf.Tensor,
     return refuse_where(unknown, message, ids)
 
 
-def transform_dense_columns(columns: tuple[DenseColumn, ...], raw: tf.Tensor) -> tf.Tensor:
+def transform_dense_columns(
+    columns: tuple[DenseColumn, ...], raw: tf.Tensor, moments: tuple[tf.Tensor, tf.Tensor] | None = None
+) -> tf.Tensor:
     """Transformed dense numbers, float32 `[B, num_dense]`; the formulas of `tfdlrm.data.transforms`.
+
+    Args:
+        columns: in order.
+        raw: float32 `[B, num_dense]`, NaN where a number is missing.
+        moments: mean and standard deviation, float64 `[num_dense]`, of columns that do not say theirs.
+    """
+    x = fill_missing(columns, raw)
+    for transform, apply in _TRANSFORMS.items():
+        mask = np.array([column.transform == transform for column in columns])
+        if not mask.any():
+            continue
+        found = _standardized(x, *moments) if transform == "standardize" and moments else apply(columns, x)
+        x = found if mask.all() else tf.where(mask, found, x)
+    return x
+
+
+def fill_missing(columns: tuple[DenseColumn, ...], raw: tf.Tensor) -> tf.Tensor:
+    """Dense numbers with the schema's values for missing ones; what is not finite, or has none, is refused.
 
     Args:
         columns: in order.
@@ -134,14 +192,7 @@ def transform_dense_columns(columns: tuple[DenseColumn, ...], raw: tf.Tensor) ->
     wrong = tf.math.is_inf(x)
     if any(required):
         wrong = wrong | (is_missing & np.array(required))
-    x = _refuse_numbers(columns, raw, wrong, x)
-    for transform, apply in _TRANSFORMS.items():
-        mask = np.array([column.transform == transform for column in columns])
-        if mask.all():
-            x = apply(columns, x)
-        elif mask.any():
-            x = tf.where(mask, apply(columns, x), x)
-    return x
+    return _refuse_numbers(columns, raw, wrong, x)
 
 
 def _refuse_numbers(columns: tuple[DenseColumn, ...], raw: tf.Tensor, wrong: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -162,6 +213,10 @@ def _log1p(columns: tuple[DenseColumn, ...], x: tf.Tensor) -> tf.Tensor:
 def _standardize(columns: tuple[DenseColumn, ...], x: tf.Tensor) -> tf.Tensor:
     mean = np.array([column.mean or 0.0 for column in columns])
     std = np.array([column.std or 1.0 for column in columns])
+    return _standardized(x, mean, std)
+
+
+def _standardized(x: tf.Tensor, mean: Any, std: Any) -> tf.Tensor:
     return tf.cast((tf.cast(x, tf.float64) - mean) / std, tf.float32)
 
 

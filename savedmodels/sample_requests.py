@@ -58,13 +58,26 @@ class RawTable:
 
 
 def draw_rows(
-    model: DLRM, columns: Sequence[InputColumn], preprocessing: Preprocessing | None, num_rows: int, seed: int = 0
+    model: DLRM,
+    columns: Sequence[InputColumn],
+    preprocessing: Preprocessing | None,
+    num_rows: int,
+    seed: int = 0,
+    whole: frozenset[str] = frozenset(),
 ) -> RawTable:
-    """Rows of values that training knew, of missing ones, and of unseen ones where the schema allows them."""
+    """Rows of values that training knew, of missing ones, and of unseen ones where the schema allows them.
+
+    Args:
+        model, columns, preprocessing: as for `sample_requests`.
+        num_rows, seed: how many, and which.
+        whole: dense columns whose values are whole numbers.
+    """
     random = np.random.default_rng(seed)
     config = model.config
     dense = random.lognormal(0.0, 1.5, (num_rows, config.num_dense)).astype(np.float32)
     if preprocessing is not None:
+        are_whole = np.array([column.name in whole for column in preprocessing.spec.dense], bool)
+        dense[:, are_whole] = np.round(dense[:, are_whole])
         optional = np.array([column.missing is not None for column in preprocessing.spec.dense])
         dense[(random.random(dense.shape) < _MISSING_SHARE) & optional] = np.nan
     sizes = {feature.name: _rows(feature.table, config) for feature in config.features}
@@ -74,7 +87,7 @@ def draw_rows(
         hotness = [column.hotness or int(random.integers(0, LONGEST_BAG + 1)) for _ in range(num_rows)]
         if column.hotness is None and num_rows > 1:
             hotness[num_rows // 2] = 0
-        values = _values(schema.get(column.feature), preprocessing, sizes[column.feature], sum(hotness), random)
+        values = _values(schema.get(column.feature), column, preprocessing, sizes[column.feature], sum(hotness), random)
         weights = random.random(len(values)).astype(np.float32).tolist() if column.weights else []
         ends = np.cumsum([0, *hotness])
         spans = list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
@@ -89,6 +102,7 @@ def _rows(table: Any, config: Any) -> int:
 
 def _values(
     column: CategoricalColumn | None,
+    form: InputColumn,
     preprocessing: Preprocessing | None,
     size: int,
     count: int,
@@ -96,13 +110,16 @@ def _values(
 ) -> list[Any]:
     if column is None or preprocessing is None or (column.encoding == "integer"):
         return random.integers(0, size, count).tolist()
+    are_digits = form.dtype == tf.string and form.example_dtype == tf.int64
     if column.encoding == "hash":
-        return [f"value {number}" for number in random.integers(0, 10 * size, count)]
+        return [f"{'' if are_digits else 'value '}{number}" for number in random.integers(0, 10 * size, count)]
     vocabulary = preprocessing.vocabularies[column.table]
     known = vocabulary.values.gather(random.integers(0, max(1, len(vocabulary.values)), count).tolist())
     values = known.to_list()
     if column.id_policy == "oov":
-        unseen = "never seen" if column.encoding == "vocabulary" else 2**62 + 1
+        unseen: Any = 2**62 + 1
+        if column.encoding == "vocabulary":
+            unseen = "100000000000000000" if are_digits else "never seen"
         values = [unseen if draw < _MISSING_SHARE else v for v, draw in zip(values, random.random(count), strict=True)]
     return values
 
@@ -139,39 +156,47 @@ def _array(values: list[Any], dtype: tf.DType) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def examples(columns: Sequence[InputColumn], rows: RawTable, spec: FeatureSpec | None) -> np.ndarray:
+def examples(
+    columns: Sequence[InputColumn], rows: RawTable, spec: FeatureSpec | None, whole: frozenset[str] = frozenset()
+) -> np.ndarray:
     """Serialized `tf.train.Example`s of rows, `[B]` bytes.
 
     Args:
         columns: of the signature.
         rows: the rows.
         spec: the schema of raw columns; None where the dense numbers are one list.
+        whole: dense columns whose values are whole numbers.
     """
     serialized = []
+    hex_columns = {c.name for c in spec.categorical if c.encoding == "hex"} if spec is not None else set()
     for row in range(rows.num_rows):
         features: dict[str, tf.train.Feature] = {}
         if spec is None:
-            features[DENSE] = tf.train.Feature(float_list=tf.train.FloatList(value=rows.dense[row]))
+            features[DENSE] = _example_feature(rows.dense[row], tf.float32)
         for place, number in enumerate(spec.dense if spec is not None else ()):
-            if not np.isnan(rows.dense[row, place]):
-                features[number.name] = tf.train.Feature(
-                    float_list=tf.train.FloatList(value=rows.dense[row, place : place + 1])
-                )
+            values = [float(value) for value in rows.dense[row, place : place + 1] if not np.isnan(value)]
+            if values:
+                features[number.name] = _example_feature(values, tf.int64 if number.name in whole else tf.float32)
         for column in columns:
             cell = rows.cells[column.feature][row]
-            if column.example_dtype == tf.string:
-                texts = [f"{v:x}" if column.dtype == tf.int64 else v for v in cell.values]
-                features[column.feature] = tf.train.Feature(
-                    bytes_list=tf.train.BytesList(value=[text.encode() for text in texts])
-                )
-            else:
-                features[column.feature] = tf.train.Feature(int64_list=tf.train.Int64List(value=cell.values))
+            is_hex = column.dtype == tf.int64 and column.feature in hex_columns
+            ids = [f"{value:x}" if is_hex else value for value in cell.values]
+            features[column.feature] = _example_feature(ids, column.example_dtype)
             if column.weights:
-                features[column.weights] = tf.train.Feature(float_list=tf.train.FloatList(value=cell.weights))
+                features[column.weights] = _example_feature(cell.weights, column.weights_example_dtype)
         serialized.append(
             tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
         )
     return np.array(serialized or [], object)
+
+
+def _example_feature(values: Sequence[Any], dtype: tf.DType) -> tf.train.Feature:
+    if dtype == tf.string:
+        texts = [value if isinstance(value, str) else repr(value) for value in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode() for text in texts]))
+    if dtype == tf.int64:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value) for value in values]))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
 def live_features(
@@ -222,6 +247,7 @@ def sample_requests(
     preprocessing: Preprocessing | None,
     signatures: Sequence[str],
     of_user: frozenset[str] = frozenset(),
+    whole: frozenset[str] = frozenset(),
     *,
     batch_sizes: Sequence[int] = (1, 7),
 ) -> Pairs:
@@ -233,16 +259,17 @@ def sample_requests(
         preprocessing: of raw values; None where inputs are encoded already.
         signatures: names.
         of_user: for `rank`: the user's inputs.
+        whole: dense columns that are whole numbers in a `tf.train.Example`.
         batch_sizes: a request each.
     """
     pairs: Pairs = {name: [] for name in signatures}
     spec = preprocessing.spec if preprocessing is not None else None
     for seed, batch_size in enumerate(batch_sizes):
-        rows = draw_rows(model, columns, preprocessing, batch_size, seed)
+        rows = draw_rows(model, columns, preprocessing, batch_size, seed, whole)
         features = live_features(columns, rows, preprocessing)
         answers = live_scores(model, features)
         if SERVING_DEFAULT in pairs:
-            pairs[SERVING_DEFAULT].append(({EXAMPLES: examples(columns, rows, spec)}, answers))
+            pairs[SERVING_DEFAULT].append(({EXAMPLES: examples(columns, rows, spec, whole)}, answers))
         if PREDICT in pairs:
             pairs[PREDICT].append((columnar_arrays(columns, rows), answers))
         if EMBED in pairs:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import tensorflow as tf
 
-from savedmodels.inputs import DENSE, EXAMPLES, InputColumn, Raw, columnar_specs, input_columns
+from savedmodels.inputs import DENSE, EXAMPLES, InputColumn, Raw, columnar_specs, input_columns, parse_examples
 from savedmodels.names import EMBED, PREDICT, RANK, SERVING_DEFAULT, SIGNATURES
 from savedmodels.ranking import Ranker
-from savedmodels.raw_encoding import RawEncoder
+from savedmodels.serving_rows import StoredArray
+from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.layers.pair_products import picked_by_slices
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
@@ -19,13 +20,37 @@ Outputs = dict[str, tf.Tensor]
 Tensors = Mapping[str, tf.Tensor]
 
 
+class Encoder(Protocol):
+    """From raw columns to the model's inputs, with stock TensorFlow ops."""
+
+    preprocessing: Preprocessing
+
+    def encode(self, raw: Raw) -> dict[str, Any]:
+        """The model's inputs for those raw columns that are there."""
+
+    def encode_examples(self, examples: tf.Tensor, columns: Sequence[InputColumn]) -> dict[str, Any]:
+        """The model's inputs for serialized `tf.train.Example`s `[B]`."""
+
+    def example_dtypes(self) -> Mapping[str, tf.DType]:
+        """Raw column -> dtype of its values in a `tf.train.Example`, where it is not the usual one."""
+
+    def arrays(self) -> Iterable[StoredArray]:
+        """Large arrays, which are written after all else."""
+
+    def variables_by_name(self) -> dict[str, tf.Variable]:
+        """Name -> variable of each such array."""
+
+    def parts(self) -> list[Any]:
+        """What else TensorFlow has to save: layers with tables."""
+
+
 class Signatures:
     """Traces a model's signatures.
 
     Args:
         model: built, and looking up where the export has its rows.
         spec: the schema; needed where ids have weights.
-        encoder: of raw columns; None where the inputs are those the model was trained on.
+        encoder: of raw columns, a `RawEncoder` say; None where the inputs are those the model was trained on.
         candidate_inputs: for `rank`: what is the candidates', see `Ranker`.
 
     Raises:
@@ -36,13 +61,14 @@ class Signatures:
         self,
         model: DLRM,
         spec: FeatureSpec | None = None,
-        encoder: RawEncoder | None = None,
+        encoder: Encoder | None = None,
         candidate_inputs: Sequence[str] = (),
     ):
         self.model = model
         self._spec = spec
         self._encoder = encoder
-        self.columns = input_columns(model.config, spec, raw=encoder is not None)
+        dtypes = encoder.example_dtypes() if encoder is not None else {}
+        self.columns = input_columns(model.config, spec, raw=encoder is not None, example_dtypes=dtypes)
         self.specs = columnar_specs(model.config, self.columns)
         self._ranker = Ranker(model, candidate_inputs) if candidate_inputs else None
 
@@ -73,31 +99,20 @@ class Signatures:
             return {name: makers[name]() for name in chosen}
 
     def _serving_default(self) -> Any:
-        parsers = self._dense_parsers()
-        for column in self.columns:
-            parsers.update(column.parser())
-
         @tf.function(autograph=False)
         def serve(inputs: Tensors) -> Outputs:
-            parsed = tf.io.parse_example(inputs[EXAMPLES], parsers)
-            raw: Raw = {column.feature: column.parsed(parsed) for column in self.columns}
-            names = list(self._dense_parsers())
-            raw[DENSE] = parsed[DENSE] if names == [DENSE] else tf.stack([parsed[name] for name in names], axis=1)
-            return self._scores(raw)
+            if self._encoder is None:
+                features = parse_examples(inputs[EXAMPLES], self.columns, self.model.config.num_dense)
+            else:
+                features = self._encoder.encode_examples(inputs[EXAMPLES], self.columns)
+            return self._scores(features)
 
         return serve.get_concrete_function({EXAMPLES: tf.TensorSpec([None], tf.string, name=EXAMPLES)})
-
-    def _dense_parsers(self) -> dict[str, Any]:
-        """Of the dense numbers: columns of the schema, or where there is none all of them as one list."""
-        if self._encoder is None:
-            return {DENSE: tf.io.FixedLenFeature([self.model.config.num_dense], tf.float32)}
-        nan = float("nan")
-        return {c.name: tf.io.FixedLenFeature([], tf.float32, nan) for c in self._encoder.preprocessing.spec.dense}
 
     def _predict(self) -> Any:
         @tf.function(autograph=False)
         def predict(inputs: Tensors) -> Outputs:
-            return self._scores(self._raw(inputs, self.columns, DENSE in inputs))
+            return self._scores(self._encoded(self._raw(inputs, self.columns, DENSE in inputs)))
 
         return predict.get_concrete_function(self.specs)
 
@@ -147,8 +162,8 @@ class Signatures:
     def _encoded(self, raw: Raw) -> dict[str, Any]:
         return self._encoder.encode(raw) if self._encoder is not None else dict(raw)
 
-    def _scores(self, raw: Raw) -> Outputs:
-        logit = tf.cast(self.model(self._encoded(raw), training=False), tf.float32)  # [B, tasks]
+    def _scores(self, features: dict[str, Any]) -> Outputs:
+        logit = tf.cast(self.model(features, training=False), tf.float32)  # [B, tasks]
         return {"probability": self._probability(logit), "logit": logit}
 
     def _probability(self, logit: tf.Tensor) -> tf.Tensor:

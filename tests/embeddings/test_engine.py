@@ -316,6 +316,15 @@ def test_without_any_learning_rate_the_tables_are_named() -> None:
         step(layer, {"f": tf.ragged.constant([[1]], dtype=tf.int64)}, np.ones((1, 1, WIDTH)))
 
 
+@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 1), (0, 6), (6, None)])
+def test_rows_outside_of_a_table_are_refused(start, stop) -> None:
+    tables = EmbeddingTables([TableConfig(name="t", vocabulary_size=5, embedding_dim=2)])
+    tables.build()
+    with pytest.raises(ValueError, match=r"t/rows: rows \[.*\) are outside \[0, 5\)"):
+        tables.rows("t", start, stop)
+    assert tables.rows("t", 5).shape == (0, 2)
+
+
 def test_rows_by_name() -> None:
     layer = one_feature()
     with pytest.raises(KeyError, match="did you mean 't/rows'"):

@@ -192,7 +192,11 @@ def test_files_of_another_row_optimizer_are_refused(tmp_path) -> None:
     ("size", "optimizer", "says"),
     [
         (101, Adagrad(0.1), r"table 'user': its rows are \[100, 4\] in the file, and \[101, 4\] here"),
-        (100, LazyAdam(0.1), r"table 'user': its momentum \[100, 4\] are not in the file, which has \['user%2Faccumulator'"),
+        (
+            100,
+            LazyAdam(0.1),
+            r"table 'user': its momentum \[100, 4\] are not in the file, which has \['user%2Faccumulator'",
+        ),
     ],
 )
 def test_a_model_that_is_reached_twice_says_what_is_wrong_with_the_file(size, optimizer, says, tmp_path) -> None:

@@ -70,7 +70,7 @@ class Vocabulary:
             numbers = _parse_hex_lines(file, text)
             values = pl.Series("value", numbers, pl.Int64)
         else:
-            values = pl.Series("value", [_unescaped(line) for line in text.decode().split("\n")[:-1]], pl.String)
+            values = pl.Series("value", [unescaped(line) for line in text.decode().split("\n")[:-1]], pl.String)
         if values.n_unique() != len(values):
             line = int(values.is_duplicated().arg_true()[1]) + 1
             raise ValueError(
@@ -122,7 +122,8 @@ def _hex(file: str | os.PathLike[str], number: int, line: str) -> int:
         raise ValueError(f"{file}, line {number}: {line!r} is not a hex number. Restore the file.") from error
 
 
-def _unescaped(line: str) -> str:
+def unescaped(line: str) -> str:
+    """The text of a line of a vocabulary file, see `value_lines`."""
     if "\\" not in line:
         return line
     pieces = line.split("\\\\")  # an escaped backslash: what follows it escapes nothing

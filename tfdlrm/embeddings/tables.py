@@ -209,9 +209,16 @@ class EmbeddingTables(tf.Module):
         return found[0]
 
     def rows(self, table: str, start: int = 0, stop: int | None = None) -> tf.Tensor:
-        """Rows `[start, stop)` of a stored table, `[stop - start, D]` float32. Costs their size."""
+        """Rows `[start, stop)` of a stored table, `[stop - start, D]` float32. Costs their size.
+
+        Raises:
+            ValueError: there are no such rows.
+        """
         piece = self.array(f"{table}/rows")
-        return piece.read(start, piece.total if stop is None else stop)
+        stop = piece.total if stop is None else stop
+        if not 0 <= start <= stop <= piece.total:
+            raise ValueError(f"{table}/rows: rows [{start}, {stop}) are outside [0, {piece.total}), or none.")
+        return piece.read(start, stop)
 
     def assign_rows(self, table: str, values: np.ndarray | tf.Tensor, start: int = 0) -> None:
         """Overwrites rows from `start` on with `[n, D]` values."""
