@@ -1,6 +1,6 @@
 """What a pipeline is made of.
 
-CSV files --> CsvExampleGen --> StatisticsGen --> SchemaGen --> Transform --> Trainer
+CSV files --> CsvExampleGen --> StatisticsGen --> SchemaGen --> Transform --> Trainer --> Verifier --> Pusher
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from pipelines.preprocessing import transform_config
 from pipelines.tfx_extra import tfx
 from pipelines.trainer import trainer_config
+from pipelines.verifier import Verifier
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.schema import FeatureSpec
 
@@ -27,9 +28,10 @@ def create_pipeline(
     id_modulo: int | None = None,
     candidates: Sequence[str] = (),
     quantize: str = "none",
+    push_to: str | os.PathLike[str] | None = None,
     cache: bool = True,
 ) -> tfx.dsl.Pipeline:
-    """From rows to a SavedModel.
+    """From rows to a SavedModel that servers watch for.
 
     Components belong to the pipeline that they are given to: make another one for another run.
 
@@ -41,6 +43,7 @@ def create_pipeline(
         config: model and training; its `data` is not used, the rows are the pipeline's.
         min_count, id_modulo: see `pipelines.preprocessing.transform_config`.
         candidates, quantize: see `savedmodels.export.ExportOptions`.
+        push_to: folder of the model's versions, which servers watch; default `<root>/serving`.
         cache: take over what an earlier run made of the same inputs.
 
     Raises:
@@ -74,12 +77,31 @@ def create_pipeline(
         eval_args=tfx.proto.EvalArgs(),
         custom_config=trainer_config(config, transform_settings, name=name, candidates=candidates, quantize=quantize),
     )
+    published = publish(trainer.outputs["model"], root / "serving" if push_to is None else Path(push_to).absolute())
     return tfx.dsl.Pipeline(
         pipeline_name=name,
         pipeline_root=str(root),
-        components=[examples, statistics, schema, transform, trainer],
+        components=[examples, statistics, schema, transform, trainer, *published],
         enable_cache=cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(root / "metadata.sqlite")
         ),
     )
+
+
+def publish(model: tfx.dsl.Channel, push_to: Path) -> list[tfx.dsl.components.BaseComponent]:
+    """Verifier and Pusher: a model that answers rightly becomes the next version in a folder.
+
+    Args:
+        model: of a Trainer.
+        push_to: folder of the versions, whose names are the seconds since 1970.
+    """
+    verifier = Verifier(model=model)
+    pusher = tfx.components.Pusher(
+        model=model,
+        infra_blessing=verifier.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(push_to))
+        ),
+    )
+    return [verifier, pusher]

@@ -80,4 +80,5 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         metrics={best["monitor"]: best["value"]} if best else {},
     )
     folder = Path(fn_args.serving_model_dir)
-    write_version(folder, 1, result.model, encoder=TransformEncoder(output, preprocessing), options=options)
+    # Pusher numbers it
+    write_version(folder, None, result.model, encoder=TransformEncoder(output, preprocessing), options=options)

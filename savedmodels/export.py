@@ -108,7 +108,7 @@ def export(
 
 def write_version(
     folder: Path,
-    number: int,
+    number: int | None,
     model: DLRM,
     *,
     spec: FeatureSpec | None = None,
@@ -116,7 +116,13 @@ def write_version(
     encoder: Encoder | None = None,
     options: ExportOptions | None = None,
 ) -> None:
-    """Writes a version's files into a folder; see `export`, which makes it appear at once."""
+    """Writes a version's files into a folder; see `export`, which makes it appear at once.
+
+    Args:
+        folder: empty.
+        number: of the version; None where somebody else will number it.
+        model, spec, preprocessing, encoder, options: as for `export`.
+    """
     if not model.built:
         raise ValueError(f"model {model.name!r} is not built, so it has no weights to export. Train or load it first.")
     options = options or ExportOptions()
@@ -177,7 +183,7 @@ def _module(
 
 
 def _info(
-    number: int,
+    number: int | None,
     model: DLRM,
     placement: ServingPlacement,
     arrays: Sequence[StoredArray],

@@ -28,7 +28,7 @@ def write_manifest(version_folder: str | os.PathLike[str], *, info: Mapping[str,
     Args:
         version_folder: the export.
         info: what the files do not say, every key needed but the last:
-            `version` int, 1 or more;
+            `version` int, 1 or more; None where whoever publishes the export numbers it;
             `quantization` table -> its rows' storage, for instance "float32" or "int8";
             `rows` table -> number of rows;
             `sizes` bytes of "rows", "dense_weights" and "vocabularies" (the graph's are counted here);
@@ -204,7 +204,7 @@ def _finite(value: Any) -> Any:
 def _problem(manifest: Mapping[str, Any]) -> str | None:
     """What is wrong with a manifest's fields, if anything is."""
     version = manifest.get("version")
-    if not _is_count(version) or version == 0:
+    if version is not None and (not _is_count(version) or version == 0):
         return f"version={version!r} is no whole number from 1"
     for field in ("quantization", "rows", "sizes", "metrics", "tolerance", "signatures", "files"):
         if not isinstance(manifest.get(field), Mapping):

@@ -114,7 +114,7 @@ def _check_files(folder: Path) -> tuple[dict[str, Any] | None, Check]:
     except (OSError, ValueError) as error:
         return None, Check.of(FILES, [str(error)])
     problems = check_files(folder)
-    if folder.name.isdecimal() and int(folder.name) != manifest["version"]:
+    if manifest["version"] is not None and folder.name.isdecimal() and int(folder.name) != manifest["version"]:
         problems.append(f"the folder is named {folder.name}, and the manifest is of version {manifest['version']}")
     return manifest, Check.of(FILES, problems, f"{len(manifest['files'])} files compared by SHA-256")
 

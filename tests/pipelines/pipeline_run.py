@@ -51,6 +51,11 @@ class Run(NamedTuple):
     def export(self) -> Path:
         return self.artifact("Trainer/model/*/Format-Serving")
 
+    @property
+    def pushed(self) -> Path:
+        """Of servers: one folder a version."""
+        return self.root / "serving"
+
     def examples(self, split: str = "eval") -> list[str]:
         """Files of the raw examples of a split."""
         return sorted(map(str, self.root.glob(f"CsvExampleGen/examples/*/Split-{split}/*.gz")))

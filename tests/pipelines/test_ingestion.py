@@ -57,7 +57,7 @@ def test_the_schema_has_every_column_with_its_type(run) -> None:
 def test_a_second_run_takes_all_from_the_cache(run) -> None:
     run_local(pipeline(run))
     found = run.executions()
-    names = ("CsvExampleGen", "StatisticsGen", "SchemaGen", "Transform", "Trainer")
+    names = ("CsvExampleGen", "StatisticsGen", "SchemaGen", "Transform", "Trainer", "Verifier", "Pusher")
     assert {name: states[-1] for name, states in found.items()} == dict.fromkeys(names, "CACHED")
     assert all(states[0] == "COMPLETE" for states in found.values())
 

@@ -88,17 +88,16 @@ def test_the_export_scores_raw_rows_as_the_live_model_without_tfx(run, examples,
         row[: len(each)] = np.frombuffer(each, np.uint8)
     np.savez(tmp_path / "examples.npz", examples=padded, sizes=sizes)
     command = [sys.executable, "-c", textwrap.dedent(BARE)]
-    files = [str(run.export), str(tmp_path / "examples.npz"), str(tmp_path / "logits.npy")]
+    (version,) = run.pushed.iterdir()
+    files = [str(version), str(tmp_path / "examples.npz"), str(tmp_path / "logits.npy")]
     done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path, check=False, env={})
     assert done.returncode == 0, done.stderr[-3000:]
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), live, rtol=0, atol=TOLERANCE)
     assert np.ptp(live) > 0.5
 
 
-def test_our_server_scores_them_alike(run, examples, live, tmp_path) -> None:
-    (tmp_path / "clicks").mkdir()
-    (tmp_path / "clicks" / "1").symlink_to(run.export)
-    configs = [ModelConfig(name="clicks", base_path=tmp_path / "clicks")]
+def test_our_server_scores_them_alike(run, examples, live) -> None:
+    configs = [ModelConfig(name="clicks", base_path=run.pushed)]
     with Server(configs, ServerOptions(grpc_port=0, rest_port=0)) as server:
         assert server.wait_until_ready(READY_SECONDS)
         with GrpcClient(f"127.0.0.1:{server.grpc_port}", "clicks") as client:
@@ -108,7 +107,7 @@ def test_our_server_scores_them_alike(run, examples, live, tmp_path) -> None:
 
 def test_the_export_is_verified(run) -> None:
     """Its columnar signatures answer as rows do that our own readers have encoded, and the live model has scored."""
-    report = verify(run.export)
+    report = verify(run.pushed)
     assert report.passed, report.problems
 
 

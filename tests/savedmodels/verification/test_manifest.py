@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import tfdlrm
 from savedmodels.manifest import MANIFEST_FILE, check_files, read_manifest, write_manifest
+from savedmodels.verify import verify
 from tests.savedmodels.verification.tiny_exports import INFO
 
 
@@ -45,6 +46,13 @@ def test_the_same_export_gives_the_same_bytes(version):
     write_manifest(version, info=INFO)
     assert (version / MANIFEST_FILE).read_bytes() == before
     assert list((version / MANIFEST_FILE).parent.glob(".*")) == []
+
+
+def test_an_export_that_others_number_may_be_named_by_any_number(version):
+    write_manifest(version, info={**INFO, "version": None})
+    moved = version.rename(version.with_name("1795953812"))
+    assert read_manifest(moved)["version"] is None
+    assert verify(moved, c_api=False).passed
 
 
 def test_further_keys_are_kept_and_numbers_of_numpy_are_numbers(version):

@@ -1,0 +1,53 @@
+"""Only a model that answers rightly is pushed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from pipelines.pipeline import publish
+from pipelines.run_local import run_local
+from pipelines.tfx_extra import tfx
+from pipelines.verifier import BLESSED, NOT_BLESSED, REPORT
+from savedmodels.manifest import MANIFEST_FILE
+from tests.pipelines.pipeline_run import NAME, Run, pipeline_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return pipeline_run(tmp_path_factory.getbasetemp())
+
+
+def test_what_was_verified_is_pushed_as_a_numbered_version(run) -> None:
+    folder = run.artifact("Verifier/blessing/*")
+    assert (folder / BLESSED).is_file()
+    report = json.loads((folder / REPORT).read_text())
+    assert report["problems"] == []
+    assert report["checks"]["fresh process"] == "passed"
+    (version,) = run.pushed.iterdir()
+    assert int(version.name) > 0
+    manifest = json.loads((version / MANIFEST_FILE).read_text())
+    assert manifest["version"] is None
+    assert manifest["model_name"] == NAME
+    assert (version / "saved_model.pb").read_bytes() == (run.export / "saved_model.pb").read_bytes()
+
+
+def test_a_model_that_was_changed_is_not_pushed(run, tmp_path) -> None:
+    spoiled = tmp_path / "model" / "Format-Serving"
+    shutil.copytree(run.export, spoiled)
+    data = max(spoiled.glob("variables/variables.data-*"), key=lambda file: file.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
+    model = tfx.dsl.Importer(str(spoiled.parent), tfx.types.standard_artifacts.Model).with_id("Model")
+    root = tmp_path / "root"
+    store = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
+    components = [model, *publish(model.outputs["result"], tmp_path / "serving")]
+    run_local(tfx.dsl.Pipeline("spoiled", str(root), components=components, metadata_connection_config=store))
+    (folder,) = root.glob("Verifier/blessing/*")
+    assert (folder / NOT_BLESSED).is_file()
+    assert not (folder / BLESSED).exists()
+    assert any("was changed" in problem for problem in json.loads((folder / REPORT).read_text())["problems"])
+    assert not (tmp_path / "serving").exists()
