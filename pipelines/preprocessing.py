@@ -19,12 +19,12 @@ import tensorflow as tf
 from pipelines.tfx_extra import tft
 from savedmodels.inputs import DENSE, Raw
 from savedmodels.raw_encoding import RawEncoder, fill_missing
-from savedmodels.refusal import refuse_where
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_folders import key_column
 from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size
 from tfdlrm.data.vocabulary import UNSEEN, Vocabulary, unescaped
+from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.schema import OOV_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
 SCHEMA, MIN_COUNT, ID_MODULO, SPLIT_CELLS = "schema", "min_count", "id_modulo", "split_cells"
@@ -49,17 +49,14 @@ def transform_config(
     Raises:
         ValueError: an option that the schema does not allow.
     """
-    with_vocabulary = [column for column in spec.categorical if column.encoding in ("vocabulary", "hex")]
-    for column in with_vocabulary:
-        if min_count > 1 and column.id_policy != "oov":
+    for column in spec.categorical:
+        if min_count > 1 and column.encoding in ("vocabulary", "hex") and column.id_policy != "oov":
             raise ValueError(
                 f"column {column.name!r}: min_count={min_count} leaves rare values without an id, and id_policy is "
                 f"{column.id_policy!r}. Set id_policy: oov for it."
             )
-    for table in spec.table_names:
-        columns = [column for column in spec.categorical if column.table == table]
-        if not has_vocabulary(table, columns) and table not in spec.vocabulary_sizes:
-            needs_size(table, columns)
+    for table in _open_tables(spec):
+        needs_size(table, _columns_of(spec, table))
     return {SCHEMA: spec.to_dict(), MIN_COUNT: min_count, ID_MODULO: id_modulo, SPLIT_CELLS: split_cells}
 
 
@@ -81,8 +78,9 @@ def preprocessing_fn(inputs: Inputs, custom_config: Mapping[str, Any]) -> dict[s
     columns = _RawColumns(spec, inputs, split_cells=custom_config[SPLIT_CELLS])
     raw = columns.raw()
     unfitted = Preprocessing(spec=spec, id_modulo=custom_config[ID_MODULO])
-    lookups = _analyze_vocabularies(RawEncoder(unfitted, lookups={}), raw, custom_config[MIN_COUNT])
-    moments = _analyze_statistics(RawEncoder(unfitted, lookups={}), raw)
+    plain = RawEncoder(unfitted)
+    lookups = _analyze_vocabularies(plain, raw, custom_config[MIN_COUNT])
+    moments = _analyze_statistics(plain, raw)
     # checks of what was learned would fail while it is being learned: who reads the ids makes them
     features = RawEncoder(unfitted, None, lookups=lookups, moments=moments).encode(raw)
     outputs: dict[str, Any] = {name: columns.label(name) for name in spec.labels}
@@ -103,15 +101,17 @@ def _within_table(spec: FeatureSpec, column: CategoricalColumn, ids: Any) -> Any
     size = spec.vocabulary_sizes.get(column.table)
     if column.encoding != "integer" or column.id_policy != "error" or size is None:
         return ids
-    flat = _flat(ids)
-    wrong = (flat < 0) | (flat >= size)
 
-    def message() -> list[tf.Tensor | str]:
-        first = tf.strings.as_string(tf.boolean_mask(flat, wrong)[0])
-        return [f"column '{column.name}': the id ", first, f" is not in [0, {size}), the rows of '{column.table}'."]
+    def checked(flat: tf.Tensor) -> tf.Tensor:
+        wrong = (flat < 0) | (flat >= size)
 
-    flat = refuse_where(wrong, message, flat)
-    return ids.with_flat_values(flat) if isinstance(ids, tf.RaggedTensor) else flat
+        def message() -> list[tf.Tensor | str]:
+            first = tf.strings.as_string(tf.boolean_mask(flat, wrong)[0])
+            return [f"column '{column.name}': the id ", first, f" is not in [0, {size}), the rows of '{column.table}'."]
+
+        return stop_if(wrong, message, flat)
+
+    return tf.ragged.map_flat_values(checked, ids)
 
 
 class _RawColumns:
@@ -139,7 +139,7 @@ class _RawColumns:
         """float32 `[B]`, 0 or 1."""
         values = self._number(name)
         wrong = ~((values == 0.0) | (values == 1.0))
-        return refuse_where(wrong, lambda: [f"label '{name}' has an example that is neither 0 nor 1."], values)
+        return stop_if(wrong, lambda: [f"label '{name}' has an example that is neither 0 nor 1."], values)
 
     def key(self, name: str) -> tf.Tensor:
         """`[B]`: float32 of floats; of all else string, an empty one where there is none."""
@@ -154,12 +154,7 @@ class _RawColumns:
             raise ValueError(
                 f"column {name!r} of the schema is not among the examples' columns: {', '.join(sorted(self._inputs))}."
             )
-        given = self._inputs[name]
-        if isinstance(given, tf.SparseTensor):
-            return tf.RaggedTensor.from_sparse(given)
-        if isinstance(given, tf.RaggedTensor):
-            return given
-        return tf.RaggedTensor.from_tensor(given[:, tf.newaxis] if given.shape.rank == 1 else given)
+        return cells_of(self._inputs[name])
 
     def _number(self, name: str) -> tf.Tensor:
         """float32 `[B]`, NaN where missing."""
@@ -170,7 +165,7 @@ class _RawColumns:
         return _first(tf.cast(cells, tf.float32), float("nan"))
 
     def _at_most_one(self, name: str, cells: tf.RaggedTensor) -> tf.RaggedTensor:
-        values = refuse_where(
+        values = stop_if(
             cells.row_lengths() > 1, lambda: [f"column '{name}' has several values in an example."], cells.flat_values
         )
         return cells.with_flat_values(values)
@@ -195,14 +190,14 @@ class _RawColumns:
         if column.weights:
             weights = tf.cast(_as_numbers(self._pieces(column, self._cells(column.weights)), tf.float32), tf.float32)
             message = f"column '{column.weights}' has another number of weights than '{column.name}' has ids."
-            flat = refuse_where(weights.row_lengths() != cells.row_lengths(), lambda: [message], weights.flat_values)
+            flat = stop_if(weights.row_lengths() != cells.row_lengths(), lambda: [message], weights.flat_values)
             weights = cells.with_flat_values(_finite(column, flat))
         cells = _as_numbers(cells, tf.int64) if column.encoding == "integer" else _tokens_of(column, cells)
         if column.hotness is None:
             return cells if weights is None else (cells, weights)
         message = f"column '{column.name}' has an example with another number of ids than {column.hotness}."
         shape = [-1, column.hotness]
-        flat = refuse_where(cells.row_lengths() != column.hotness, lambda: [message], cells.flat_values)
+        flat = stop_if(cells.row_lengths() != column.hotness, lambda: [message], cells.flat_values)
         fixed = tf.reshape(flat, shape)
         return fixed if weights is None else (fixed, tf.reshape(weights.flat_values, shape))
 
@@ -211,7 +206,7 @@ class _RawColumns:
             cells = _tokens_of(column, cells)
             return _first(cells, "" if cells.dtype == tf.string else 0)  # an empty cell is a value, and of hex 0
         message = f"column '{column.name}' has an example without an id."
-        values = refuse_where(cells.row_lengths() == 0, lambda: [message], cells.flat_values)
+        values = stop_if(cells.row_lengths() == 0, lambda: [message], cells.flat_values)
         return _first(cells.with_flat_values(values), 0)
 
     def _pieces(self, column: CategoricalColumn, cells: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -223,6 +218,15 @@ class _RawColumns:
         return cells.with_values(pieces).merge_dims(1, 2)
 
 
+def cells_of(values: Any) -> tf.RaggedTensor:
+    """`[B, None]` of sparse, ragged, `[B]` or `[B, H]` values."""
+    if isinstance(values, tf.SparseTensor):
+        return tf.RaggedTensor.from_sparse(values)
+    if isinstance(values, tf.RaggedTensor):
+        return values
+    return tf.RaggedTensor.from_tensor(values[:, tf.newaxis] if values.shape.rank == 1 else values)
+
+
 def _first(cells: tf.RaggedTensor, default: Any) -> tf.Tensor:
     """`[B]`: the first value of each cell."""
     return cells.to_tensor(default, shape=[None, 1])[:, 0]
@@ -230,7 +234,7 @@ def _first(cells: tf.RaggedTensor, default: Any) -> tf.Tensor:
 
 def _finite(column: CategoricalColumn, weights: tf.Tensor) -> tf.Tensor:
     message = f"column '{column.weights}' has a weight that is missing or not finite."
-    return refuse_where(~tf.math.is_finite(weights), lambda: [message], weights)
+    return stop_if(~tf.math.is_finite(weights), lambda: [message], weights)
 
 
 def _as_text(cells: tf.RaggedTensor) -> tf.RaggedTensor:

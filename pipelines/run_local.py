@@ -17,7 +17,7 @@ def run_local(pipeline: tfx.dsl.Pipeline) -> None:
         Exception: of the component that failed; what ran before it is kept and is not run again by the next run.
 
     Example:
-        >>> run_local(create_pipeline("clicks", "data/clicks", "runs/clicks"))
+        >>> run_local(create_pipeline("clicks", "data/clicks", "runs/clicks", spec, config))
     """
     before = tempfile.tempdir
     # TFX leaves tens of megabytes a run in the temporary folder

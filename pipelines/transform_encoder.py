@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.preprocessing import cells_of
 from pipelines.tfx_extra import tft
 from savedmodels.inputs import DENSE, InputColumn, Raw
-from savedmodels.refusal import refuse_where
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.schema import CategoricalColumn
 
 _HEX_DIGITS = 16
@@ -71,12 +72,12 @@ class TransformEncoder:
         for categorical in spec.categorical:
             value = raw[categorical.name] if categorical.name in raw else self._any_value(categorical, num_rows)
             value, weights = value if isinstance(value, tuple) else (value, None)
-            cells = _cells(value)
+            cells = cells_of(value)
             inputs[categorical.name] = self._as_read(
                 categorical.name, cells.with_flat_values(self._in_type_of(categorical, cells.flat_values))
             )
             if weights is not None:
-                inputs[categorical.weights] = self._as_read(categorical.weights, _cells(weights))
+                inputs[categorical.weights] = self._as_read(categorical.weights, cells_of(weights))
         features = self._features(inputs)
         return {name: value for name, value in features.items() if name in raw}
 
@@ -108,12 +109,10 @@ class TransformEncoder:
         """Refuses ids of values that training did not see, where the column's policy has no row for them."""
         if column.table not in self.preprocessing.vocabularies or column.id_policy == "oov":
             return ids
-        flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else ids
         message = (
             f"feature '{column.name}': a value was not seen in training. Train with id_policy: oov for the column."
         )
-        flat = refuse_where(flat < 0, lambda: [message], flat)
-        return ids.with_flat_values(flat) if isinstance(ids, tf.RaggedTensor) else flat
+        return tf.ragged.map_flat_values(lambda flat: stop_if(flat < 0, lambda: [message], flat), ids)
 
     def _as_read(self, name: str, cells: tf.RaggedTensor) -> Any:
         """A column in the form in which examples are parsed, in their type."""
@@ -141,7 +140,7 @@ class TransformEncoder:
                 first = tf.boolean_mask(values, wrong)[0]
                 return [f"feature '{column.name}': '", first, "' is no integer, as all values of the pipeline are."]
 
-            values = refuse_where(wrong, message, values)
+            values = stop_if(wrong, message, values)
             return tf.strings.to_number(tf.where(wrong, "0", values), tf.int64)
         return _hex_text(values) if column.encoding == "hex" else tf.strings.as_string(values)
 
@@ -149,13 +148,6 @@ class TransformEncoder:
 def _num_rows(value: Any) -> tf.Tensor:
     value = value[0] if isinstance(value, tuple) else value
     return value.nrows(tf.int32) if isinstance(value, tf.RaggedTensor) else tf.shape(value)[0]
-
-
-def _cells(value: Any) -> tf.RaggedTensor:
-    """`[B, None]` of `[B]`, `[B, H]` or ragged values."""
-    if isinstance(value, tf.RaggedTensor):
-        return value
-    return tf.RaggedTensor.from_tensor(value[:, tf.newaxis] if value.shape.rank == 1 else value)
 
 
 def _present(values: tf.Tensor) -> tf.RaggedTensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import tensorflow as tf
 from pipelines.tfx_extra import tft
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.prepare.encode import narrow_type
-from tfdlrm.data.prepare.output import FILE_BYTES, OutputFile
+from tfdlrm.data.prepare.output import FILE_BYTES, OutputFile, part_file, parts_of_manifest
 from tfdlrm.data.prepare.stage import bags_of, write_arrow
-from tfdlrm.data.prepare.work import sha256_of, write_json
+from tfdlrm.data.prepare.work import write_json
 from tfdlrm.data.prepared_folders import FORMAT_NAME, FORMAT_VERSION, MANIFEST_FILE, key_column
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.pyarrow_extra import pa
@@ -52,12 +51,9 @@ def write_prepared(
         sources[part] = sorted(str(file) for pattern in patterns for file in tf.io.gfile.glob(pattern))
         found: list[OutputFile] = []
         for table in _tables(sources[part], parser, preprocessing.spec, number):
-            path = folder / part / f"part-{len(found):05d}.arrow"
-            path.parent.mkdir(exist_ok=True)
+            path = part_file(folder, part, len(found))
             write_arrow(path, table)
-            name = path.relative_to(folder).as_posix()
-            size = path.stat().st_size
-            found.append(OutputFile(name=name, rows=table.num_rows, bytes=size, sha256=sha256_of(path)))
+            found.append(OutputFile.of(path, table.num_rows))
             number += table.num_rows
         if found:
             files[part] = found
@@ -70,10 +66,7 @@ def write_prepared(
         "config": {"output": "arrow"},
         "schema": "schema.yaml",
         "books": {"read": number, "written": number, "quarantined": 0, "sampled_out": 0},
-        "parts": {
-            part: {"rows": sum(file.rows for file in own), "files": [asdict(file) for file in own]}
-            for part, own in files.items()
-        },
+        "parts": parts_of_manifest(files),
         "sources": [{"path": path} for own in sources.values() for path in own],
         "sampling": {"keep_negatives": 1.0, "logit_offset": 0.0},
     }

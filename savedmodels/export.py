@@ -177,8 +177,9 @@ def _module(
     setattr(module, ARRAYS, large)
     in_arrays = {id(variable) for variable in large.values()}
     module.weights = [variable for key, variable in read.items() if key not in in_arrays]
-    if encoder is not None and encoder.parts():
-        module.parts = encoder.parts()
+    parts = encoder.parts() if encoder is not None else []
+    if parts:
+        module.parts = parts
     return module, large
 
 

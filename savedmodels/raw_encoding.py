@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from savedmodels.inputs import DENSE, InputColumn, Raw, parse_examples
 from savedmodels.names import UNSEEN_POLICIES
-from savedmodels.refusal import refuse_where
 from savedmodels.serving_rows import StoredArray
 from savedmodels.vocabulary_lookup import VocabularyLookup
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.vocabulary import UNSEEN
+from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.hashing import hash_to_buckets
 from tfdlrm.schema import CategoricalColumn, DenseColumn
 
@@ -154,7 +154,7 @@ def _refuse_unseen(column: CategoricalColumn, tokens: tf.Tensor, ids: tf.Tensor,
         fix = "was not seen in training. Train with id_policy: oov for the column, or export with --unseen zero."
         return [f"feature '{column.name}': the value '", first, f"' {fix}"]
 
-    return refuse_where(unknown, message, ids)
+    return stop_if(unknown, message, ids)
 
 
 def transform_dense_columns(
@@ -203,7 +203,7 @@ def _refuse_numbers(columns: tuple[DenseColumn, ...], raw: tf.Tensor, wrong: tf.
         fix = "is not a finite number. Give one, or leave it out where the schema has a value for missing ones."
         return ["dense column '", name, "': ", number, " in row ", row, f" {fix}"]
 
-    return refuse_where(wrong, message, x)
+    return stop_if(wrong, message, x)
 
 
 def _log1p(columns: tuple[DenseColumn, ...], x: tf.Tensor) -> tf.Tensor:
@@ -254,6 +254,6 @@ def parse_hex(column: str, texts: tf.Tensor) -> tf.Tensor:
         first = tf.boolean_mask(flat, wrong)[0]
         return [f"feature '{column}': '", first, "' is not a hex number of at most 63 bits. Correct it."]
 
-    digit = refuse_where(wrong, message, digit)
+    digit = stop_if(wrong, message, digit)
     shifts = np.left_shift(np.int64(1), 4 * np.arange(_HEX_DIGITS - 1, -1, -1, dtype=np.int64))
     return tf.reshape(tf.reduce_sum(digit * shifts, axis=1), tf.shape(texts))

@@ -112,7 +112,7 @@ def signed(value: Any, policy: str, vocabulary_size: int, feature: str, table: s
                 f" is outside [0, {vocabulary_size}). Fix the data, or choose another id_policy than 'error'.",
             ]
 
-        return stop_if(tf.reduce_any(same_bits < 0), words, same_bits)
+        return stop_if(same_bits < 0, words, same_bits)
     return same_bits
 
 
@@ -242,14 +242,14 @@ def check_range(ids: tf.Tensor, columns: list[tuple[str, str, int]], row_ids: tf
             "). Fix the data, raise vocabulary_size, or choose id_policy 'clip', 'modulo', 'oov' or 'hash'.",
         ]  # fmt: skip
 
-    return stop_if(tf.reduce_any(outside), words, ids)
+    return stop_if(outside, words, ids)
 
 
 def stop_if(wrong: tf.Tensor, words: Callable[[], list[Any]], values: tf.Tensor) -> tf.Tensor:
-    """Passes values on, or stops the step.
+    """Passes values on, or stops the step, or the request.
 
     Args:
-        wrong: bool scalar.
+        wrong: bool, of any shape; one true element stops.
         words: makes the message, strings and string scalars one after the other; called, or run, only where it is said.
         values: of any shape.
 
@@ -261,9 +261,10 @@ def stop_if(wrong: tf.Tensor, words: Callable[[], list[Any]], values: tf.Tensor)
         with tf.control_dependencies([tf.debugging.Assert(False, [tf.strings.join(words())])]):
             return tf.constant(False)
 
+    any_wrong = tf.reduce_any(wrong)
     if tf.executing_eagerly():
-        if wrong:
+        if any_wrong:
             stop()
         return values
-    with tf.control_dependencies([tf.cond(wrong, stop, lambda: tf.constant(True))]):
+    with tf.control_dependencies([tf.cond(any_wrong, stop, lambda: tf.constant(True))]):
         return tf.identity(values)

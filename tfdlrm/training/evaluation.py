@@ -56,16 +56,18 @@ class Evaluator:
             should_stop: asked before each batch; True ends the evaluation, and the result is None.
         """
         accumulators = [EvaluationAccumulator() for _ in self._tasks]
-        unknown = UnknownIds(self._spec)
+        unknown = None if self.unknown_ids else UnknownIds(self._spec)  # the rows are the same each time
         for features, labels, *keys in self._batches:
             if should_stop():
                 return None
-            unknown.update(features)
+            if unknown is not None:
+                unknown.update(features)
             logits = self._logits_of(features).numpy().reshape(len(labels), len(self._tasks))
             groups = None if self._group_by is None else keys[0][self._group_by].numpy()
             for task, accumulator in enumerate(accumulators):
                 accumulator.update(labels[:, task].numpy(), logits[:, task], groups)
-        self.unknown_ids = unknown.shares()
+        if unknown is not None:
+            self.unknown_ids = unknown.shares()
         return _joined(self._tasks, [accumulator.result() for accumulator in accumulators])
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,26 @@ class OutputFile:
     rows: int
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path, rows: int) -> OutputFile:
+        """A file that is written, in the folder of its part."""
+        return cls(name=f"{path.parent.name}/{path.name}", rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def part_file(output: Path, part: str, number: int, form: OutputFormat = "arrow") -> Path:
+    """Where a file of a part goes; its folder is made."""
+    path = output / part / f"part-{number:05d}{SUFFIXES[form]}"
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
+def parts_of_manifest(files: Mapping[str, Sequence[OutputFile]]) -> dict[str, Any]:
+    """The entry `parts` of a manifest."""
+    return {
+        part: {"rows": sum(file.rows for file in own), "files": [vars(file) for file in own]}
+        for part, own in files.items()
+    }
 
 
 def rows_a_file(encoder: BlockEncoder, codes: Sequence[np.ndarray]) -> int:
@@ -73,8 +94,7 @@ def write_parts(
         ends = np.cumsum(counts)
         total = int(ends[-1]) if len(ends) else 0
         for number, start in enumerate(range(0, total, size)):
-            path = output / part / f"part-{number:05d}{SUFFIXES[form]}"
-            path.parent.mkdir(exist_ok=True)
+            path = part_file(output, part, number, form)
             tasks.append((part, path, code, start, min(start + size, total), ends))
 
     def write(task: tuple[str, Path, int, int, int, np.ndarray]) -> tuple[str, OutputFile]:
@@ -84,10 +104,7 @@ def write_parts(
             with atomic_path(path) as partial:
                 _WRITERS[form](partial, table)
         on_rows(stop - start)
-        file = OutputFile(
-            name=f"{part}/{path.name}", rows=stop - start, bytes=path.stat().st_size, sha256=sha256_of(path)
-        )
-        return part, file
+        return part, OutputFile.of(path, stop - start)
 
     files: dict[str, list[OutputFile]] = {part: [] for part in PARTS}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

@@ -17,7 +17,7 @@ from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.encode import BlockEncoder, MultiHot
 from tfdlrm.data.prepare.fit import Fitted, Fitter
-from tfdlrm.data.prepare.output import OutputFile, write_parts
+from tfdlrm.data.prepare.output import OutputFile, parts_of_manifest, write_parts
 from tfdlrm.data.prepare.parts import BAD, SAMPLED_OUT, part_codes
 from tfdlrm.data.prepare.raw_sources import find_files, spec_of
 from tfdlrm.data.prepare.stage import StagedFile, StagedRows, Stager
@@ -298,10 +298,7 @@ class _Run:
             "config": {key: value for key, value in self._config.to_dict().items() if key != "schema"},
             "schema": "schema.yaml",
             "books": books,
-            "parts": {
-                part: {"rows": sum(file.rows for file in own), "files": [vars(file) for file in own]}
-                for part, own in files.items()
-            },
+            "parts": parts_of_manifest(files),
             "sources": [
                 {**_identity(path), "rows_read": file.rows_read, "quarantined": len(file.bad), "notes": file.notes}
                 for path, file in zip(self._files, staged.files, strict=True)
