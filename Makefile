@@ -8,7 +8,7 @@ SIDE_BY_SIDE ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_FLAGS ?= --wait-idle 300 --retries 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tfx tfx-env check lint format bench clean
+.PHONY: help demo demo-tfx test test-tfx tfx-env check lint format bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,9 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 
 demo: $(VENV)/.installed-demo ## train on synthetic rows whose best possible AUC is known (under 5 minutes)
 	$(BIN)/tfdlrm demo --model-dir $(DEMO_DIR)
+
+demo-tfx: ## the TFX pipeline on generated rows, from CSV to a served model, and what stops a bad run (under 10 minutes)
+	$(PYTHON) tools/tfx_env.py run python -m pipelines.demo pipelines/config.yaml
 
 test: lint ## lint, types and every test but those of pipelines/ (make test-tfx)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

@@ -1,104 +1,162 @@
 """What a pipeline is made of.
 
-CSV files --> CsvExampleGen --> StatisticsGen --> SchemaGen --> Transform --> Trainer --> Verifier --> Pusher
+CSV files --> CsvExampleGen --> StatisticsGen --> SchemaGen, or ImportSchemaGen --> ExampleValidator --> ExampleReport
+--> ExampleGate --> Transform --> Trainer --> Evaluator --> EvaluationReport --> Verifier --> Pusher
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
+from tfx.dsl.components.base.base_node import BaseNode
+
+from pipelines import source_code
+from pipelines.artifacts import CURRENT_MODEL, CURRENT_STATISTICS, ExamplesBlessing, latest_blessed
+from pipelines.config import PipelineConfig
+from pipelines.evaluation import EvaluationReport, eval_config
+from pipelines.example_report import ExampleGate, ExampleReport
 from pipelines.preprocessing import transform_config
+from pipelines.pusher import Pusher
 from pipelines.tfx_extra import tfx
 from pipelines.trainer import trainer_config
 from pipelines.verifier import Verifier
-from tfdlrm.config import ExperimentConfig
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.data.atomic_files import atomic_path
+
+CSV_FILES = "*.csv"
 
 
-def create_pipeline(
-    name: str,
-    data: str | os.PathLike[str],
-    root: str | os.PathLike[str],
-    spec: FeatureSpec,
-    config: ExperimentConfig,
-    *,
-    min_count: int = 1,
-    id_modulo: int | None = None,
-    candidates: Sequence[str] = (),
-    quantize: str = "none",
-    push_to: str | os.PathLike[str] | None = None,
-    cache: bool = True,
-) -> tfx.dsl.Pipeline:
+def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pipeline:
     """From rows to a SavedModel that servers watch for.
 
     Components belong to the pipeline that they are given to: make another one for another run.
 
     Args:
-        name: of the pipeline, in the metadata store.
-        data: folder of CSV files with a header line, separated by commas.
-        root: folder of all artifacts, and of the metadata store, `metadata.sqlite`; made where it does not exist.
-        spec: what the columns are; what it leaves open (means, deviations, sizes of tables) is learned.
-        config: model and training; its `data` is not used, the rows are the pipeline's.
-        min_count, id_modulo: see `pipelines.preprocessing.transform_config`.
-        candidates, quantize: see `savedmodels.export.ExportOptions`.
-        push_to: folder of the model's versions, which servers watch; default `<root>/serving`.
-        cache: take over what an earlier run made of the same inputs.
+        config: every parameter.
+        cache: take over what an earlier run made of the same inputs; code is one of them.
 
     Raises:
-        FileNotFoundError: `data` holds no file.
+        FileNotFoundError: there is no row, or no curated schema.
         ValueError: schema and options do not fit together.
 
     Example:
-        >>> run_local(create_pipeline("clicks", "data/clicks", "runs/clicks", spec, load_config("quickstart")))
+        >>> run_local(PipelineConfig.load("pipelines/config.yaml"))
     """
-    data, root = Path(data).absolute(), Path(root).absolute()
-    if not data.is_dir() or not any(entry.is_file() for entry in data.iterdir()):
-        raise FileNotFoundError(f"{data}: no folder with CSV files. Give one with at least one.")
+    data, root = Path(config.data).absolute(), Path(config.root).absolute()
+    if not any(data.glob(CSV_FILES)):
+        raise FileNotFoundError(f"{data}: no folder with CSV files ({CSV_FILES}). Give one with at least one.")
     root.mkdir(parents=True, exist_ok=True)
-    examples = tfx.components.CsvExampleGen(input_base=str(data))
-    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
-    # ids of a bag are as many as a row has: shapes are not inferred from the rows at hand
-    schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=False)
-    transform_settings = transform_config(spec, min_count=min_count, id_modulo=id_modulo)
+    rows = tfx.proto.Input(splits=[tfx.proto.Input.Split(name="rows", pattern=CSV_FILES)])
+    example_gen = tfx.components.CsvExampleGen(input_base=str(data), input_config=rows)
+    examples = example_gen.outputs["examples"]
+    schema, validation = _validate(config, examples)
+    transform_settings = transform_config(config.schema, min_count=config.min_count, id_modulo=config.id_modulo)
     transform = tfx.components.Transform(
-        examples=examples.outputs["examples"],
-        schema=schema.outputs["schema"],
+        examples=examples,
+        schema=schema,
         preprocessing_fn="pipelines.preprocessing.preprocessing_fn",
-        custom_config=transform_settings,
+        custom_config={**transform_settings, "code": source_code.fingerprint()},
     )
+    transform.add_upstream_node(validation[-1])
     trainer = tfx.components.Trainer(
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
-        schema=schema.outputs["schema"],
+        schema=schema,
         run_fn="pipelines.trainer.run_fn",
         train_args=tfx.proto.TrainArgs(),
         eval_args=tfx.proto.EvalArgs(),
-        custom_config=trainer_config(config, transform_settings, name=name, candidates=candidates, quantize=quantize),
+        custom_config={**trainer_config(config, transform_settings), "code": source_code.fingerprint()},
     )
-    published = publish(trainer.outputs["model"], root / "serving" if push_to is None else Path(push_to).absolute())
     return tfx.dsl.Pipeline(
-        pipeline_name=name,
+        pipeline_name=config.name,
         pipeline_root=str(root),
-        components=[examples, statistics, schema, transform, trainer, *published],
+        components=[example_gen, *validation, transform, trainer, *_judge(config, examples, trainer.outputs["model"])],
         enable_cache=cache,
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(root / "metadata.sqlite")
-        ),
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(str(config.store)),
     )
 
 
-def publish(model: tfx.dsl.Channel, push_to: Path) -> list[tfx.dsl.components.BaseComponent]:
-    """Verifier and Pusher: a model that answers rightly becomes the next version in a folder.
+def _validate(config: PipelineConfig, examples: Any) -> tuple[Any, list[BaseNode]]:
+    """The schema of the examples, and the components that stop a run whose examples are not as they should be."""
+    generator = tfx.components.StatisticsGen(examples=examples)
+    statistics = generator.outputs["statistics"]
+    if config.examples.schema is None:
+        # ids of a bag are as many as a row has: shapes are not inferred from the rows at hand
+        schema_gen = tfx.components.SchemaGen(statistics=statistics, infer_feature_shape=False)
+    else:
+        schema_gen = tfx.components.ImportSchemaGen(schema_file=str(_kept_schema(config)))
+    schema = schema_gen.outputs["schema"]
+    validator = tfx.components.ExampleValidator(statistics=statistics, schema=schema)
+    accepted = latest_blessed(
+        statistics,
+        tfx.types.standard_artifacts.ExampleStatistics,
+        ExamplesBlessing,
+        of=CURRENT_STATISTICS,
+        name="LatestAcceptedExamples",
+    )
+    report = ExampleReport(
+        statistics=statistics,
+        anomalies=validator.outputs["anomalies"],
+        baseline=accepted.outputs["baseline"],
+        label=config.schema.label,
+        settings=json.dumps(config.examples.to_dict()),
+    )
+    gate = ExampleGate(statistics=statistics, report=report.outputs["report"])
+    return schema, [generator, schema_gen, validator, accepted, report, gate]
+
+
+def _kept_schema(config: PipelineConfig) -> Path:
+    """A copy of the curated schema, named by its content: TFX knows the file by its name only, and changed or not."""
+    file = Path(str(config.examples.schema)).absolute()
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: no schema there. Run the pipeline with examples.schema: null once, and copy the schema.pbtxt of "
+            "SchemaGen there."
+        )
+    content = file.read_bytes()
+    kept = Path(config.root).absolute() / "schemas" / hashlib.sha256(content).hexdigest()[:12] / "schema.pbtxt"
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(kept) as partial:
+            partial.write_bytes(content)
+    return kept
+
+
+def _judge(config: PipelineConfig, examples: Any, model: Any) -> list[BaseNode]:
+    """The components that let a model be pushed: good enough, no worse than the last, and answering rightly."""
+    latest = latest_blessed(
+        model,
+        tfx.types.standard_artifacts.Model,
+        tfx.types.standard_artifacts.ModelBlessing,
+        of=CURRENT_MODEL,
+        name="LatestBlessedModel",
+    )
+    evaluator = tfx.components.Evaluator(
+        examples=examples,
+        model=model,
+        baseline_model=latest.outputs["baseline"],
+        eval_config=eval_config(config.schema.label, config.evaluation),
+    )
+    report = EvaluationReport(
+        evaluation=evaluator.outputs["evaluation"], settings=json.dumps(config.evaluation.to_dict())
+    )
+    return [latest, evaluator, report, *publish(model, evaluator.outputs["blessing"], config.serving)]
+
+
+def publish(model: Any, blessing: Any, push_to: Path) -> list[BaseNode]:
+    """Verifier and Pusher: a blessed model that answers rightly becomes the next version in a folder.
 
     Args:
         model: of a Trainer.
+        blessing: of an Evaluator.
         push_to: folder of the versions, whose names are the seconds since 1970.
     """
     verifier = Verifier(model=model)
-    pusher = tfx.components.Pusher(
+    pusher = Pusher(
         model=model,
+        model_blessing=blessing,
         infra_blessing=verifier.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(push_to))

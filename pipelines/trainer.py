@@ -8,11 +8,12 @@ logs, and the rows under `data/`: `tfdlrm evaluate` and `predict` read it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.config import PipelineConfig
 from pipelines.preprocessing import read_preprocessing
 from pipelines.tfx_extra import tft, tfx
 from pipelines.transform_encoder import TransformEncoder
@@ -25,28 +26,19 @@ from tfdlrm.training.run import train
 EXPERIMENT, TRANSFORM, CANDIDATES, QUANTIZE, NAME = "experiment", "transform", "candidates", "quantize", "name"
 
 
-def trainer_config(
-    config: ExperimentConfig,
-    transform: Mapping[str, Any],
-    *,
-    name: str = "model",
-    candidates: Sequence[str] = (),
-    quantize: str = "none",
-) -> dict[str, Any]:
+def trainer_config(config: PipelineConfig, transform: Mapping[str, Any]) -> dict[str, Any]:
     """The `custom_config` of Trainer.
 
     Args:
-        config: model and training; the rows are the pipeline's.
+        config: of the pipeline.
         transform: the `custom_config` of Transform.
-        name: of the model, that clients will use.
-        candidates, quantize: see `savedmodels.export.ExportOptions`.
     """
     return {
-        EXPERIMENT: config.to_dict(),
+        EXPERIMENT: config.experiment.to_dict(),
         TRANSFORM: dict(transform),
-        NAME: name,
-        CANDIDATES: list(candidates),
-        QUANTIZE: quantize,
+        NAME: config.name,
+        CANDIDATES: list(config.candidates),
+        QUANTIZE: config.quantize,
     }
 
 

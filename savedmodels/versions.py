@@ -27,8 +27,13 @@ def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[t
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def numbers(path: Path) -> list[int]:
+    """Versions that are there."""
+    return [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
+
+
 def _number(path: Path, version: int | None) -> int:
-    present = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
+    present = numbers(path)
     if version is None:
         return max(present, default=0) + 1
     if version < 1:

@@ -30,7 +30,7 @@ UNSAFE_CALLS = frozenset({"eval", "exec"})
 # The one place that runs text: the documentation's own blocks.
 MAY_EXEC = frozenset({"tests/test_docs.py"})
 
-LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing", "stop_signals"})
+LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing", "stop_signals", "file_lock"})
 CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
 LAYERS = EMBEDDINGS | {"layers"}
@@ -46,8 +46,9 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "yaml_text": frozenset(),
     "hashing": frozenset(),
     "stop_signals": frozenset(),
-    "records": frozenset({"checks"}),
-    "schema": frozenset({"checks", "records", "yaml_text"}),
+    "file_lock": frozenset(),
+    "records": frozenset({"checks", "yaml_text"}),
+    "schema": frozenset({"checks", "records"}),
     "config": CONFIG,
     "native": frozenset({"native"}),
     "embeddings": EMBEDDINGS,
@@ -71,6 +72,7 @@ EXTRA_MODULES: Mapping[str, frozenset[str]] = {
 }
 KERAS_FREE_ROOMS = frozenset(
     {"embeddings", "native", "schema", "config", "checks", "records", "yaml_text", "hashing", "stop_signals"}
+    | {"file_lock"}
 )
 # Top packages -> top packages of this repository that they may import.
 PACKAGE_ARROWS: Mapping[str, frozenset[str]] = {

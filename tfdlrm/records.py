@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Self, TypeVar
 
 from tfdlrm.checks import reject_unknown_keys
+from tfdlrm.yaml_text import dump_yaml, parse_yaml
 
 Value = TypeVar("Value")
 Reader = Callable[[Any], Any]
@@ -74,6 +75,27 @@ class Record:
             if required and field.name not in given:
                 raise ValueError(f"{cls.__name__}: key {field.name!r} is missing. Given: {', '.join(given) or 'none'}.")
         return cls(**{name: cls.readers.get(name, _as_is)(value) for name, value in given.items()})
+
+    def to_yaml(self) -> str:
+        """The plain form as YAML, defaults included: a later change of a default does not change what is written."""
+        return dump_yaml(self.to_dict())
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "config") -> Self:
+        """Inverse of `to_yaml`.
+
+        Args:
+            text: YAML.
+            source: what the text is, for errors.
+
+        Raises:
+            ValueError: not YAML, or not a valid record; the message names source and key.
+        """
+        plain: Any = parse_yaml(text, source)
+        try:
+            return cls.from_dict(plain)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
 
     def _set(self, **values: Any) -> None:
         """Store normalised values from `__post_init__`; the only place a frozen record is written."""

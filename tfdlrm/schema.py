@@ -10,12 +10,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 from tfdlrm import checks
 from tfdlrm.checks import reject_unknown_keys
 from tfdlrm.records import FrozenMapping, Reader, Record, each
-from tfdlrm.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
     "CategoricalColumn",
@@ -217,7 +216,7 @@ class FeatureSpec(Record):
         """Write `schema.yaml` into a folder, or the file of that name; returns the file."""
         file = _schema_file(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(dump_yaml(self.to_dict()), encoding="utf-8")
+        file.write_text(self.to_yaml(), encoding="utf-8")
         return file
 
     @classmethod
@@ -231,11 +230,7 @@ class FeatureSpec(Record):
         file = _schema_file(path)
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no schema there. Give a folder that holds {SCHEMA_FILE}, or the file.")
-        plain: Any = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-        try:
-            return cls.from_dict(plain)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+        return cls.from_yaml(file.read_text(encoding="utf-8"), source=str(file))
 
 
 def _schema_file(path: str | os.PathLike[str]) -> Path:

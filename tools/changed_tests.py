@@ -8,6 +8,7 @@ a changed test file means itself. Tests that start processes (`multiprocess`) ar
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[1]
 ALWAYS = "tests/test_architecture.py"
+PIPELINES = "tests/pipelines"  # in the environment with TFX
 NO_TESTS_RAN = 5  # pytest's exit code, where all were left out
 
 
@@ -47,12 +49,16 @@ def paths_of_tests(files: Iterable[str], root: Path = ROOT) -> list[str]:
         if parts[0] == "docs" or file == "README.md":
             found["tests/test_docs.py"] = None
     there = [path for path in found if (root / path).exists() and path != "tests"]
+    if importlib.util.find_spec("tfx") is None:
+        there = [path for path in there if not path.startswith(PIPELINES)]
     return [path for path in there if not any(PurePosixPath(other) in PurePosixPath(path).parents for other in there)]
 
 
 def main(flags: Sequence[str]) -> int:
     paths = paths_of_tests(changed_files())
     print("make check:", *paths, flush=True)
+    if any(file.startswith(("pipelines/", PIPELINES)) for file in changed_files()):
+        print(f"make check: {PIPELINES} has changed, too: make test-tfx", flush=True)
     command = [sys.executable, "-m", "pytest", "-m", "not multiprocess", *flags, *paths]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     return 0 if code == NO_TESTS_RAN else code

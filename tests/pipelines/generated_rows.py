@@ -55,7 +55,13 @@ HEADER = (
 
 def small_config(**train: object) -> ExperimentConfig:
     """A small model, and an epoch or two."""
-    options = {"optimizer": "adagrad", "global_batch_size": 64, "epochs": 2, "monitor": "val_auc"}
+    options = {
+        "optimizer": "adagrad",
+        "global_batch_size": 64,
+        "epochs": 2,
+        "monitor": "val_auc",
+        "deterministic": True,
+    }
     return ExperimentConfig(
         model=DLRMConfig(embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(8, 1)),
         train=TrainConfig(**{**options, **train}),

@@ -6,13 +6,12 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_metadata import metadata_store
-from ml_metadata.proto import metadata_store_pb2
-
+from pipelines.config import EvaluationConfig, PipelineConfig
+from pipelines.lineage import Store
 from pipelines.pipeline import create_pipeline
 from pipelines.preprocessing import read_preprocessing, transform_config
 from pipelines.run_local import run_local
-from pipelines.tfx_extra import tft, tfx
+from pipelines.tfx_extra import tft
 from pipelines.transform_encoder import TransformEncoder
 from tests.pipelines.generated_rows import SPEC, small_config, write_rows
 from tfdlrm.data.preprocessing import Preprocessing
@@ -30,9 +29,8 @@ class Run(NamedTuple):
     root: Path
 
     def artifact(self, pattern: str) -> Path:
-        """The only one of its kind."""
-        (path,) = self.root.glob(pattern)
-        return path
+        """That of the first run."""
+        return min(self.root.glob(pattern), key=lambda path: int(next(filter(str.isdecimal, path.parts[::-1]))))
 
     def transform(self) -> tft.TFTransformOutput:
         return tft.TFTransformOutput(str(self.artifact("Transform/transform_graph/*")))
@@ -56,36 +54,46 @@ class Run(NamedTuple):
         """Of servers: one folder a version."""
         return self.root / "serving"
 
+    @property
+    def version(self) -> Path:
+        """The first that was pushed."""
+        return min(self.pushed.iterdir(), key=lambda path: int(path.name))
+
     def examples(self, split: str = "eval") -> list[str]:
         """Files of the raw examples of a split."""
-        return sorted(map(str, self.root.glob(f"CsvExampleGen/examples/*/Split-{split}/*.gz")))
+        return sorted(map(str, self.artifact(f"CsvExampleGen/examples/*/Split-{split}").glob("*.gz")))
 
-    def executions(self) -> dict[str, list[str]]:
-        """Component -> the state of each of its executions, in order."""
-        config = metadata_store_pb2.ConnectionConfig()
-        config.sqlite.filename_uri = str(self.root / "metadata.sqlite")
-        store = metadata_store.MetadataStore(config)
-        types = {kind.id: kind.name.rpartition(".")[2] for kind in store.get_execution_types()}
-        found: dict[str, list[str]] = {}
-        for execution in sorted(store.get_executions(), key=lambda each: each.id):
-            state = metadata_store_pb2.Execution.State.Name(execution.last_known_state)
-            found.setdefault(types[execution.type_id], []).append(state)
-        return found
+    @property
+    def config(self) -> PipelineConfig:
+        """As `pipeline_run` runs it."""
+        small = small_config()
+        return PipelineConfig(
+            name=NAME,
+            data=str(self.data),
+            root=str(self.root),
+            schema=SPEC,
+            model=small.model,
+            train=small.train,
+            min_count=MIN_COUNT,
+            candidates=CANDIDATES,
+            evaluation=EvaluationConfig(slices=(("genre",),)),
+        )
 
-
-def pipeline(run: Run) -> tfx.dsl.Pipeline:
-    """As `pipeline_run` runs it."""
-    return create_pipeline(NAME, run.data, run.root, SPEC, small_config(), min_count=MIN_COUNT, candidates=CANDIDATES)
+    @property
+    def store(self) -> Store:
+        """The metadata store."""
+        return Store(self.config.store)
 
 
 @functools.cache
 def pipeline_run(temporary: Path) -> Run:
-    """The run, made once.
+    """The run, made once. Tests may run other pipelines with its root after it: the first run stays the first.
 
     Args:
         temporary: of this session of tests, from `tmp_path_factory.getbasetemp()`.
     """
     folder = temporary / "pipeline-run"
     run = Run(write_rows(folder / "data", ROWS), folder / "root")
-    run_local(pipeline(run))
+    result = run_local(create_pipeline(run.config))
+    assert result.pushed is not None, result.problems
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import tensorflow_data_validation as tfdv
 
 from pipelines.pipeline import create_pipeline
 from pipelines.run_local import run_local
-from tests.pipelines.generated_rows import GENRES, HEADER, SPEC, small_config
-from tests.pipelines.pipeline_run import ROWS, Run, pipeline, pipeline_run
+from tests.pipelines.generated_rows import GENRES, HEADER
+from tests.pipelines.pipeline_run import ROWS, Run, pipeline_run
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +56,17 @@ def test_the_schema_has_every_column_with_its_type(run) -> None:
 
 
 def test_a_second_run_takes_all_from_the_cache(run) -> None:
-    run_local(pipeline(run))
-    found = run.executions()
-    names = ("CsvExampleGen", "StatisticsGen", "SchemaGen", "Transform", "Trainer", "Verifier", "Pusher")
-    assert {name: states[-1] for name, states in found.items()} == dict.fromkeys(names, "CACHED")
-    assert all(states[0] == "COMPLETE" for states in found.values())
+    first = run.store.runs()[0]
+    again = run_local(create_pipeline(run.config))
+    assert {each.component: each.state for each in again.run.executions if not each.is_resolver} == dict.fromkeys(
+        [each.component for each in first.executions if not each.is_resolver], "CACHED"
+    )
+    assert all(each.state == "COMPLETE" for each in first.executions)
+    assert again.pushed == run.version
 
 
-def test_a_folder_without_rows_is_refused(tmp_path) -> None:
+def test_a_folder_without_rows_is_refused(run, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("missing", "empty"):
         with pytest.raises(FileNotFoundError, match=f"{folder}: no folder with CSV files"):
-            create_pipeline("clicks", tmp_path / folder, tmp_path / "root", SPEC, small_config())
+            create_pipeline(replace(run.config, data=str(tmp_path / folder)))

@@ -26,7 +26,7 @@ def test_what_was_verified_is_pushed_as_a_numbered_version(run) -> None:
     report = json.loads((folder / REPORT).read_text())
     assert report["problems"] == []
     assert report["checks"]["fresh process"] == "passed"
-    (version,) = run.pushed.iterdir()
+    version = run.version
     assert int(version.name) > 0
     manifest = json.loads((version / MANIFEST_FILE).read_text())
     assert manifest["version"] is None
@@ -41,11 +41,20 @@ def test_a_model_that_was_changed_is_not_pushed(run, tmp_path) -> None:
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 0xFF
     data.write_bytes(content)
-    model = tfx.dsl.Importer(str(spoiled.parent), tfx.types.standard_artifacts.Model).with_id("Model")
+    importer = tfx.dsl.Importer(str(spoiled.parent), tfx.types.standard_artifacts.Model).with_id("Model")
+    blessing = tmp_path / "blessing"
+    blessing.mkdir()
+    (blessing / "BLESSED").touch()
+    blessed = tfx.dsl.Importer(
+        str(blessing), tfx.types.standard_artifacts.ModelBlessing, custom_properties={"blessed": 1}
+    ).with_id("Blessing")
     root = tmp_path / "root"
     store = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
-    components = [model, *publish(model.outputs["result"], tmp_path / "serving")]
-    run_local(tfx.dsl.Pipeline("spoiled", str(root), components=components, metadata_connection_config=store))
+    published = publish(importer.outputs["result"], blessed.outputs["result"], tmp_path / "serving")
+    components = [importer, blessed, *published]
+    result = run_local(tfx.dsl.Pipeline("spoiled", str(root), components=components, metadata_connection_config=store))
+    assert result.pushed is None
+    assert any("was changed" in problem for problem in result.problems)
     (folder,) = root.glob("Verifier/blessing/*")
     assert (folder / NOT_BLESSED).is_file()
     assert not (folder / BLESSED).exists()

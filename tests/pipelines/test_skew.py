@@ -88,7 +88,7 @@ def test_the_export_scores_raw_rows_as_the_live_model_without_tfx(run, examples,
         row[: len(each)] = np.frombuffer(each, np.uint8)
     np.savez(tmp_path / "examples.npz", examples=padded, sizes=sizes)
     command = [sys.executable, "-c", textwrap.dedent(BARE)]
-    (version,) = run.pushed.iterdir()
+    version = run.version
     files = [str(version), str(tmp_path / "examples.npz"), str(tmp_path / "logits.npy")]
     done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path, check=False, env={})
     assert done.returncode == 0, done.stderr[-3000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def test_a_change_means_the_tests_that_mirror_it() -> None:
         "tests/test_docs.py",
     ]
     assert paths_of_tests(["tfdlrm/presets/gone.yaml"]) == ["tests/test_architecture.py"]
+
+
+def test_tests_of_pipelines_need_tfx(monkeypatch) -> None:
+    files = ["pipelines/config.py", "tests/pipelines/test_config.py"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert paths_of_tests(files) == ["tests/test_architecture.py"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert paths_of_tests(files) == ["tests/test_architecture.py", "tests/pipelines"]
 
 
 def test_changes_are_those_since_the_last_commit_on_main(tmp_path: Path) -> None:

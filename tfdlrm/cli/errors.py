@@ -23,8 +23,7 @@ def one_line(error: Exception) -> str:
     """The message of an error, on one line."""
     if _is_graph_error(error):
         text = str(getattr(error, "message", error))
-        found = _ASSERTION.search(text)
-        text = (found.group(1) if found else _NODE.sub("", text)).replace("\\'", "'")
+        text = failed_assertion(text) or _NODE.sub("", text)
     elif isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         text = f"{error.filename}: {error.strerror}."
         if error.errno in _READ_ONLY:
@@ -32,6 +31,12 @@ def one_line(error: Exception) -> str:
     else:
         text = str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def failed_assertion(text: str) -> str | None:
+    """What a failed check inside a graph was given to say, from the message of whatever error it came in."""
+    found = _ASSERTION.search(text)
+    return found.group(1).replace("\\'", "'") if found else None
 
 
 def _is_graph_error(error: Exception) -> bool:

@@ -7,17 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from tfdlrm import checks
 from tfdlrm.config.data import DataConfig
 from tfdlrm.config.model import DLRMConfig
 from tfdlrm.config.train import TrainConfig
 from tfdlrm.records import Reader, Record
-from tfdlrm.yaml_text import dump_yaml, parse_yaml
+from tfdlrm.yaml_text import parse_yaml
 
 _PRESETS = resources.files("tfdlrm") / "presets"
 _SUFFIX = ".yaml"
+
+Config = TypeVar("Config", bound=Record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +45,6 @@ class ExperimentConfig(Record):
     def __post_init__(self) -> None:
         for name, kind in (("model", DLRMConfig), ("train", TrainConfig), ("data", DataConfig)):
             checks.check_instance("ExperimentConfig", name, getattr(self, name), kind)
-
-    def to_yaml(self) -> str:
-        """The whole config, defaults included: a later change of a default does not change this run."""
-        return dump_yaml(self.to_dict())
-
-    @classmethod
-    def from_yaml(cls, text: str, source: str = "config") -> Self:
-        """Inverse of `to_yaml`.
-
-        Args:
-            text: YAML.
-            source: what the text is, for errors.
-
-        Raises:
-            ValueError: not YAML, or not a valid config; the message names source and key.
-        """
-        plain: Any = parse_yaml(text, source)
-        try:
-            return cls.from_dict(plain)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
 
 
 def preset_names() -> tuple[str, ...]:
@@ -100,7 +81,7 @@ def load_config(path_or_preset: str | os.PathLike[str]) -> ExperimentConfig:
     raise FileNotFoundError(f"{name!r} is neither a file nor a preset{hint} Presets: {', '.join(preset_names())}.")
 
 
-def apply_overrides(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentConfig:
+def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     """The config with `a.b=value` assignments applied, all of them before anything is checked.
 
     Values are YAML: `train.epochs=2`, `model.top_mlp=[64,1]`, `data.path=null`. Items of a list are named by
@@ -122,7 +103,7 @@ def apply_overrides(config: ExperimentConfig, overrides: Iterable[str]) -> Exper
         if not equals or not all(keys):
             raise ValueError(f"--set {override!r} is not an assignment. Write it as train.epochs=2.")
         _assign(plain, keys, parse_yaml(text, f"--set {override}"), f"--set {override}")
-    return ExperimentConfig.from_dict(plain)
+    return type(config).from_dict(plain)
 
 
 def _assign(plain: dict[str, Any], keys: list[str], value: Any, source: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfdlrm.config import ExperimentConfig
+from tfdlrm.file_lock import try_lock
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.build import build_model
 from tfdlrm.training.checkpoint_folder import write_file
@@ -149,11 +149,10 @@ class ModelDir:
             RuntimeError: another process is training here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK_FILE).open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RuntimeError(
-                    f"{self.path}: another process is training here. Wait for it, or give another --model-dir."
-                ) from error
+        lock = try_lock(self.path / LOCK_FILE)
+        if lock is None:
+            raise RuntimeError(
+                f"{self.path}: another process is training here. Wait for it, or give another --model-dir."
+            )
+        with lock:
             yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 
 from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.prepared_folders import MANIFEST_FILE
+from tfdlrm.file_lock import try_lock
 
 WORK_FOLDER = ".work"
 # Everything that a preparation writes, the manifest first.
@@ -72,12 +72,10 @@ class WorkFolder:
             if names:
                 raise FileExistsError(f"{output}: holds other files ({', '.join(names[:3])}). Give an empty folder.")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise BlockingIOError(f"{output}: another process prepares data there. Wait for it, or stop it.") from error
+        lock = try_lock(self.path / "lock")
+        if lock is None:
+            raise BlockingIOError(f"{output}: another process prepares data there. Wait for it, or stop it.")
+        self._lock = lock
         before = read_json(self.path / _PLAN_FILE)
         plan = json.loads(json.dumps(plan))
         if restart:

@@ -1,0 +1,195 @@
+"""ExampleReport and ExampleGate: what is wrong with the examples of a run, and the stop where something is.
+
+ExampleValidator compares statistics with the schema. ExampleReport adds what a schema does not say: the shift from the
+examples that were accepted last and between the splits, splits without rows, NaN, and columns that repeat the label.
+Its report is kept whatever it says; ExampleGate fails where there is a problem, so that nothing is trained.
+"""
+
+# without `from __future__ import annotations`: TFX reads the annotations of a component's function
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorflow_metadata.proto.v0.anomalies_pb2 import Anomalies
+
+from pipelines.artifacts import BLESSED, CURRENT_STATISTICS, ExamplesBlessing, Report
+from pipelines.config import ExamplesConfig, ShiftConfig
+from pipelines.html import write_html
+from pipelines.shift import divergence, nan_values
+from pipelines.tfx_extra import tfdv, tfx
+
+REPORT, PROBLEMS = "report.html", "problems.json"
+
+
+_TRAIN, _EVAL = "train", "eval"
+
+
+@tfx.dsl.components.component
+def ExampleReport(
+    statistics: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics],
+    anomalies: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleAnomalies],
+    report: tfx.dsl.components.OutputArtifact[Report],
+    label: tfx.dsl.components.Parameter[str],
+    settings: tfx.dsl.components.Parameter[str],
+    baseline: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics] = None,
+) -> None:
+    """Writes `report.html` with the statistics, and `problems.json`.
+
+    Args:
+        statistics: of StatisticsGen.
+        anomalies: of ExampleValidator.
+        report: the folder of both files.
+        label: the label's column.
+        settings: an `ExamplesConfig` as JSON.
+        baseline: statistics of the examples that were accepted last.
+    """
+    config = ExamplesConfig.from_dict(json.loads(settings))
+    found = _load(statistics)
+    before = {} if baseline is None else _load(baseline)
+    problems = [*_of_schema(Path(anomalies.uri)), *_of_rows(found, label, config)]
+    shifts: dict[str, dict[str, float]] = {}
+    if all(part.datasets[0].num_examples for part in found.values()):
+        if before:
+            shifts["drift"], texts = _shift(found[_TRAIN], before[_TRAIN], config.drift, "the rows accepted last")
+            problems += texts
+        shifts["skew"], texts = _shift(found[_EVAL], found[_TRAIN], config.skew, "the rows for training")
+        problems += texts
+    folder = Path(report.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROBLEMS).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
+    sections = [("Problems", [{"problem": text} for text in problems])]
+    sections += [(f"Split {split}", list(_rows(part.datasets[0], shifts))) for split, part in found.items()]
+    write_html(folder / REPORT, "Examples", sections)
+
+
+@tfx.dsl.components.component
+def ExampleGate(
+    statistics: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics],
+    report: tfx.dsl.components.InputArtifact[Report],
+    blessing: tfx.dsl.components.OutputArtifact[ExamplesBlessing],
+) -> None:
+    """Fails where the report has a problem.
+
+    Args:
+        statistics: of StatisticsGen.
+        report: of ExampleReport.
+        blessing: says that the examples of `statistics` are accepted.
+
+    Raises:
+        ValueError: names every problem.
+    """
+    problems = json.loads((Path(report.uri) / PROBLEMS).read_text(encoding="utf-8"))
+    if problems:
+        raise ValueError(
+            f"the examples are not accepted: {' '.join(problems)} See {Path(report.uri) / REPORT}. Nothing was trained."
+        )
+    blessing.set_int_custom_property(BLESSED, 1)
+    blessing.set_int_custom_property(CURRENT_STATISTICS, statistics.id)
+
+
+def _load(statistics: Any) -> dict[str, Any]:
+    """Split -> its statistics."""
+    return {
+        split: tfdv.load_stats_binary(str(Path(statistics.uri) / f"Split-{split}" / "FeatureStats.pb"))
+        for split in json.loads(statistics.split_names)
+    }
+
+
+def _of_schema(folder: Path) -> Iterator[str]:
+    """What ExampleValidator found."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(folder.glob("Split-*/SchemaDiff.pb")):
+        anomalies = Anomalies.FromString(file.read_bytes())
+        columns = anomalies.anomaly_info.items()
+        reasons = [(f"column {name!r}", reason) for name, info in columns for reason in info.reason]
+        reasons += [("rows", reason) for reason in anomalies.dataset_anomaly_info.reason]
+        for what, reason in reasons:
+            text = f"{what}: {reason.short_description}: {reason.description.rstrip('.')}"
+            found.setdefault(text, []).append(file.parent.name.removeprefix("Split-"))
+    for text, splits in sorted(found.items()):
+        yield f"{text} ({', '.join(splits)})."
+
+
+def _of_rows(found: dict[str, Any], label: str, config: ExamplesConfig) -> Iterator[str]:
+    for split, part in found.items():
+        data = part.datasets[0]
+        if not data.num_examples:
+            yield f"{split}: no row. Is the file of the rows whole?"
+            continue
+        columns = {_name(feature): feature for feature in data.features}
+        if label in columns and not columns[label].num_stats.std_dev:
+            value = columns[label].num_stats.mean
+            yield f"{split}: label {label!r}: it is {value:g} in every row. There is nothing to learn."
+        for name, feature in columns.items():
+            share = nan_values(feature) / max(feature.num_stats.common_stats.tot_num_values, 1)
+            if share > config.max_nan:
+                yield (
+                    f"{split}: column {name!r}: {share:.1%} of the values are NaN, and examples.max_nan is "
+                    f"{config.max_nan:.1%}."
+                )
+            if name != label and label in columns and _is_copy(feature, columns[label]):
+                yield f"{split}: column {name!r} has the very numbers of the label {label!r}. Leave it out."
+
+
+def _is_copy(feature: Any, label: Any) -> bool:
+    """Whether a column has mean, deviation and quantiles of the label: it is the label, under another name."""
+    ours, theirs = feature.num_stats, label.num_stats
+    return bool(
+        theirs.std_dev
+        and (ours.mean, ours.std_dev, ours.num_zeros, ours.min, ours.max)
+        == (theirs.mean, theirs.std_dev, theirs.num_zeros, theirs.min, theirs.max)
+        and ours.common_stats.num_non_missing == theirs.common_stats.num_non_missing
+    )
+
+
+def _shift(now: Any, before: Any, limits: ShiftConfig, whose: str) -> tuple[dict[str, float], list[str]]:
+    """Column -> divergence, and the columns that are beyond their threshold."""
+    others = {_name(feature): feature for feature in before.datasets[0].features}
+    shifts, problems = {}, []
+    for feature in now.datasets[0].features:
+        name = _name(feature)
+        if name in others:
+            shifts[name] = divergence(feature, others[name])
+            limit = limits.of(name)
+            if limit is not None and shifts[name] > limit:
+                problems.append(
+                    f"column {name!r}: its values are {shifts[name]:.3f} away from those of {whose} (Jensen-Shannon "
+                    f"divergence), and {limit:g} is allowed."
+                )
+    return shifts, problems
+
+
+def _name(feature: Any) -> str:
+    return ".".join(feature.path.step) or feature.name
+
+
+def _rows(data: Any, shifts: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
+    """A row a column of the report."""
+    for feature in data.features:
+        is_number = feature.HasField("num_stats")
+        common = (feature.num_stats if is_number else feature.string_stats).common_stats
+        row: dict[str, Any] = {
+            "column": _name(feature),
+            "rows": common.num_non_missing,
+            "missing": common.num_missing,
+        }
+        if is_number:
+            numbers = feature.num_stats
+            row |= {
+                "mean": numbers.mean,
+                "deviation": numbers.std_dev,
+                "minimum": numbers.min,
+                "median": numbers.median,
+                "maximum": numbers.max,
+                "zeros": numbers.num_zeros,
+                "NaN": nan_values(feature),
+            }
+        else:
+            row |= {
+                "distinct": feature.string_stats.unique,
+                "most frequent": ", ".join(
+                    f"{value.value} ({value.frequency:,.0f})" for value in feature.string_stats.top_values[:3]
+                ),
+            }
+        yield row | {kind: values.get(row["column"]) for kind, values in shifts.items()}
