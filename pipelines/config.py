@@ -138,7 +138,8 @@ class PipelineConfig(Record):
 
     Args:
         name: of the pipeline, and of the model that clients will call.
-        data: folder of CSV files with a header line, separated by commas.
+        data: folder of CSV files with a header line, separated by commas, a third of whose rows is for evaluation; or
+            of folders `train`, `eval` and perhaps `test` with such files.
         root: folder of all artifacts, and of the metadata store, `metadata.sqlite`; made where it does not exist.
         push_to: folder of the model's versions, which servers watch; None for `<root>/serving`.
         schema: what the columns are; what it leaves open (means, deviations, sizes of tables) is learned. In YAML the

@@ -22,7 +22,7 @@ from pipelines.tfx_extra import tfdv, tfx
 REPORT, PROBLEMS = "report.html", "problems.json"
 
 
-_TRAIN, _EVAL = "train", "eval"
+_TRAIN = "train"
 
 
 @tfx.dsl.components.component
@@ -53,8 +53,11 @@ def ExampleReport(
         if before:
             shifts["drift"], texts = _shift(found[_TRAIN], before[_TRAIN], config.drift, "the rows accepted last")
             problems += texts
-        shifts["skew"], texts = _shift(found[_EVAL], found[_TRAIN], config.skew, "the rows for training")
-        problems += texts
+        for split in sorted(found.keys() - {_TRAIN}):
+            shifts[f"skew of {split}"], texts = _shift(
+                found[split], found[_TRAIN], config.skew, f"the rows for training ({split})"
+            )
+            problems += texts
     folder = Path(report.uri)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PROBLEMS).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")

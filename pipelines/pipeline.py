@@ -26,6 +26,7 @@ from pipelines.verifier import Verifier
 from tfdlrm.data.atomic_files import atomic_path
 
 CSV_FILES = "*.csv"
+TRAIN, EVAL, TEST = "train", "eval", "test"
 
 
 def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pipeline:
@@ -45,11 +46,10 @@ def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pi
         >>> run_local(PipelineConfig.load("pipelines/config.yaml"))
     """
     data, root = Path(config.data).absolute(), Path(config.root).absolute()
-    if not any(data.glob(CSV_FILES)):
-        raise FileNotFoundError(f"{data}: no folder with CSV files ({CSV_FILES}). Give one with at least one.")
+    splits = _splits(data)
     root.mkdir(parents=True, exist_ok=True)
-    rows = tfx.proto.Input(splits=[tfx.proto.Input.Split(name="rows", pattern=CSV_FILES)])
-    example_gen = tfx.components.CsvExampleGen(input_base=str(data), input_config=rows)
+    patterns = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in splits.items()]
+    example_gen = tfx.components.CsvExampleGen(input_base=str(data), input_config=tfx.proto.Input(splits=patterns))
     examples = example_gen.outputs["examples"]
     schema, validation = _validate(config, examples)
     transform_settings = transform_config(config.schema, min_count=config.min_count, id_modulo=config.id_modulo)
@@ -69,13 +69,32 @@ def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pi
         eval_args=tfx.proto.EvalArgs(),
         custom_config={**trainer_config(config, transform_settings), "code": source_code.fingerprint()},
     )
+    judge = _judge(config, examples, trainer.outputs["model"], TEST if TEST in splits else EVAL)
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(root),
-        components=[example_gen, *validation, transform, trainer, *_judge(config, examples, trainer.outputs["model"])],
+        components=[example_gen, *validation, transform, trainer, *judge],
         enable_cache=cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(str(config.store)),
     )
+
+
+def _splits(data: Path) -> dict[str, str]:
+    """Split -> pattern of its files: folders of that name, or all files, which CsvExampleGen divides by their hash."""
+    found = {name: f"{name}/{CSV_FILES}" for name in (TRAIN, EVAL, TEST) if any(data.glob(f"{name}/{CSV_FILES}"))}
+    has_files = any(data.glob(CSV_FILES))
+    if not found and not has_files:
+        raise FileNotFoundError(f"{data}: no folder with CSV files ({CSV_FILES}). Give one with at least one.")
+    if found and has_files:
+        raise ValueError(
+            f"{data}: CSV files are there and in {', '.join(found)}, too. Leave them in one of both places."
+        )
+    if found and not {TRAIN, EVAL} <= set(found):
+        raise FileNotFoundError(
+            f"{data}: CSV files are in {', '.join(found)} alone. Put those to train on in {TRAIN}, those to choose the "
+            f"best epoch by in {EVAL}, and, where they are others, those to judge by in {TEST}."
+        )
+    return found or {"rows": CSV_FILES}
 
 
 def _validate(config: PipelineConfig, examples: Any) -> tuple[Any, list[BaseNode]]:
@@ -124,8 +143,8 @@ def _kept_schema(config: PipelineConfig) -> Path:
     return kept
 
 
-def _judge(config: PipelineConfig, examples: Any, model: Any) -> list[BaseNode]:
-    """The components that let a model be pushed: good enough, no worse than the last, and answering rightly."""
+def _judge(config: PipelineConfig, examples: Any, model: Any, split: str) -> list[BaseNode]:
+    """The components that let a model be pushed: good enough on a split, no worse than the last, answering rightly."""
     latest = latest_blessed(
         model,
         tfx.types.standard_artifacts.Model,
@@ -137,6 +156,7 @@ def _judge(config: PipelineConfig, examples: Any, model: Any) -> list[BaseNode]:
         examples=examples,
         model=model,
         baseline_model=latest.outputs["baseline"],
+        example_splits=[split],
         eval_config=eval_config(config.schema.label, config.evaluation),
     )
     report = EvaluationReport(

@@ -111,15 +111,20 @@ def _values(
     if column is None or preprocessing is None or (column.encoding == "integer"):
         return random.integers(0, size, count).tolist()
     are_digits = form.dtype == tf.string and form.example_dtype == tf.int64
+
+    def text(words: str) -> str:
+        # graphs of a pipeline split texts at the separator, as they do cells of CSV files
+        return words if form.hotness == 1 else words.replace(column.separator, "")
+
     if column.encoding == "hash":
-        return [f"{'' if are_digits else 'value '}{number}" for number in random.integers(0, 10 * size, count)]
+        return [text(f"{'' if are_digits else 'value '}{number}") for number in random.integers(0, 10 * size, count)]
     vocabulary = preprocessing.vocabularies[column.table]
     known = vocabulary.values.gather(random.integers(0, max(1, len(vocabulary.values)), count).tolist())
     values = known.to_list()
     if column.id_policy == "oov":
         unseen: Any = 2**62 + 1
         if column.encoding == "vocabulary":
-            unseen = "100000000000000000" if are_digits else "never seen"
+            unseen = "100000000000000000" if are_digits else text("never seen")
         values = [unseen if draw < _MISSING_SHARE else v for v, draw in zip(values, random.random(count), strict=True)]
     return values
 

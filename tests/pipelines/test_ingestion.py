@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +65,33 @@ def test_a_second_run_takes_all_from_the_cache(run) -> None:
     )
     assert all(each.state == "COMPLETE" for each in first.executions)
     assert again.pushed == run.version
+
+
+@pytest.mark.parametrize(
+    ("folders", "judged_by"), [((), "eval"), (("train", "eval"), "eval"), (("train", "eval", "test"), "test")]
+)
+def test_folders_of_rows_are_splits_and_the_last_is_judged_by(run, tmp_path, folders, judged_by) -> None:
+    files = sorted(run.data.glob("*.csv"))
+    for folder in folders or ("",):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        shutil.copy(files[0], tmp_path / folder)
+    made = create_pipeline(replace(run.config, data=str(tmp_path), root=str(tmp_path / "root")))
+    components = {component.id: component for component in made.components}
+    assert json.loads(components["Evaluator"].exec_properties["example_splits"]) == [judged_by]
+    splits = json.loads(components["CsvExampleGen"].exec_properties["input_config"])["splits"]
+    assert [split["pattern"] for split in splits] == ([f"{folder}/*.csv" for folder in folders] or ["*.csv"])
+
+
+def test_splits_that_are_not_whole_are_refused(run, tmp_path) -> None:
+    (tmp_path / "train").mkdir()
+    file = next(run.data.glob("*.csv"))
+    shutil.copy(file, tmp_path / "train")
+    config = replace(run.config, data=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="CSV files are in train alone"):
+        create_pipeline(config)
+    shutil.copy(file, tmp_path)
+    with pytest.raises(ValueError, match="CSV files are there and in train, too"):
+        create_pipeline(config)
 
 
 def test_a_folder_without_rows_is_refused(run, tmp_path) -> None:

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from savedmodels.export import ExportOptions, export
+from savedmodels.inputs import input_columns
 from savedmodels.raw_encoding import parse_hex, transform_dense_columns
 from savedmodels.recorded import read_requests
+from savedmodels.sample_requests import draw_rows
 from savedmodels.vocabulary_lookup import VocabularyLookup
 from tfdlrm.config import DLRMConfig
 from tfdlrm.data.preprocessing import Preprocessing
@@ -54,6 +56,18 @@ def raw_model() -> DLRM:
     model = DLRM(DLRMConfig.from_schema(SPEC, embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(8, 1)))
     model.build()
     return model
+
+
+def test_sample_requests_hold_no_value_that_a_cell_would_be_split_at(raw_model) -> None:
+    """Graphs of a pipeline split texts of a bag at the separator, and the reader of recorded requests does not."""
+    columns = input_columns(raw_model.config, SPEC, raw=True, example_dtypes={})
+    rows = draw_rows(raw_model, columns, PREPROCESSING, 200)
+    bags = [column for column in SPEC.categorical if column.hotness != 1 and column.encoding != "integer"]
+    values = {column.name: {value for cell in rows.cells[column.name] for value in cell.values} for column in bags}
+    assert values.keys() == {"tags", "query"}
+    assert not any(column.separator in value for column in bags for value in values[column.name])
+    assert len(values["tags"] - {"a", "b", "c"}) == 1  # one that nobody has seen
+    assert len(values["query"]) > 20
 
 
 def load(folder: Path) -> dict:
