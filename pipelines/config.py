@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +183,8 @@ class PipelineConfig(Record):
         owner, maybe = "PipelineConfig", checks.check_optional
         for name in ("name", "data", "root"):
             checks.check_name(owner, name, getattr(self, name))
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"{owner}: name={self.name!r} cannot be in a path. Give letters, digits, _, . and -.")
         maybe(checks.check_name, owner, "push_to", self.push_to)
         for name, kind in (
             ("schema", FeatureSpec),
@@ -211,7 +214,7 @@ class PipelineConfig(Record):
             for name in names:
                 if name not in columns:
                     near = checks.nearest(name, columns)
-                    hint = f", did you mean {near!r}?" if near else "."
+                    hint = f", did you mean {near!r}?" if near else f". There are: {', '.join(columns)}."
                     raise ValueError(f"PipelineConfig: {key} names {name!r}, which is no column of the schema{hint}")
         if len(self.schema.labels) != 1:
             raise ValueError(

@@ -16,7 +16,7 @@ from tensorflow_metadata.proto.v0.anomalies_pb2 import Anomalies
 from pipelines.artifacts import BLESSED, CURRENT_STATISTICS, ExamplesBlessing, Report
 from pipelines.config import ExamplesConfig, ShiftConfig
 from pipelines.html import write_html
-from pipelines.shift import divergence, nan_values
+from pipelines.shift import divergence, missing_share, nan_values
 from pipelines.tfx_extra import tfdv, tfx
 
 REPORT, PROBLEMS = "report.html", "problems.json"
@@ -30,7 +30,7 @@ def ExampleReport(
     statistics: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics],
     anomalies: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleAnomalies],
     report: tfx.dsl.components.OutputArtifact[Report],
-    label: tfx.dsl.components.Parameter[str],
+    columns: tfx.dsl.components.Parameter[str],
     settings: tfx.dsl.components.Parameter[str],
     baseline: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics] = None,
 ) -> None:
@@ -40,14 +40,15 @@ def ExampleReport(
         statistics: of StatisticsGen.
         anomalies: of ExampleValidator.
         report: the folder of both files.
-        label: the label's column.
+        columns: as JSON, "label" and, of the columns of numbers, "dense".
         settings: an `ExamplesConfig` as JSON.
         baseline: statistics of the examples that were accepted last.
     """
     config = ExamplesConfig.from_dict(json.loads(settings))
     found = _load(statistics)
     before = {} if baseline is None else _load(baseline)
-    problems = [*_of_schema(Path(anomalies.uri)), *_of_rows(found, label, config)]
+    names = json.loads(columns)
+    problems = [*_of_schema(Path(anomalies.uri)), *_of_rows(found, names["label"], names["dense"], config)]
     shifts: dict[str, dict[str, float]] = {}
     if all(part.datasets[0].num_examples for part in found.values()):
         if before:
@@ -114,16 +115,18 @@ def _of_schema(folder: Path) -> Iterator[str]:
         yield f"{text} ({', '.join(splits)})."
 
 
-def _of_rows(found: dict[str, Any], label: str, config: ExamplesConfig) -> Iterator[str]:
+def _of_rows(found: dict[str, Any], label: str, dense: list[str], config: ExamplesConfig) -> Iterator[str]:
     for split, part in found.items():
         data = part.datasets[0]
         if not data.num_examples:
-            yield f"{split}: no row. Is the file of the rows whole?"
+            yield f"{split}: no row. Give more rows, or divide them yourself in folders."
             continue
         columns = {_name(feature): feature for feature in data.features}
-        if label in columns and not columns[label].num_stats.std_dev:
-            value = columns[label].num_stats.mean
-            yield f"{split}: label {label!r}: it is {value:g} in every row. There is nothing to learn."
+        if label in columns:
+            yield from _of_label(split, label, columns[label])
+        for name in dense:
+            if name in columns and columns[name].HasField("string_stats"):
+                yield f"{split}: column {name!r}: text ({_texts(columns[name])}), and numbers are expected."
         for name, feature in columns.items():
             share = nan_values(feature) / max(feature.num_stats.common_stats.tot_num_values, 1)
             if share > config.max_nan:
@@ -133,6 +136,33 @@ def _of_rows(found: dict[str, Any], label: str, config: ExamplesConfig) -> Itera
                 )
             if name != label and label in columns and _is_copy(feature, columns[label]):
                 yield f"{split}: column {name!r} has the very numbers of the label {label!r}. Leave it out."
+
+
+def _of_label(split: str, label: str, feature: Any) -> Iterator[str]:
+    numbers = feature.num_stats
+    if feature.HasField("string_stats"):
+        yield f"{split}: label {label!r}: text ({_texts(feature)}), and 0 or 1 is expected."
+    elif missing_share(feature):
+        rows = numbers.common_stats.num_non_missing + numbers.common_stats.num_missing
+        yield f"{split}: label {label!r}: {round(missing_share(feature) * rows):,} of {rows:,} rows have none."
+    elif numbers.min < 0 or numbers.max > 1:
+        yield f"{split}: label {label!r}: values from {numbers.min:g} to {numbers.max:g}, and 0 or 1 is expected."
+    elif not numbers.std_dev:
+        yield f"{split}: label {label!r}: it is {numbers.mean:g} in every row. There is nothing to learn."
+
+
+def _texts(feature: Any) -> str:
+    """Some values that are no numbers, the most frequent first."""
+    values = [bucket.label for bucket in feature.string_stats.rank_histogram.buckets]
+    return ", ".join(repr(value) for value in [value for value in values if not _is_number(value)][:3])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_copy(feature: Any, label: Any) -> bool:
@@ -174,8 +204,8 @@ def _rows(data: Any, shifts: dict[str, dict[str, float]]) -> Iterator[dict[str, 
         common = (feature.num_stats if is_number else feature.string_stats).common_stats
         row: dict[str, Any] = {
             "column": _name(feature),
-            "rows": common.num_non_missing,
-            "missing": common.num_missing,
+            "rows": common.num_non_missing + common.num_missing,
+            "missing": missing_share(feature),
         }
         if is_number:
             numbers = feature.num_stats

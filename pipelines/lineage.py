@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from ml_metadata.proto import metadata_store_pb2 as proto
 
 from pipelines.tfx_extra import mlmd
 
+_SQLITE = b"SQLite format 3\0"
 _INPUT_EVENTS = (proto.Event.INPUT, proto.Event.DECLARED_INPUT)
 
 
@@ -41,7 +43,7 @@ class Execution:
         id: in the store; the last part of the paths of its artifacts.
         component: node of the pipeline.
         is_resolver: whether it only looks artifacts up; it does so in every run.
-        state: `COMPLETE`, `CACHED`, `FAILED`; `RUNNING` also where the process was killed.
+        state: `COMPLETE`, `CACHED`, `FAILED`, or `UNFINISHED`: it runs still, or its process was interrupted.
         began: UTC.
         seconds: from the beginning to the last word of it.
         properties: its parameters.
@@ -87,7 +89,7 @@ class Run:
     def state(self) -> str:
         """`pushed`, `not pushed`, or the component that it ended with."""
         for each in self.executions:
-            if each.state in ("FAILED", "RUNNING"):
+            if each.state in ("FAILED", "UNFINISHED"):
                 return f"{each.component} {each.state.lower()}"
         pusher = self.execution("Pusher")
         return "ended before Pusher" if pusher is None else ("pushed" if pushed_folder(pusher) else "not pushed")
@@ -99,6 +101,21 @@ def pushed_folder(pusher: Execution) -> str | None:
         if pushed.properties.get("pushed"):
             return str(pushed.properties["pushed_destination"])
     return None
+
+
+def check_store(file: Path) -> None:
+    """Refuses a file that is no SQLite database; one that is not there yet is made by the run.
+
+    Raises:
+        ValueError: it is another file.
+    """
+    if file.is_file() and file.stat().st_size:
+        with file.open("rb") as stream:
+            if stream.read(len(_SQLITE)) != _SQLITE:
+                raise ValueError(
+                    f"{file}: damaged, or no metadata store. Move it away: the next run begins a new one, and takes "
+                    "nothing from the cache; the artifacts stay."
+                )
 
 
 class Store:
@@ -118,6 +135,7 @@ class Store:
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no metadata store there. Run the pipeline first.")
+        check_store(file)
         config = proto.ConnectionConfig()
         config.sqlite.filename_uri = str(file)
         config.sqlite.connection_mode = proto.SqliteMetadataSourceConfig.READONLY
@@ -134,6 +152,13 @@ class Store:
             )
             for context in sorted(self._store.get_contexts_by_type("pipeline_run"), key=lambda each: each.id)
         ]
+
+    def forget_lost_pushes(self) -> None:
+        """Where a version is no longer in the folder of servers, its Pusher is no cache hit any more."""
+        for artifact in self._artifacts.values():
+            destination = artifact.properties.get("pushed_destination")
+            if artifact.kind == "PushedModel" and destination and not Path(destination).is_dir():
+                shutil.rmtree(artifact.uri, ignore_errors=True)
 
     def producer(self, artifact: Artifact) -> Execution:
         """The execution that made an artifact, rather than took it from the cache."""
@@ -156,12 +181,13 @@ class Store:
         for event in self._store.get_events_by_execution_ids([execution.id]):
             side = inputs if event.type in _INPUT_EVENTS else outputs
             side.setdefault(event.path.steps[0].key, []).append(self._artifacts[event.artifact_id])
+        state = proto.Execution.State.Name(execution.last_known_state)
         milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
         return Execution(
             id=execution.id,
             component=nodes[0].name.partition(".")[2] if nodes else execution.type,
             is_resolver=execution.type.endswith(".Resolver"),
-            state=proto.Execution.State.Name(execution.last_known_state),
+            state=state if state != "RUNNING" else "UNFINISHED",
             began=datetime.fromtimestamp(execution.create_time_since_epoch / 1000, UTC),
             seconds=milliseconds / 1000,
             properties=_values(execution.custom_properties),

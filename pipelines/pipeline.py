@@ -11,11 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.components.base.base_node import BaseNode
 
 from pipelines import source_code
 from pipelines.artifacts import CURRENT_MODEL, CURRENT_STATISTICS, ExamplesBlessing, latest_blessed
 from pipelines.config import PipelineConfig
+from pipelines.csv_files import EVAL, TEST, check_headers, find_splits
 from pipelines.evaluation import EvaluationReport, eval_config
 from pipelines.example_report import ExampleGate, ExampleReport
 from pipelines.preprocessing import transform_config
@@ -24,9 +27,6 @@ from pipelines.tfx_extra import tfx
 from pipelines.trainer import trainer_config
 from pipelines.verifier import Verifier
 from tfdlrm.data.atomic_files import atomic_path
-
-CSV_FILES = "*.csv"
-TRAIN, EVAL, TEST = "train", "eval", "test"
 
 
 def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pipeline:
@@ -46,7 +46,10 @@ def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pi
         >>> run_local(PipelineConfig.load("pipelines/config.yaml"))
     """
     data, root = Path(config.data).absolute(), Path(config.root).absolute()
-    splits = _splits(data)
+    splits = find_splits(data)
+    check_headers(data, splits, config.schema if config.examples.schema is None else None)
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"root {root}: is a file. Give a folder.")
     root.mkdir(parents=True, exist_ok=True)
     patterns = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in splits.items()]
     example_gen = tfx.components.CsvExampleGen(input_base=str(data), input_config=tfx.proto.Input(splits=patterns))
@@ -79,24 +82,6 @@ def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pi
     )
 
 
-def _splits(data: Path) -> dict[str, str]:
-    """Split -> pattern of its files: folders of that name, or all files, which CsvExampleGen divides by their hash."""
-    found = {name: f"{name}/{CSV_FILES}" for name in (TRAIN, EVAL, TEST) if any(data.glob(f"{name}/{CSV_FILES}"))}
-    has_files = any(data.glob(CSV_FILES))
-    if not found and not has_files:
-        raise FileNotFoundError(f"{data}: no folder with CSV files ({CSV_FILES}). Give one with at least one.")
-    if found and has_files:
-        raise ValueError(
-            f"{data}: CSV files are there and in {', '.join(found)}, too. Leave them in one of both places."
-        )
-    if found and not {TRAIN, EVAL} <= set(found):
-        raise FileNotFoundError(
-            f"{data}: CSV files are in {', '.join(found)} alone. Put those to train on in {TRAIN}, those to choose the "
-            f"best epoch by in {EVAL}, and, where they are others, those to judge by in {TEST}."
-        )
-    return found or {"rows": CSV_FILES}
-
-
 def _validate(config: PipelineConfig, examples: Any) -> tuple[Any, list[BaseNode]]:
     """The schema of the examples, and the components that stop a run whose examples are not as they should be."""
     generator = tfx.components.StatisticsGen(examples=examples)
@@ -119,7 +104,7 @@ def _validate(config: PipelineConfig, examples: Any) -> tuple[Any, list[BaseNode
         statistics=statistics,
         anomalies=validator.outputs["anomalies"],
         baseline=accepted.outputs["baseline"],
-        label=config.schema.label,
+        columns=json.dumps({"label": config.schema.label, "dense": [column.name for column in config.schema.dense]}),
         settings=json.dumps(config.examples.to_dict()),
     )
     gate = ExampleGate(statistics=statistics, report=report.outputs["report"])
@@ -135,6 +120,10 @@ def _kept_schema(config: PipelineConfig) -> Path:
             "SchemaGen there."
         )
     content = file.read_bytes()
+    try:
+        text_format.Parse(content, schema_pb2.Schema())
+    except text_format.ParseError as error:
+        raise ValueError(f"{file}: line {error}. Give a schema of tensorflow_metadata as text.") from error
     kept = Path(config.root).absolute() / "schemas" / hashlib.sha256(content).hexdigest()[:12] / "schema.pbtxt"
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)

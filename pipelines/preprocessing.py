@@ -139,7 +139,12 @@ class _RawColumns:
         """float32 `[B]`, 0 or 1."""
         values = self._number(name)
         wrong = ~((values == 0.0) | (values == 1.0))
-        return stop_if(wrong, lambda: [f"label '{name}' has an example that is neither 0 nor 1."], values)
+
+        def message() -> list[tf.Tensor | str]:
+            first = tf.strings.as_string(tf.boolean_mask(values, wrong)[0], shortest=True)
+            return [f"label '{name}': ", first, " in an example, and 0 or 1 is expected."]
+
+        return stop_if(wrong, message, values)
 
     def key(self, name: str) -> tf.Tensor:
         """`[B]`: float32 of floats; of all else string, an empty one where there is none."""

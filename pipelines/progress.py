@@ -40,13 +40,16 @@ class Progress:
             with self.log.open("w", encoding="utf-8") as file, _into(file):
                 try:
                     yield
+                except KeyboardInterrupt:
+                    state = "interrupted"
+                    raise
                 except Exception:
                     traceback.print_exc()
                     raise
                 state = ended()
         finally:
             if self._show:
-                print(f"{component:<24} {state:<8} {time.monotonic() - began:6.1f} s", file=terminal, flush=True)
+                print(f"{component:<24} {state:<11} {time.monotonic() - began:6.1f} s", file=terminal, flush=True)
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
+from pipelines.csv_files import find_splits, first_bad_row
 from pipelines.example_report import PROBLEMS
-from pipelines.lineage import Run, Store, pushed_folder
+from pipelines.lineage import Run, Store, check_store, pushed_folder
 from pipelines.progress import Progress
 from pipelines.tfx_extra import tfx
 from tfdlrm.cli.errors import failed_assertion
@@ -67,14 +68,19 @@ def run_local(pipeline: tfx.dsl.Pipeline, *, show: bool = False) -> RunResult:
         PosixPath('/clicks/serving/1796000000')
     """
     root = Path(pipeline.pipeline_info.pipeline_root)
+    store = Path(pipeline.metadata_connection_config.sqlite.filename_uri)
+    check_store(store)
     with _locked(root), _temporary_folder():
+        if store.is_file():
+            Store(store).forget_lost_pushes()
         progress = Progress(root / LOGS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"), show=show)
         try:
             _Runner(progress).run(pipeline)
         except Exception as error:
-            raise PipelineError(f"{progress.component}: {last_line(error)} Log: {progress.log}") from error
-    store = pipeline.metadata_connection_config.sqlite.filename_uri
-    run = Store(Path(store)).runs()[-1]
+            where = _place_in_rows(pipeline) if progress.component == "CsvExampleGen" else None
+            said = where or last_line(error)
+            raise PipelineError(f"{progress.component}: {said} Log: {progress.log}") from error
+    run = Store(store).runs()[-1]
     pusher = run.execution("Pusher")
     pushed = pushed_folder(pusher) if pusher else None
     return RunResult(
@@ -130,6 +136,13 @@ def last_line(error: BaseException) -> str:
         error = error.__cause__
     text = failed_assertion(str(error)) or str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def _place_in_rows(pipeline: tfx.dsl.Pipeline) -> str | None:
+    """File and line of what CsvExampleGen could not read: it names neither."""
+    (generator,) = (component for component in pipeline.components if component.id == "CsvExampleGen")
+    data = Path(generator.exec_properties["input_base"])
+    return first_bad_row(data, find_splits(data))
 
 
 @contextmanager

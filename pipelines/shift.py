@@ -35,11 +35,19 @@ def _relative_entropy(p: np.ndarray, q: np.ndarray) -> float:
 
 def _shares(feature: Any, present: np.ndarray) -> np.ndarray:
     """Shares of all rows: `present`, whose sum is 1, and then NaN and missing."""
+    missing = missing_share(feature)
+    nan = nan_values(feature) / max(_stats(feature).common_stats.tot_num_values, 1)
+    return np.array([*(present * (1 - missing) * (1 - nan)), (1 - missing) * nan, missing])
+
+
+def missing_share(feature: Any) -> float:
+    """Share of the rows that have no value in a column.
+
+    An empty cell of a CSV file is a list without values in its example, and statistics count it as present.
+    """
     common = _stats(feature).common_stats
-    rows = max(common.num_non_missing + common.num_missing, 1)
-    nan = nan_values(feature) / max(common.tot_num_values, 1)
-    there = common.num_non_missing / rows
-    return np.array([*(present * there * (1 - nan)), there * nan, common.num_missing / rows])
+    there = common.num_non_missing if common.max_num_values > 1 else min(common.num_non_missing, common.tot_num_values)
+    return 1 - there / max(common.num_non_missing + common.num_missing, 1)
 
 
 def nan_values(feature: Any) -> int:

@@ -53,7 +53,7 @@ def run_sanitized(name: str, arguments: list[str]) -> int:
         **options,
         "TFDLRM_NATIVE": "require",
         "TFDLRM_NATIVE_CACHE": str(cache),
-        "TFDLRM_NATIVE_CXXFLAGS": f"-fsanitize={name} -fno-omit-frame-pointer -g1",
+        "TFDLRM_NATIVE_CXXFLAGS": f"-O1 -fsanitize={name} -fno-omit-frame-pointer -g1",
         "TFDLRM_NATIVE_LDFLAGS": f"-fsanitize={name}",
     }
     # built without the preload: g++ itself would run under the sanitizer

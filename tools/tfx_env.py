@@ -157,7 +157,12 @@ def run(command: list[str]) -> int:
     path = f"{bin_folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     source = str(CHECKOUT) if has_glibc() else SOURCE
     inside = _inside(environment, ["env", f"PATH={path}", f"PYTHONPATH={source}", *command])
-    return subprocess.run(inside, cwd=CHECKOUT, check=False).returncode
+    with subprocess.Popen(inside, cwd=CHECKOUT) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the command has it, too, and ends in its own way
+                continue
 
 
 def _call(command: list[str], *, check: bool = True) -> None:

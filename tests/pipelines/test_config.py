@@ -72,6 +72,7 @@ def test_a_column_has_its_own_threshold_or_none() -> None:
         (lambda: small(schema=replace(SPEC, labels=("click", "buy"))), "has 2 labels"),
         (lambda: small(quantize="int2"), "quantize='int2'"),
         (lambda: small(min_count=0), "min_count=0"),
+        (lambda: small(name="a/b"), "name='a/b' cannot be in a path"),
         (lambda: ShiftConfig(default=1.5), "default=1.5"),
         (lambda: ExamplesConfig(max_nan=float("nan")), "max_nan=nan"),
         (lambda: MetricBound(slack=-0.1), "slack=-0.1 is negative"),

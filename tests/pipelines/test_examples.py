@@ -85,7 +85,17 @@ ALWAYS = [
         "column 'level': 100.0% of the values are NaN, and examples.max_nan is 1.0%",
     ),
     (with_cells("level", lambda row: row["click"]), "column 'level' has the very numbers of the label 'click'"),
+    (
+        with_cells("price", lambda row: "cheap" if row["line"] == "0/5" else row["price"]),
+        "column 'price': text ('cheap')",
+    ),
+    (with_cells("click", lambda row: "" if row["line"] == "0/5" else row["click"]), "label 'click': 1 of "),
     (with_cells("click", lambda row: "0"), "label 'click': it is 0 in every row"),
+    (with_cells("click", lambda row: "yes" if row["click"] == "1" else "no"), "label 'click': text ("),
+    (
+        with_cells("click", lambda row: "2" if row["line"].endswith("7") else row["click"]),
+        "label 'click': values from 0",
+    ),
 ]
 
 
@@ -113,6 +123,19 @@ def test_drift_from_the_rows_accepted_last_and_not_from_those_refused(run, tmp_p
     assert "column 'age': its values are" in refused(config)
 
 
+def test_drift_to_missing_values(run, tmp_path) -> None:
+    """Empty cells, which are no NaN."""
+    emptied = with_cells("price", lambda row: row["price"] if row["line"].endswith("1") else "")
+    config = replace(
+        run.config,
+        data=changed_rows(run, tmp_path / "rows", emptied),
+        examples=ExamplesConfig(drift=ShiftConfig(default=0.2)),
+    )
+    message = refused(config)
+    assert "column 'price': its values are" in message
+    assert message.count("column ") == 1
+
+
 def test_skew_between_the_splits(run, tmp_path) -> None:
     """Which rows are for evaluation is not known before; a threshold of 0 finds any difference."""
     config = replace(run.config, examples=ExamplesConfig(skew=ShiftConfig(columns={"user": 0.0})))
@@ -121,14 +144,37 @@ def test_skew_between_the_splits(run, tmp_path) -> None:
     assert "the rows for training" in message
 
 
-def test_no_row_at_all(run, tmp_path) -> None:
-    message = refused(replace(run.config, data=changed_rows(run, tmp_path / "rows", lambda rows: [])))
-    assert "no row" in message
+def test_a_split_without_rows(run, tmp_path) -> None:
+    data = tmp_path / "rows"
+    data.mkdir()
+    (file, *_) = sorted(run.data.glob("*.csv"))
+    (data / "rows.csv").write_text("\n".join(file.read_text().splitlines()[:2]) + "\n")
+    message = refused(replace(run.config, data=str(data)))
+    assert ": no row. Give more rows, or divide them yourself in folders." in message
+
+
+BAD_LINES = [
+    (b"1,2,3", "line 4: 3 cells, and the header has 17: '1,2,3'. Correct the row."),
+    (b"caf\xe9" + b"," * 16, "line 4: not UTF-8 (invalid continuation byte at byte 3). Save it as UTF-8."),
+]
+
+
+@pytest.mark.parametrize(("line", "named"), BAD_LINES)
+def test_a_row_that_cannot_be_read_is_named_by_file_and_line(run, tmp_path, line, named) -> None:
+    data = Path(changed_rows(run, tmp_path / "rows", lambda rows: rows))
+    lines = (data / "rows-0.csv").read_bytes().splitlines(keepends=True)
+    (data / "rows-0.csv").write_bytes(b"".join([*lines[:3], line + b"\r\n", *lines[3:]]))
+    message = refused(replace(run.config, data=str(data)))
+    assert message.startswith(f"CsvExampleGen: {data / 'rows-0.csv'}, {named}")
 
 
 def test_a_curated_schema_that_is_missing_is_named(run, tmp_path) -> None:
-    config = replace(run.config, examples=ExamplesConfig(schema=str(tmp_path / "schema.pbtxt")))
+    file = tmp_path / "schema.pbtxt"
+    config = replace(run.config, examples=ExamplesConfig(schema=str(file)))
     with pytest.raises(FileNotFoundError, match=r"schema\.pbtxt: no schema there"):
+        create_pipeline(config)
+    file.write_text("feature { nam: 3 }")
+    with pytest.raises(ValueError, match=r'schema\.pbtxt: line 1:11 : .*"nam"'):
         create_pipeline(config)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import PipelineConfig
+from pipelines.lineage import Store
 from pipelines.pipeline import create_pipeline
 from pipelines.pusher import Executor
 from pipelines.run_local import LOCK_FILE, LOGS, run_local
@@ -60,7 +61,7 @@ def test_a_killed_run_is_completed_by_the_next(run, tmp_path, sign, epochs) -> N
     killed_at(config, tmp_path, sign)
     killed = run.store.runs()[-1]
     if sign == IN_TRAINER:
-        assert killed.state == "Trainer running"
+        assert killed.state == "Trainer unfinished"
     assert killed.execution("Pusher") is None
     assert not (tmp_path / "serving").exists()
     result = run_local(create_pipeline(config))
@@ -84,6 +85,28 @@ def test_two_runs_at_once_are_refused(run) -> None:
         pytest.raises(RuntimeError, match="another process runs a pipeline there"),
     ):
         run_local(create_pipeline(run.config))
+
+
+def test_a_version_that_was_removed_is_pushed_again(run, tmp_path) -> None:
+    config = replace(run.config, push_to=str(tmp_path / "serving"))
+    first = run_local(create_pipeline(config))
+    assert first.pushed is not None
+    shutil.rmtree(first.pushed)
+    again = run_local(create_pipeline(config))
+    assert again.pushed is not None
+    assert (again.pushed / "saved_model.pb").is_file()
+    pusher = again.run.execution("Pusher")
+    assert pusher is not None
+    assert pusher.state == "COMPLETE"
+
+
+def test_a_damaged_store_is_named(run, tmp_path) -> None:
+    (tmp_path / "metadata.sqlite").write_text("garbage")
+    config = replace(run.config, root=str(tmp_path))
+    with pytest.raises(ValueError, match=r"metadata\.sqlite: damaged, or no metadata store\. Move it away"):
+        run_local(create_pipeline(config))
+    with pytest.raises(ValueError, match="Move it away"):
+        Store(config.store)
 
 
 def push(model: Path, folder: Path, artifact: Path) -> Any:
