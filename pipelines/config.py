@@ -100,7 +100,8 @@ class EvaluationConfig(Record):
     """When a model is good enough to be pushed. Bounds hold for all rows together, never for a slice.
 
     Args:
-        slices: lists of columns; metrics are computed for every combination of their values.
+        slices: lists of columns; metrics are computed for every combination of their values. In YAML a column alone is
+            a list of one.
         auc: an AUC above `maximum` is too good to be true: a column gives the label away.
         log_loss: in nats.
         calibration: predicted over observed positives; has no `slack`.
@@ -112,7 +113,7 @@ class EvaluationConfig(Record):
     calibration: MetricBound = field(default_factory=lambda: MetricBound(minimum=0.5, maximum=2.0))
 
     readers: ClassVar[Mapping[str, Reader]] = {
-        "slices": each(lambda names: tuple(names) if isinstance(names, (list, tuple)) else names),
+        "slices": each(lambda names: (names,) if isinstance(names, str) else names),
         "auc": MetricBound.from_dict,
         "log_loss": MetricBound.from_dict,
         "calibration": MetricBound.from_dict,

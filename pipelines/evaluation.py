@@ -2,6 +2,7 @@
 
 # without `from __future__ import annotations`: TFX reads the annotations of a component's function
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,8 @@ def _text(failure: Any, config: EvaluationConfig) -> str:
     bound: MetricBound = getattr(config, name)
     if failure.message.strip():
         return f"{name}: {' '.join(failure.message.split())}"
+    if math.isnan(value):
+        return f"{name} is undefined. Have the rows for evaluation both labels?"
     if failure.metric_key.is_diff:
         return f"{name} is {abs(value):.6f} worse than the latest blessed model's, and {bound.slack:g} is allowed."
     if bound.maximum is not None and value > bound.maximum:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from tensorflow_metadata.proto.v0.anomalies_pb2 import Anomalies
 
 from pipelines.artifacts import BLESSED, CURRENT_STATISTICS, ExamplesBlessing, Report
@@ -20,8 +21,6 @@ from pipelines.shift import divergence, missing_share, nan_values
 from pipelines.tfx_extra import tfdv, tfx
 
 REPORT, PROBLEMS = "report.html", "problems.json"
-
-
 _TRAIN = "train"
 
 
@@ -29,6 +28,7 @@ _TRAIN = "train"
 def ExampleReport(
     statistics: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics],
     anomalies: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleAnomalies],
+    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],
     report: tfx.dsl.components.OutputArtifact[Report],
     columns: tfx.dsl.components.Parameter[str],
     settings: tfx.dsl.components.Parameter[str],
@@ -39,6 +39,7 @@ def ExampleReport(
     Args:
         statistics: of StatisticsGen.
         anomalies: of ExampleValidator.
+        examples: of ExampleGen; read where a column's statistics are those of the label.
         report: the folder of both files.
         columns: as JSON, "label" and, of the columns of numbers, "dense".
         settings: an `ExamplesConfig` as JSON.
@@ -49,21 +50,27 @@ def ExampleReport(
     before = {} if baseline is None else _load(baseline)
     names = json.loads(columns)
     problems = [*_of_schema(Path(anomalies.uri)), *_of_rows(found, names["label"], names["dense"], config)]
-    shifts: dict[str, dict[str, float]] = {}
+    problems += [
+        f"column {name!r} has the value of the label {names['label']!r} in every row. Leave it out."
+        for name in _suspects(found, names["label"])
+        if _is_label(name, names["label"], Path(examples.uri))
+    ]
+    shifts: dict[str, dict[str, float]] = {}  # of a split
     if all(part.datasets[0].num_examples for part in found.values()):
         if before:
-            shifts["drift"], texts = _shift(found[_TRAIN], before[_TRAIN], config.drift, "the rows accepted last")
+            shifts[_TRAIN], texts = _shift(found[_TRAIN], before[_TRAIN], config.drift, "the rows accepted last")
             problems += texts
         for split in sorted(found.keys() - {_TRAIN}):
-            shifts[f"skew of {split}"], texts = _shift(
-                found[split], found[_TRAIN], config.skew, f"the rows for training ({split})"
-            )
+            whose = f"the rows for training ({split})"
+            shifts[split], texts = _shift(found[split], found[_TRAIN], config.skew, whose)
             problems += texts
     folder = Path(report.uri)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PROBLEMS).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
     sections = [("Problems", [{"problem": text} for text in problems])]
-    sections += [(f"Split {split}", list(_rows(part.datasets[0], shifts))) for split, part in found.items()]
+    for split, part in found.items():
+        kind = "drift" if split == _TRAIN else "skew"
+        sections.append((f"Split {split}", list(_rows(part.datasets[0], kind, shifts.get(split, {})))))
     write_html(folder / REPORT, "Examples", sections)
 
 
@@ -134,8 +141,6 @@ def _of_rows(found: dict[str, Any], label: str, dense: list[str], config: Exampl
                     f"{split}: column {name!r}: {share:.1%} of the values are NaN, and examples.max_nan is "
                     f"{config.max_nan:.1%}."
                 )
-            if name != label and label in columns and _is_copy(feature, columns[label]):
-                yield f"{split}: column {name!r} has the very numbers of the label {label!r}. Leave it out."
 
 
 def _of_label(split: str, label: str, feature: Any) -> Iterator[str]:
@@ -165,15 +170,33 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _is_copy(feature: Any, label: Any) -> bool:
-    """Whether a column has mean, deviation and quantiles of the label: it is the label, under another name."""
-    ours, theirs = feature.num_stats, label.num_stats
-    return bool(
-        theirs.std_dev
-        and (ours.mean, ours.std_dev, ours.num_zeros, ours.min, ours.max)
-        == (theirs.mean, theirs.std_dev, theirs.num_zeros, theirs.min, theirs.max)
-        and ours.common_stats.num_non_missing == theirs.common_stats.num_non_missing
-    )
+def _suspects(found: dict[str, Any], label: str) -> set[str]:
+    """Columns whose mean, deviation and extremes are the label's in every split."""
+    suspects: list[set[str]] = []
+    for part in found.values():
+        columns = {_name(feature): feature.num_stats for feature in part.datasets[0].features}
+        if label not in columns or not columns[label].std_dev:
+            return set()
+        suspects.append({name for name, numbers in columns.items() if _moments(numbers) == _moments(columns[label])})
+    return set.intersection(*suspects) - {label}
+
+
+def _moments(numbers: Any) -> tuple[float, ...]:
+    return numbers.mean, numbers.std_dev, numbers.num_zeros, numbers.min, numbers.max
+
+
+def _is_label(name: str, label: str, folder: Path) -> bool:
+    """Whether a column has the label's value in every example: one of 0 and 1 may have its statistics by chance."""
+    files = sorted(str(file) for file in folder.glob("Split-*/*.gz"))
+    for record in tf.data.TFRecordDataset(files, "GZIP"):
+        features = tf.train.Example.FromString(record.numpy()).features.feature
+        if _number(features[name]) != _number(features[label]):
+            return False
+    return True
+
+
+def _number(feature: tf.train.Feature) -> list[float]:
+    return [*feature.int64_list.value, *feature.float_list.value]
 
 
 def _shift(now: Any, before: Any, limits: ShiftConfig, whose: str) -> tuple[dict[str, float], list[str]]:
@@ -197,8 +220,8 @@ def _name(feature: Any) -> str:
     return ".".join(feature.path.step) or feature.name
 
 
-def _rows(data: Any, shifts: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
-    """A row a column of the report."""
+def _rows(data: Any, kind: str, shifts: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """A row a column of the report, with its drift or skew."""
     for feature in data.features:
         is_number = feature.HasField("num_stats")
         common = (feature.num_stats if is_number else feature.string_stats).common_stats
@@ -225,4 +248,4 @@ def _rows(data: Any, shifts: dict[str, dict[str, float]]) -> Iterator[dict[str, 
                     f"{value.value} ({value.frequency:,.0f})" for value in feature.string_stats.top_values[:3]
                 ),
             }
-        yield row | {kind: values.get(row["column"]) for kind, values in shifts.items()}
+        yield row | ({kind: shifts.get(row["column"])} if shifts else {})

@@ -40,7 +40,8 @@ def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pi
 
     Raises:
         FileNotFoundError: there is no row, or no curated schema.
-        ValueError: schema and options do not fit together.
+        ValueError: schema and options do not fit together, or a header is not one that CsvExampleGen takes rightly.
+        OSError: `root` cannot be made.
 
     Example:
         >>> run_local(PipelineConfig.load("pipelines/config.yaml"))
@@ -48,9 +49,10 @@ def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pi
     data, root = Path(config.data).absolute(), Path(config.root).absolute()
     splits = find_splits(data)
     check_headers(data, splits, config.schema if config.examples.schema is None else None)
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"root {root}: is a file. Give a folder.")
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"root cannot be this folder: {error.strerror}", str(root)) from error
     patterns = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in splits.items()]
     example_gen = tfx.components.CsvExampleGen(input_base=str(data), input_config=tfx.proto.Input(splits=patterns))
     examples = example_gen.outputs["examples"]
@@ -103,6 +105,7 @@ def _validate(config: PipelineConfig, examples: Any) -> tuple[Any, list[BaseNode
     report = ExampleReport(
         statistics=statistics,
         anomalies=validator.outputs["anomalies"],
+        examples=examples,
         baseline=accepted.outputs["baseline"],
         columns=json.dumps({"label": config.schema.label, "dense": [column.name for column in config.schema.dense]}),
         settings=json.dumps(config.examples.to_dict()),

@@ -78,7 +78,7 @@ def run_local(pipeline: tfx.dsl.Pipeline, *, show: bool = False) -> RunResult:
             _Runner(progress).run(pipeline)
         except Exception as error:
             where = _place_in_rows(pipeline) if progress.component == "CsvExampleGen" else None
-            said = where or last_line(error)
+            said = where or message_of(error)
             raise PipelineError(f"{progress.component}: {said} Log: {progress.log}") from error
     run = Store(store).runs()[-1]
     pusher = run.execution("Pusher")
@@ -130,7 +130,7 @@ class _Runner(LocalDagRunner):
             execution.append(component.launch().execution_id)
 
 
-def last_line(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """What an error says, without the tracebacks and places that Beam and TensorFlow put around it."""
     while error.__cause__ is not None:
         error = error.__cause__

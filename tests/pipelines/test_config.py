@@ -48,6 +48,12 @@ def test_overrides_reach_every_part() -> None:
     assert changed.serving == Path("/x/serving")
 
 
+def test_a_slice_may_be_a_column_or_several() -> None:
+    config = EvaluationConfig.from_dict({"slices": ["genre", ["genre", "user"]]})
+    assert config.slices == (("genre",), ("genre", "user"))
+    assert EvaluationConfig.from_dict(config.to_dict()) == config
+
+
 def test_a_column_has_its_own_threshold_or_none() -> None:
     shift = ShiftConfig(default=0.1, columns={"age": 0.5, "user": None})
     assert (shift.of("age"), shift.of("user"), shift.of("genre")) == (0.5, None, 0.1)

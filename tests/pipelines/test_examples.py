@@ -84,7 +84,7 @@ ALWAYS = [
         with_cells("level", lambda row: "nan"),
         "column 'level': 100.0% of the values are NaN, and examples.max_nan is 1.0%",
     ),
-    (with_cells("level", lambda row: row["click"]), "column 'level' has the very numbers of the label 'click'"),
+    (with_cells("level", lambda row: row["click"]), "column 'level' has the value of the label 'click' in every row"),
     (
         with_cells("price", lambda row: "cheap" if row["line"] == "0/5" else row["price"]),
         "column 'price': text ('cheap')",
@@ -102,6 +102,26 @@ ALWAYS = [
 @pytest.mark.parametrize(("change", "named"), ALWAYS)
 def test_what_is_wrong_whatever_the_schema(run, tmp_path, change, named) -> None:
     assert named in refused(replace(run.config, data=changed_rows(run, tmp_path / "rows", change)))
+
+
+def test_a_column_that_has_the_labels_statistics_by_chance_is_accepted(run, tmp_path) -> None:
+    """The labels of the rows in another order; the run then ends at a threshold of drift."""
+    folder = Path(changed_rows(run, tmp_path / "rows", lambda rows: rows)) / "train"
+    folder.mkdir()
+    (tmp_path / "rows" / "eval").mkdir()
+    for file, split in (("rows-0.csv", "train"), ("rows-1.csv", "eval")):
+        with (tmp_path / "rows" / file).open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        rows = [{**row, "level": other["click"]} for row, other in zip(rows, rows[::-1], strict=True)]
+        with (tmp_path / "rows" / split / file).open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        (tmp_path / "rows" / file).unlink()
+    stop = ExamplesConfig(skew=ShiftConfig(columns={"user": 0.0}))
+    message = refused(replace(run.config, data=str(tmp_path / "rows"), examples=stop))
+    assert "column 'user'" in message
+    assert "column 'level'" not in message
 
 
 def test_a_row_that_transform_refuses_is_one_line(run, tmp_path) -> None:

@@ -82,6 +82,13 @@ def test_folders_of_rows_are_splits_and_the_last_is_judged_by(run, tmp_path, fol
     assert [split["pattern"] for split in splits] == ([f"{folder}/*.csv" for folder in folders] or ["*.csv"])
 
 
+def test_a_root_that_is_a_file_is_named(run, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="root cannot be this folder: File exists") as error:
+        create_pipeline(replace(run.config, root=str(tmp_path / "file")))
+    assert error.value.filename == str(tmp_path / "file")
+
+
 def test_splits_that_are_not_whole_are_refused(run, tmp_path) -> None:
     (tmp_path / "train").mkdir()
     file = next(run.data.glob("*.csv"))
