@@ -30,6 +30,7 @@ from tfdlrm.config import SyntheticConfig, preset
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.synth.write import write_synthetic
 from tfdlrm.metrics import evaluate_arrays
+from tfdlrm.training.demo import MARKER
 from tfdlrm.training.model_dir import ModelDir
 
 _QUICKSTART = preset("quickstart").data.synthetic
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(config: PipelineConfig, rows: SyntheticConfig) -> Iterator[tuple[str, bool]]:
     """What is said of the pipeline -> whether it holds."""
-    shutil.rmtree(config.root, ignore_errors=True)  # of the demo before
+    _empty(Path(config.root), Path(config.data))
     print(f"{rows.num_rows:,} rows into {config.data}")
     write_synthetic(rows, config.data, file_format="csv", replace=True)
     first = _run(config, "rows to a pushed model")
@@ -100,6 +101,16 @@ def _demo(config: PipelineConfig, rows: SyntheticConfig) -> Iterator[tuple[str, 
     third = _run(worse, "a model that was hardly trained")
     yield "a worse model is not blessed and not pushed", third.pushed is None and bool(third.problems)
     yield "one version is in the folder for servers", len(list(config.serving.iterdir())) == 1
+
+
+def _empty(root: Path, data: Path) -> None:
+    """Removes what the demo before left, and nothing else."""
+    for folder in (root, data):
+        if folder.exists() and any(folder.iterdir()) and not (root / MARKER).is_file():
+            raise FileExistsError(f"{folder}: holds files that are not the demo's. Give a config with other folders.")
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    (root / MARKER).write_text("written by `make demo-tfx`, which empties this folder when it runs again\n", "utf-8")
 
 
 def _run(config: PipelineConfig, what: str) -> RunResult:
