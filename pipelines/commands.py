@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tfdlrm.cli.config import add_overrides
@@ -49,25 +50,18 @@ def _config(arguments: argparse.Namespace) -> PipelineConfig:
     from pipelines.config import PipelineConfig
     from tfdlrm.config import apply_overrides
 
-    given = {"data": arguments.data, "root": arguments.root}
-    # in the form of --set, whose values are YAML
-    overrides = [f"{name}={value!r}" for name, value in given.items() if value is not None]
-    return apply_overrides(PipelineConfig.load(arguments.config), [*overrides, *arguments.overrides])
+    given = {name: value for name in ("data", "root") if (value := getattr(arguments, name)) is not None}
+    return apply_overrides(replace(PipelineConfig.load(arguments.config), **given), arguments.overrides)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    config = _config(arguments)  # what is wrong there is said before TFX is imported
     from pipelines.pipeline import create_pipeline
     from pipelines.run_local import run_local
 
-    config = _config(arguments)
     result = run_local(create_pipeline(config, cache=not arguments.no_cache), show=not arguments.quiet)
-    if result.pushed is None:
-        for problem in result.problems:
-            print(problem)
-        print("not pushed")
-        return EXIT_NOT_PUSHED
-    print(f"pushed: {result.pushed}")
-    return 0
+    print(result)
+    return EXIT_NOT_PUSHED if result.pushed is None else 0
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from savedmodels.names import QUANTIZATIONS
 from tfdlrm import checks
 from tfdlrm.config import DLRMConfig, ExperimentConfig, TrainConfig
+from tfdlrm.data.columns import columns_of
 from tfdlrm.records import FrozenMapping, Reader, Record, each
 from tfdlrm.schema import FeatureSpec
 
@@ -204,7 +205,7 @@ class PipelineConfig(Record):
         self._check_columns()
 
     def _check_columns(self) -> None:
-        columns = column_names(self.schema)
+        columns = columns_of(self.schema)
         named = {
             "candidates": self.candidates,
             "evaluation.slices": [name for names in self.evaluation.slices for name in names],
@@ -250,11 +251,3 @@ class PipelineConfig(Record):
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no config of a pipeline there. Begin with pipelines/config.yaml.")
         return cls.from_yaml(file.read_text(encoding="utf-8"), source=str(file))
-
-
-def column_names(spec: FeatureSpec) -> dict[str, Any]:
-    """Raw columns of a schema, in its order: labels, dense, categorical with their weights, keys."""
-    names = [*spec.labels, *(column.name for column in spec.dense)]
-    for column in spec.categorical:
-        names += [column.name, *([column.weights] if column.weights else ())]
-    return dict.fromkeys([*names, *spec.keys])

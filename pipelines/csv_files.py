@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipelines.config import column_names
 from tfdlrm import checks
+from tfdlrm.data.columns import columns_of
 from tfdlrm.schema import FeatureSpec
 
 CSV_FILES = "*.csv"
@@ -70,10 +70,9 @@ def check_headers(data: Path, splits: Mapping[str, str], needed: FeatureSpec | N
 
 
 def _check_columns(file: Path, header: Iterable[str], needed: FeatureSpec) -> None:
-    for name in column_names(needed):
+    for name in columns_of(needed):
         if name not in header:
-            near = checks.nearest(name, header)
-            hint = f", did you mean {near!r}?" if near else "."
+            hint = checks.hint(name, header)
             raise ValueError(f"{file}: no column {name!r} of the schema{hint} There are: {', '.join(header)}.")
 
 
@@ -82,12 +81,7 @@ def _header(file: Path) -> list[str]:
         line = stream.readline()
     if line.startswith(codecs.BOM_UTF8):
         raise ValueError(f"{file}: a byte order mark would be part of the first name. Save the file without it.")
-    try:
-        text = line.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}, line 1: not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
-        ) from error
+    text = _decoded(file, 1, line).rstrip("\r\n")
     if not text.strip():
         raise ValueError(f"{file}: no header line. Write the names of the columns there, or remove the file.")
     if '"' in text:
@@ -101,6 +95,15 @@ def _header(file: Path) -> list[str]:
     return names
 
 
+def _decoded(file: Path, number: int, line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file}, line {number}: not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from error
+
+
 def _has_row(file: Path) -> bool:
     with file.open("rb") as stream:
         stream.readline()
@@ -109,30 +112,25 @@ def _has_row(file: Path) -> bool:
 
 def first_bad_row(data: Path, splits: Mapping[str, str]) -> str | None:
     """File and line of a row that is not UTF-8, or has another number of cells than the header; reads all rows."""
-    for pattern in splits.values():
-        for file in sorted(data.glob(pattern)):
-            count = len(_header(file))
-            try:
-                with file.open(newline="", encoding="utf-8") as stream:
-                    reader = csv.reader(stream)
-                    for cells in reader:
-                        if cells and len(cells) != count:
-                            return (
-                                f"{file}, line {reader.line_num}: {len(cells)} cells, and the header has {count}: "
-                                f"{','.join(cells)[:80]!r}. Correct the row."
-                            )
-            except UnicodeDecodeError:
-                return _line_of_bad_byte(file)
-            except csv.Error as error:
-                return f"{file}, line {reader.line_num}: {error}. Correct the row."
+    try:
+        for pattern in splits.values():
+            for file in sorted(data.glob(pattern)):
+                _check_rows(file)
+    except ValueError as error:
+        return str(error)
     return None
 
 
-def _line_of_bad_byte(file: Path) -> str | None:
+def _check_rows(file: Path) -> None:
+    count = len(_header(file))
     with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return f"{file}, line {number}: not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
-    return None
+        reader = csv.reader(_decoded(file, number, line) for number, line in enumerate(stream, 1))
+        try:
+            for cells in reader:
+                if cells and len(cells) != count:
+                    raise ValueError(
+                        f"{file}, line {reader.line_num}: {len(cells)} cells, and the header has {count}: "
+                        f"{','.join(cells)[:80]!r}. Correct the row."
+                    )
+        except csv.Error as error:
+            raise ValueError(f"{file}, line {reader.line_num}: {error}. Correct the row.") from error

@@ -116,9 +116,7 @@ def _empty(root: Path, data: Path) -> None:
 def _run(config: PipelineConfig, what: str) -> RunResult:
     print(f"\n{what}")
     result = run_local(create_pipeline(config), show=True)
-    for problem in result.problems:
-        print(problem)
-    print(f"pushed: {result.pushed}" if result.pushed else "not pushed")
+    print(result)
     return result
 
 

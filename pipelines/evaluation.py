@@ -10,8 +10,7 @@ from google.protobuf.wrappers_pb2 import DoubleValue
 
 from pipelines.artifacts import Report
 from pipelines.config import EvaluationConfig, MetricBound
-from pipelines.example_report import PROBLEMS, REPORT
-from pipelines.html import write_html
+from pipelines.report import write_report
 from pipelines.tfx_extra import tfma, tfx
 
 # as `tfdlrm evaluate` calls them -> TFMA's class, whether more is better, and its settings
@@ -94,10 +93,7 @@ def EvaluationReport(
         problems += [_text(failure, config) for failure in validation.failures]
     for name in result.missing_slices:
         problems.append(f"no row of the slice {name}.")
-    folder = Path(report.uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROBLEMS).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
-    write_html(folder / REPORT, "Evaluation", [("Problems", [{"problem": text} for text in problems]), *sections])
+    write_report(Path(report.uri), "Evaluation", problems, sections)
 
 
 def read_metrics(folder: str) -> dict[str, dict[str, dict[str, float]]]:

@@ -16,11 +16,10 @@ from tensorflow_metadata.proto.v0.anomalies_pb2 import Anomalies
 
 from pipelines.artifacts import BLESSED, CURRENT_STATISTICS, ExamplesBlessing, Report
 from pipelines.config import ExamplesConfig, ShiftConfig
-from pipelines.html import write_html
-from pipelines.shift import divergence, missing_share, nan_values
+from pipelines.report import PAGE, read_problems, write_report
+from pipelines.shift import divergence, missing_share, nan_values, num_rows
 from pipelines.tfx_extra import tfdv, tfx
 
-REPORT, PROBLEMS = "report.html", "problems.json"
 _TRAIN = "train"
 
 
@@ -64,14 +63,11 @@ def ExampleReport(
             whose = f"the rows for training ({split})"
             shifts[split], texts = _shift(found[split], found[_TRAIN], config.skew, whose)
             problems += texts
-    folder = Path(report.uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROBLEMS).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
-    sections = [("Problems", [{"problem": text} for text in problems])]
+    sections = []
     for split, part in found.items():
         kind = "drift" if split == _TRAIN else "skew"
         sections.append((f"Split {split}", list(_rows(part.datasets[0], kind, shifts.get(split, {})))))
-    write_html(folder / REPORT, "Examples", sections)
+    write_report(Path(report.uri), "Examples", problems, sections)
 
 
 @tfx.dsl.components.component
@@ -90,10 +86,10 @@ def ExampleGate(
     Raises:
         ValueError: names every problem.
     """
-    problems = json.loads((Path(report.uri) / PROBLEMS).read_text(encoding="utf-8"))
+    problems = read_problems(Path(report.uri))
     if problems:
         raise ValueError(
-            f"the examples are not accepted: {' '.join(problems)} See {Path(report.uri) / REPORT}. Nothing was trained."
+            f"the examples are not accepted: {' '.join(problems)} See {Path(report.uri) / PAGE}. Nothing was trained."
         )
     blessing.set_int_custom_property(BLESSED, 1)
     blessing.set_int_custom_property(CURRENT_STATISTICS, statistics.id)
@@ -148,7 +144,7 @@ def _of_label(split: str, label: str, feature: Any) -> Iterator[str]:
     if feature.HasField("string_stats"):
         yield f"{split}: label {label!r}: text ({_texts(feature)}), and 0 or 1 is expected."
     elif missing_share(feature):
-        rows = numbers.common_stats.num_non_missing + numbers.common_stats.num_missing
+        rows = num_rows(feature)
         yield f"{split}: label {label!r}: {round(missing_share(feature) * rows):,} of {rows:,} rows have none."
     elif numbers.min < 0 or numbers.max > 1:
         yield f"{split}: label {label!r}: values from {numbers.min:g} to {numbers.max:g}, and 0 or 1 is expected."
@@ -223,14 +219,12 @@ def _name(feature: Any) -> str:
 def _rows(data: Any, kind: str, shifts: dict[str, float]) -> Iterator[dict[str, Any]]:
     """A row a column of the report, with its drift or skew."""
     for feature in data.features:
-        is_number = feature.HasField("num_stats")
-        common = (feature.num_stats if is_number else feature.string_stats).common_stats
         row: dict[str, Any] = {
             "column": _name(feature),
-            "rows": common.num_non_missing + common.num_missing,
+            "rows": num_rows(feature),
             "missing": missing_share(feature),
         }
-        if is_number:
+        if feature.HasField("num_stats"):
             numbers = feature.num_stats
             row |= {
                 "mean": numbers.mean,

@@ -144,14 +144,11 @@ class Store:
 
     def runs(self) -> list[Run]:
         """All runs, the first one first."""
-        return [
-            Run(
-                name=context.name,
-                began=datetime.fromtimestamp(context.create_time_since_epoch / 1000, UTC),
-                executions=tuple(self._executions(context.id)),
-            )
-            for context in sorted(self._store.get_contexts_by_type("pipeline_run"), key=lambda each: each.id)
-        ]
+        return [self._run(context) for context in self._run_contexts()]
+
+    def last_run(self) -> Run:
+        """The last of them, without looking at the others."""
+        return self._run(self._run_contexts()[-1])
 
     def forget_lost_pushes(self) -> None:
         """Where a version is no longer in the folder of servers, its Pusher is no cache hit any more."""
@@ -169,6 +166,16 @@ class Store:
         )
         (execution,) = self._store.get_executions_by_id(ids[:1])
         return self._execution(execution)
+
+    def _run_contexts(self) -> list[Any]:
+        return sorted(self._store.get_contexts_by_type("pipeline_run"), key=lambda each: each.id)
+
+    def _run(self, context: Any) -> Run:
+        return Run(
+            name=context.name,
+            began=datetime.fromtimestamp(context.create_time_since_epoch / 1000, UTC),
+            executions=tuple(self._executions(context.id)),
+        )
 
     def _executions(self, context: int) -> Iterator[Execution]:
         for execution in sorted(self._store.get_executions_by_context(context), key=lambda each: each.id):

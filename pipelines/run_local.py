@@ -18,9 +18,9 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from pipelines.csv_files import find_splits, first_bad_row
-from pipelines.example_report import PROBLEMS
 from pipelines.lineage import Run, Store, check_store, pushed_folder
 from pipelines.progress import Progress
+from pipelines.report import read_problems
 from pipelines.tfx_extra import tfx
 from tfdlrm.cli.errors import failed_assertion
 from tfdlrm.file_lock import try_lock
@@ -47,6 +47,10 @@ class RunResult:
     pushed: Path | None
     problems: tuple[str, ...]
     logs: Path
+
+    def __str__(self) -> str:
+        """For people: why not, or where the version is."""
+        return "\n".join([*self.problems, f"pushed: {self.pushed}" if self.pushed else "not pushed"])
 
 
 def run_local(pipeline: tfx.dsl.Pipeline, *, show: bool = False) -> RunResult:
@@ -80,7 +84,7 @@ def run_local(pipeline: tfx.dsl.Pipeline, *, show: bool = False) -> RunResult:
             where = _place_in_rows(pipeline) if progress.component == "CsvExampleGen" else None
             said = where or message_of(error)
             raise PipelineError(f"{progress.component}: {said} Log: {progress.log}") from error
-    run = Store(store).runs()[-1]
+    run = Store(store).last_run()
     pusher = run.execution("Pusher")
     pushed = pushed_folder(pusher) if pusher else None
     return RunResult(
@@ -172,8 +176,7 @@ def _problems(run: Run) -> Iterator[str]:
     """Why the model of a run was not pushed, by what EvaluationReport and Verifier wrote."""
     judged = run.execution("EvaluationReport")
     if judged is not None:
-        report = Path(judged.outputs["report"][0].uri)
-        yield from (f"Evaluator: {text}" for text in json.loads((report / PROBLEMS).read_text(encoding="utf-8")))
+        yield from (f"Evaluator: {text}" for text in read_problems(Path(judged.outputs["report"][0].uri)))
     verified = run.execution("Verifier")
     if verified is not None:
         found = json.loads((Path(verified.outputs["blessing"][0].uri) / "report.json").read_text(encoding="utf-8"))

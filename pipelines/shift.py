@@ -36,7 +36,7 @@ def _relative_entropy(p: np.ndarray, q: np.ndarray) -> float:
 def _shares(feature: Any, present: np.ndarray) -> np.ndarray:
     """Shares of all rows: `present`, whose sum is 1, and then NaN and missing."""
     missing = missing_share(feature)
-    nan = nan_values(feature) / max(_stats(feature).common_stats.tot_num_values, 1)
+    nan = nan_values(feature) / max(_common_stats(feature).tot_num_values, 1)
     return np.array([*(present * (1 - missing) * (1 - nan)), (1 - missing) * nan, missing])
 
 
@@ -45,9 +45,15 @@ def missing_share(feature: Any) -> float:
 
     An empty cell of a CSV file is a list without values in its example, and statistics count it as present.
     """
-    common = _stats(feature).common_stats
+    common = _common_stats(feature)
     there = common.num_non_missing if common.max_num_values > 1 else min(common.num_non_missing, common.tot_num_values)
-    return 1 - there / max(common.num_non_missing + common.num_missing, 1)
+    return 1 - there / max(num_rows(feature), 1)
+
+
+def num_rows(feature: Any) -> int:
+    """How many rows the statistics of a column are of."""
+    common = _common_stats(feature)
+    return int(common.num_non_missing + common.num_missing)
 
 
 def nan_values(feature: Any) -> int:
@@ -55,8 +61,8 @@ def nan_values(feature: Any) -> int:
     return max((int(histogram.num_nan) for histogram in feature.num_stats.histograms), default=0)
 
 
-def _stats(feature: Any) -> Any:
-    return feature.num_stats if feature.HasField("num_stats") else feature.string_stats
+def _common_stats(feature: Any) -> Any:
+    return (feature.num_stats if feature.HasField("num_stats") else feature.string_stats).common_stats
 
 
 def _numbers(now: Any, before: Any) -> tuple[np.ndarray, np.ndarray]:

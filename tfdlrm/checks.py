@@ -22,6 +22,12 @@ def nearest(given: object, allowed: Iterable[str]) -> str | None:
     return next((word for word in words if found and word.lower() == found[0]), None)
 
 
+def hint(given: object, allowed: Iterable[str]) -> str:
+    """How a sentence about an unknown word ends: `, did you mean 'epochs'?`, or a full stop where nothing is near."""
+    near = nearest(given, allowed)
+    return f", did you mean {near!r}?" if near else "."
+
+
 def reject_unknown_keys(object_name: str, given: Iterable[object], allowed: Iterable[str]) -> None:
     """Refuse the first key of `given` that is not in `allowed`, naming the nearest valid one.
 
@@ -41,17 +47,15 @@ def reject_unknown_keys(object_name: str, given: Iterable[object], allowed: Iter
     valid = list(allowed)
     for key in given:
         if key not in valid:
-            near = nearest(key, valid)
-            hint = f", did you mean {near!r}?" if near else "."
-            raise ValueError(f"{object_name}: unknown key {key!r}{hint} Valid keys: {', '.join(valid)}.")
+            raise ValueError(f"{object_name}: unknown key {key!r}{hint(key, valid)} Valid keys: {', '.join(valid)}.")
 
 
 def check_choice(owner: str, field: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse a value that is not one of the words in `allowed`."""
     if not isinstance(value, str) or value not in allowed:
-        near = nearest(value, allowed)
-        hint = f", did you mean {near!r}?" if near else "."
-        raise ValueError(f"{owner}: {field}={value!r} is not known{hint} Choose one of: {', '.join(allowed)}.")
+        raise ValueError(
+            f"{owner}: {field}={value!r} is not known{hint(value, allowed)} Choose one of: {', '.join(allowed)}."
+        )
 
 
 def check_name(owner: str, field: str, value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def test_what_would_be_taken_wrongly_is_named(tmp_path, files, message) -> None:
     folder(tmp_path, **files)
     with pytest.raises(ValueError, match=re.escape(message)):
         check(tmp_path)
+
+
+def test_the_row_id_need_not_be_a_column(tmp_path) -> None:
+    """Readers make it where it is none; `preprocessing_fn` does without."""
+    check(folder(tmp_path, a=GOOD), replace(SPEC, keys=("row_id",)))
 
 
 def test_with_a_curated_schema_missing_columns_are_its_affair(tmp_path) -> None:

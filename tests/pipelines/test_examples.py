@@ -23,17 +23,23 @@ def run(tmp_path_factory) -> Run:
     return pipeline_run(tmp_path_factory.getbasetemp())
 
 
+def read_rows(file: Path) -> Rows:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_rows(file: Path, rows: Rows) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def changed_rows(run: Run, folder: Path, change: Callable[[Rows], Rows]) -> str:
     """The run's rows after a change, in a folder of their own."""
-    folder.mkdir()
     for file in run.data.glob("*.csv"):
-        with file.open(newline="", encoding="utf-8") as stream:
-            header, rows = list(csv.DictReader(stream)), []
-        rows = change(header)
-        with (folder / file.name).open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0] if rows else header[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(folder / file.name, change(read_rows(file)))
     return str(folder)
 
 
@@ -106,18 +112,10 @@ def test_what_is_wrong_whatever_the_schema(run, tmp_path, change, named) -> None
 
 def test_a_column_that_has_the_labels_statistics_by_chance_is_accepted(run, tmp_path) -> None:
     """The labels of the rows in another order; the run then ends at a threshold of drift."""
-    folder = Path(changed_rows(run, tmp_path / "rows", lambda rows: rows)) / "train"
-    folder.mkdir()
-    (tmp_path / "rows" / "eval").mkdir()
-    for file, split in (("rows-0.csv", "train"), ("rows-1.csv", "eval")):
-        with (tmp_path / "rows" / file).open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        rows = [{**row, "level": other["click"]} for row, other in zip(rows, rows[::-1], strict=True)]
-        with (tmp_path / "rows" / split / file).open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        (tmp_path / "rows" / file).unlink()
+    for name, split in (("rows-0.csv", "train"), ("rows-1.csv", "eval")):
+        rows = read_rows(run.data / name)
+        shuffled = [{**row, "level": other["click"]} for row, other in zip(rows, rows[::-1], strict=True)]
+        write_rows(tmp_path / "rows" / split / name, shuffled)
     stop = ExamplesConfig(skew=ShiftConfig(columns={"user": 0.0}))
     message = refused(replace(run.config, data=str(tmp_path / "rows"), examples=stop))
     assert "column 'user'" in message

@@ -76,9 +76,10 @@ def load_config(path_or_preset: str | os.PathLike[str]) -> ExperimentConfig:
     name = os.fspath(path_or_preset)
     if name in preset_names():
         return preset(name)
-    near = checks.nearest(name, preset_names())
-    hint = f", did you mean {near!r}?" if near else "."
-    raise FileNotFoundError(f"{name!r} is neither a file nor a preset{hint} Presets: {', '.join(preset_names())}.")
+    raise FileNotFoundError(
+        f"{name!r} is neither a file nor a preset{checks.hint(name, preset_names())} Presets: "
+        f"{', '.join(preset_names())}."
+    )
 
 
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
@@ -132,8 +133,7 @@ def _find(items: list[Any], key: str, walked: str, source: str) -> int:
         return names.index(key)
     if key.isdecimal() and int(key) < len(items):
         return int(key)
-    near = checks.nearest(key, names)
-    hint = f", did you mean {near!r}?" if near else "."
     raise ValueError(
-        f"{source}: {walked} has no item {key!r}{hint} Give a name in it, or a position below {len(items)}."
+        f"{source}: {walked} has no item {key!r}{checks.hint(key, names)} Give a name in it, or a position below "
+        f"{len(items)}."
     )

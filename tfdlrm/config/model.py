@@ -174,11 +174,9 @@ class DLRMConfig(Record):
             if feature.name == "dense":
                 raise ValueError("DLRMConfig: a feature is named 'dense', the name of the dense vector. Rename it.")
             if feature.table_name not in names:
-                near = checks.nearest(feature.table_name, names)
-                hint = f", did you mean {near!r}?" if near else "."
                 raise ValueError(
                     f"DLRMConfig: feature {feature.name!r} reads table {feature.table_name!r}, which is not "
-                    f"in tables{hint} Add it, or name one that is there."
+                    f"in tables{checks.hint(feature.table_name, names)} Add it, or name one that is there."
                 )
         used = {feature.table_name for feature in self.features}
         for table in self.tables:

@@ -13,7 +13,7 @@ import numpy as np
 from tfdlrm.checks import nearest
 from tfdlrm.data.chunks import CHUNK_BYTES, check_readable_file, read_first_line
 from tfdlrm.data.column_types import plain_types
-from tfdlrm.data.columns import ROW_ID
+from tfdlrm.data.columns import ROW_ID, columns_of
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.quarantine import Quarantine
@@ -23,14 +23,6 @@ from tfdlrm.schema import FeatureSpec
 
 _SEPARATORS = (",", "\t", ";", "|")
 _PARQUET_BLOCK_ROWS = 2**18
-
-
-def columns_of(spec: FeatureSpec) -> tuple[str, ...]:
-    """Every column a file must have, each once, labels first."""
-    weights = (column.weights for column in spec.categorical if column.weights)
-    keys = (key for key in spec.keys if key != ROW_ID)
-    names = (*spec.labels, *(column.name for column in spec.dense), *spec.feature_names, *weights, *keys)
-    return tuple(dict.fromkeys(names))
 
 
 def check_columns(file: str, found: Sequence[str], spec: FeatureSpec, *, allow_unlabelled: bool = False) -> bool:

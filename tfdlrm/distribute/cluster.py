@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfdlrm.checks import nearest
+from tfdlrm.checks import hint
 from tfdlrm.yaml_text import parse_yaml
 
 TF_CONFIG = "TF_CONFIG"
@@ -102,9 +102,8 @@ class Cluster:
             )
         for key in given:
             if key not in JOBS:
-                near = nearest(str(key), list(JOBS))
                 raise ValueError(
-                    f"{source}: unknown job {key!r}{f', did you mean {near!r}?' if near else '.'} Jobs are: "
+                    f"{source}: unknown job {key!r}{hint(key, JOBS)} Jobs are: "
                     f"{', '.join(JOBS)} (chief is the coordinator, ps a parameter server)."
                 )
         for key, addresses in given.items():
