@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= build/demo
-# a file's tests run in one process, whose models and exports they share
-SIDE_BY_SIDE ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# A file's tests run in one process, whose models and exports they share. A worker that crashes is not replaced: with
+# `loadfile` the run would wait for ever.
+SIDE_BY_SIDE ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 BENCH_FLAGS ?= --wait-idle 300 --retries 2
 
 .DEFAULT_GOAL := help

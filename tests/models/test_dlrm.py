@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -230,6 +231,26 @@ def test_two_mirrored_devices_equal_one(options) -> None:
     tables = [model.embeddings.tables for model in (single, mirrored)]
     assert [int(table.iterations.numpy()) for table in tables] == [8, 8]
     np.testing.assert_allclose(tables[1].rows("item"), tables[0].rows("item"), rtol=0, atol=1e-6)
+
+
+def test_mirrored_fit_reads_each_batch_once() -> None:
+    """A batch read to build from would be one of an iterator that is dropped while it reads ahead."""
+    x, y = batch(64)
+    read: list[int] = []
+
+    def rows() -> Iterator[Any]:
+        for start in range(0, 64, 16):
+            read.append(start)
+            yield {name: values[start : start + 16] for name, values in x.items()}, y[start : start + 16]
+
+    specs = [tf.nest.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), part) for part in (x, y)]
+    with two_devices().scope():
+        model = compiled(small_config())
+    data = tf.data.Dataset.from_generator(rows, output_signature=tuple(specs))
+    data = data.apply(tf.data.experimental.assert_cardinality(4))
+    model.fit(data, epochs=2, validation_data=data, shuffle=False, verbose=0)
+    model.evaluate(data, verbose=0)
+    assert read == [0, 16, 32, 48] * 5
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

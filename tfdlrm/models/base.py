@@ -102,14 +102,15 @@ class Model(keras.Model):
             return super().predict_step(data)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Builds from one replica's batch.
+        """Builds from what one replica's batches look like, and reads none.
 
-        Keras takes the mean of the replicas' batches, which turns ids into float32 and has no meaning for ragged ones.
+        Keras reads a batch and drops the iterator while TensorFlow still reads ahead with it, which can crash the
+        process (docs/decisions/0010-mirrored-input.md); it then takes the mean of the replicas' batches, which turns
+        ids into float32.
         """
         if self._distribute_strategy is not None and iterator is not None:
-            _, _, batches = next(iter(iterator))
-            local = self._distribute_strategy.experimental_local_results
-            data_batch = tf.nest.map_structure(lambda value: local(value)[0], next(batches))
+            spec = iterator._distributed_dataset.element_spec
+            data_batch = tf.nest.map_structure(lambda one: getattr(one, "_value_specs", (one,))[0], spec)
             iterator = None
         super()._maybe_symbolic_build(iterator, data_batch)
 
