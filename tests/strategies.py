@@ -11,6 +11,7 @@ from tfdlrm.config import (
     FeatureConfig,
     LearningRateConfig,
     MixedDimensionConfig,
+    ParameterServerConfig,
     QuotientRemainderConfig,
     SyntheticConfig,
     TableConfig,
@@ -189,6 +190,17 @@ def train_configs(draw: st.DrawFn) -> TrainConfig:
         checkpoint_every_minutes=draw(st.none() | POSITIVE),
         monitor=draw(NAMES),
         group_by=draw(st.none() | NAMES),
+        strategy=draw(st.sampled_from(["local", "parameter_server"])),
+        parameter_server=draw(
+            st.builds(
+                ParameterServerConfig,
+                synchronous=st.booleans(),
+                max_staleness=st.integers(1, 100),
+                wire_dtype=st.sampled_from(["float32", "bfloat16"]),
+                permute=st.none() | st.booleans() | st.dictionaries(NAMES, st.booleans(), max_size=3),
+                min_shard_bytes=st.integers(0, 10**9),
+            )
+        ),
     )
 
 

@@ -13,7 +13,6 @@ from tests.training.csv_run import NUM_ROWS, csv_run, write_rows
 from tests.training.small_run import SPEC, small_config, small_splits
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.training import evaluation as evaluation_module
-from tfdlrm.training import prediction as prediction_module
 from tfdlrm.training.build import build_model
 from tfdlrm.training.evaluation import scoring_function
 from tfdlrm.training.prediction import load_run, predict_file, scored_batches
@@ -61,7 +60,6 @@ def test_every_command_scores_by_that_function(command, model_dir, tmp_path, mon
         return function
 
     monkeypatch.setattr(evaluation_module, "scoring_function", noted)
-    monkeypatch.setattr(prediction_module, "scoring_function", noted)
     if command == "evaluate":
         evaluate_run(model_dir)
     elif command == "predict":

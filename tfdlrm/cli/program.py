@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
+import tfdlrm.cli.cluster
 import tfdlrm.cli.config
 import tfdlrm.cli.data
 import tfdlrm.cli.evaluate
@@ -57,6 +58,7 @@ def _named_commands() -> dict[str, AddCommand]:
         "data": tfdlrm.cli.data.add_command,
         "native": tfdlrm.cli.native.add_command,
         "server": tfdlrm.cli.server.add_command,
+        "cluster": tfdlrm.cli.cluster.add_command,
     }
 
 

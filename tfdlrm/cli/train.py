@@ -40,6 +40,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--deterministic", action="store_true", help="bit-identical runs and resumption, at some cost in speed"
     )
+    where = parser.add_argument_group("several processes (docs/parameter_servers.md)")
+    where.add_argument(
+        "--cluster", metavar="FILE", help="train over the processes of a cluster; YAML, see: tfdlrm server"
+    )
+    where.add_argument(
+        "--parameter-servers", action="store_true", help="train over the processes of the cluster that TF_CONFIG has"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
     parser.set_defaults(run=_run)
 
@@ -67,19 +74,23 @@ def parse_seeds(text: str) -> list[int]:
 
 def _run(arguments: argparse.Namespace) -> int | None:
     from tfdlrm.cli.tables import print_metrics
+    from tfdlrm.distribute.strategy import strategy_of
     from tfdlrm.training.run import train
 
     config, model_dir = _config(arguments), _model_dir(arguments)
     if not arguments.resume:
         _refuse_other_files(model_dir)
     verbose = 0 if arguments.quiet else 1
+    strategy = strategy_of(config.train, arguments.cluster)
     if arguments.seeds is not None:
         from tfdlrm.training.seeds import train_seeds
 
-        results = train_seeds(config, model_dir, arguments.seeds, resume=arguments.resume, verbose=verbose)
+        results = train_seeds(
+            config, model_dir, arguments.seeds, resume=arguments.resume, strategy=strategy, verbose=verbose
+        )
         _print_seeds(results)
         return _exit_code(results.interrupted_by, arguments, model_dir)
-    result = train(config, model_dir, resume=arguments.resume, verbose=verbose)
+    result = train(config, model_dir, resume=arguments.resume, strategy=strategy, verbose=verbose)
     print(result.books)
     if result.best is not None:
         print(f"best: epoch {result.best['epoch'] + 1}, {result.best['monitor']} {result.best['value']:.6f}")
@@ -103,6 +114,8 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
         flags.append(f"train.bad_rows={arguments.bad_rows}")
     if arguments.deterministic:
         flags.append("train.deterministic=true")
+    if arguments.cluster is not None or arguments.parameter_servers:
+        flags.append("train.strategy=parameter_server")
     return apply_overrides(config, [*flags, *arguments.overrides])
 
 

@@ -7,6 +7,7 @@ another one). `to_dict`/`from_dict` are inverse; unknown keys are refused with t
 from tfdlrm.config.data import DataConfig, SyntheticConfig
 from tfdlrm.config.experiment import ExperimentConfig, apply_overrides, load_config, preset, preset_names
 from tfdlrm.config.model import DLRMConfig
+from tfdlrm.config.parameter_server import ParameterServerConfig
 from tfdlrm.config.tables import FeatureConfig, MixedDimensionConfig, QuotientRemainderConfig, TableConfig
 from tfdlrm.config.train import LearningRateConfig, TrainConfig
 
@@ -17,6 +18,7 @@ __all__ = [
     "FeatureConfig",
     "LearningRateConfig",
     "MixedDimensionConfig",
+    "ParameterServerConfig",
     "QuotientRemainderConfig",
     "SyntheticConfig",
     "TableConfig",

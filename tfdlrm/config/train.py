@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from tfdlrm import checks
+from tfdlrm.config.parameter_server import ParameterServerConfig
 from tfdlrm.config.tables import read_row_optimizer
 from tfdlrm.embeddings.optimizers import RowOptimizer, row_optimizer_to_dict
 from tfdlrm.records import Reader, Record, optional
@@ -17,6 +18,7 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 MonitorMode = Literal["max", "min"]
 OutputBias = Literal["base_rate", "reference"]
 BadRows = Literal["error", "quarantine"]
+Strategy = Literal["local", "parameter_server"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class TrainConfig(Record):
         early_stopping_patience: epochs without improvement before training ends; None for no early stopping.
         bad_rows: `error` at the first bad row, or `quarantine` counts it and sets it aside.
         group_by: key column of the grouped AUC; None for none.
+        strategy: `local` trains in one process; `parameter_server` over a cluster, tables cut over its servers.
+        parameter_server: how that goes.
 
     Raises:
         ValueError: a value is not valid.
@@ -113,10 +117,13 @@ class TrainConfig(Record):
     early_stopping_patience: int | None = None
     bad_rows: BadRows = "error"
     group_by: str | None = None
+    strategy: Strategy = "local"
+    parameter_server: ParameterServerConfig = field(default_factory=ParameterServerConfig)
 
     readers: ClassVar[Mapping[str, Reader]] = {
         "row_optimizer": read_row_optimizer,
         "schedule": optional(LearningRateConfig.from_dict),
+        "parameter_server": ParameterServerConfig.from_dict,
     }
     writers: ClassVar[Mapping[str, Reader]] = {"row_optimizer": optional(row_optimizer_to_dict)}
 
@@ -134,6 +141,7 @@ class TrainConfig(Record):
             ("monitor_mode", get_args(MonitorMode)),
             ("bad_rows", get_args(BadRows)),
             ("output_bias", get_args(OutputBias)),
+            ("strategy", get_args(Strategy)),
         ):
             checks.check_choice(owner, name, getattr(self, name), allowed)
         for name in ("shuffle", "deterministic"):
@@ -161,6 +169,13 @@ class TrainConfig(Record):
         maybe(checks.check_name, owner, "group_by", self.group_by)
         maybe(checks.check_instance, owner, "row_optimizer", self.row_optimizer, kind=RowOptimizer)
         maybe(checks.check_instance, owner, "schedule", self.schedule, kind=LearningRateConfig)
+        checks.check_instance(owner, "parameter_server", self.parameter_server, ParameterServerConfig)
+        if self.deterministic and self.strategy == "parameter_server":
+            raise ValueError(
+                f"{owner}: deterministic=True cannot be honoured with strategy='parameter_server', where processes run "
+                "side by side. Set deterministic=false; parameter_server.synchronous=true has one machine's numbers, "
+                "but for rounding."
+            )
 
     def _check_loss_weights(self, owner: str) -> tuple[float, ...]:
         weights = checks.check_list(owner, "loss_weights", self.loss_weights)

@@ -14,7 +14,7 @@ from keras.src.trainers.data_adapters import array_slicing
 from tfdlrm.distribute.dense_server import DenseServer
 from tfdlrm.distribute.dispatch import Dispatcher
 from tfdlrm.distribute.metric_sums import MetricSums
-from tfdlrm.distribute.work import BatchWork, Blocks, Work
+from tfdlrm.distribute.work import BatchWork, Blocks, ScoringWork, Work
 from tfdlrm.distribute.worker_step import WorkerStep, refuse_options
 
 _FIT = inspect.signature(keras.Model.fit)
@@ -38,6 +38,7 @@ class FitLoop:
         self._next_block = 0
         self._held = False
         self._outstanding = 0
+        self._sums: MetricSums | None = None
 
     def check_compiled(self) -> None:
         """Refuses options that parameter servers cannot honour.
@@ -75,7 +76,7 @@ class FitLoop:
                 steps=work.num_batches,
                 model=model,
             )
-        sums = MetricSums(step)
+        self._sums = sums = MetricSums(step)
         model.stop_training = False
         callbacks.on_train_begin()
         logs: dict[str, Any] = {}
@@ -151,18 +152,32 @@ class FitLoop:
         outputs = [found[key] for key in sorted(found)]
         return tf.nest.map_structure(lambda *parts: np.concatenate([np.asarray(p) for p in parts], axis=0), *outputs)
 
+    def scored(self, batches: tf.data.Dataset) -> Iterator[tuple[Any, np.ndarray]]:
+        """Every element `(features, ...)` with the model's output for its features, float32, in order."""
+        work = ScoringWork(batches)
+        step = self._prepare(work, compiled=False)
+        arrived: dict[int, Any] = {}
+        first = self._next_block + 1
+        for number, _, output in self._each(work.blocks("predict", step, 0), dispatch_limit(self.strategy)):
+            arrived[number] = output
+            while first in arrived:
+                yield work.waiting.popleft(), np.asarray(arrived.pop(first), np.float32)
+                first += 1
+
     # -- holding --
 
     def hold(self) -> bool:
         """For callbacks that save in the middle of an epoch: True where no worker is training now.
 
-        Otherwise no more blocks are handed out until those under way have finished; each calls `on_train_batch_end`,
-        and for the last one this is True.
+        Metrics are then those of all steps so far. Otherwise no more blocks are handed out until those under way have
+        finished; each calls `on_train_batch_end`, and for the last one this is True.
         """
-        if self._outstanding == 0:
-            return True
-        self._held = True
-        return False
+        if self._outstanding:
+            self._held = True
+            return False
+        if self._sums is not None:
+            self._sums.flush()
+        return True
 
     # -- the parts --
 
@@ -243,8 +258,7 @@ class FitLoop:
             for words in found:
                 sums.add(words)
             done += steps
-            if self._held and self._outstanding == 0:
-                sums.flush()
+            if self._outstanding == 0:
                 self._held = False
             callbacks.on_train_batch_end(done - 1, sums.logs())
 

@@ -60,8 +60,8 @@ class LocalCluster:
 
     def __enter__(self) -> Cluster:
         folder = Path(tempfile.mkdtemp(prefix="tfdlrm-cluster-"))
-        self._file = folder / "cluster.yaml"
-        self.cluster.save(self._file)
+        self.file = folder / "cluster.yaml"
+        self.cluster.save(self.file)
         with contextlib.ExitStack() as stack:
             stack.callback(self._end)
             for job, count in (("worker", len(self.cluster.workers)), ("ps", len(self.cluster.parameter_servers))):
@@ -76,7 +76,7 @@ class LocalCluster:
     def start(self, job: str, task: int) -> None:
         """Starts one process; also one that has ended."""
         name = f"{job} {task}"
-        command = [sys.executable, "-m", "tfdlrm", "server", "--cluster", str(self._file)]
+        command = [sys.executable, "-m", "tfdlrm", "server", "--cluster", str(self.file)]
         process = subprocess.Popen(
             [*command, "--job", job, "--task", str(task), "--with-parent"],
             env=self._environment,
@@ -113,9 +113,9 @@ class LocalCluster:
             reader.join()
         for held in self._reserved:
             held.close()
-        self._file.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            self._file.parent.rmdir()
+            self.file.parent.rmdir()
 
 
 def reserve_port() -> socket.socket:

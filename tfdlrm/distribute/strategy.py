@@ -6,54 +6,23 @@ import os
 import socket
 import sys
 import time
-import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfdlrm.config import ParameterServerConfig, TrainConfig
 from tfdlrm.distribute.cluster import Cluster
 from tfdlrm.distribute.local_cluster import reserved_address
 from tfdlrm.embeddings.placement.parameter_server import ParameterServerPlacement
-from tfdlrm.embeddings.placement.wire import WIRE_DTYPES
 from tfdlrm.embeddings.planner import ShardingPlan
-from tfdlrm.embeddings.shard_plan import MIN_SHARD_BYTES, shard
+from tfdlrm.embeddings.shard_plan import shard
 from tfdlrm.native import loader
 
 WAIT_SECONDS = 120.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """How training on parameter servers goes.
-
-    Args:
-        synchronous: every step is one update with the gradients of the whole batch, as on one machine. Otherwise each
-            worker goes its own way, a batch at a time.
-        max_staleness: asynchronous: no step is begun more than so many steps after one that is unfinished.
-        wire_dtype: "float32", or "bfloat16" for rows and their gradients on the network at half the bytes.
-        permute: whether rows of cut tables are permuted: None decides by table.
-        min_shard_bytes: tables of fewer bytes a server are not cut.
-
-    Raises:
-        ValueError: an option has no meaning; names it.
-    """
-
-    synchronous: bool = False
-    max_staleness: int = 64
-    wire_dtype: str = "float32"
-    permute: bool | Mapping[str, bool] | None = None
-    min_shard_bytes: int = MIN_SHARD_BYTES
-
-    def __post_init__(self) -> None:
-        if self.max_staleness < 1:
-            raise ValueError(f"parameter_server: max_staleness={self.max_staleness} is too small. Give 1 or more.")
-        if self.wire_dtype not in WIRE_DTYPES:
-            raise ValueError(
-                f"parameter_server: wire_dtype={self.wire_dtype!r} is unknown. Use one of {', '.join(WIRE_DTYPES)}."
-            )
+_LOOP = "_training_loop"
 
 
 def parameter_server(
@@ -73,7 +42,7 @@ def parameter_server(
         cluster: None for TF_CONFIG, a mapping, a YAML file, or a `Cluster`; see `Cluster.load`.
         workers, parameter_servers: addresses, instead of `cluster`.
         wait_seconds: for processes that are not there yet.
-        **options: of `ServerOptions`: synchronous, max_staleness, wire_dtype, permute, min_shard_bytes.
+        **options: of `ParameterServerConfig`: synchronous, max_staleness, wire_dtype, permute, min_shard_bytes.
 
     Raises:
         ValueError: cluster or options mean nothing; names the key.
@@ -90,7 +59,7 @@ def parameter_server(
             raise ValueError("parameter_server: give cluster, or workers and parameter_servers, not both.")
         cluster = Cluster(workers=tuple(workers or ()), parameter_servers=tuple(parameter_servers or ()))
     loaded = Cluster.load(cluster)
-    checked = ServerOptions(**_known(options))
+    checked = ParameterServerConfig.from_dict(options)
     if loaded.coordinator is None:
         with reserved_address() as address:
             loaded = replace(loaded, coordinator=address)
@@ -98,11 +67,16 @@ def parameter_server(
     return ParameterServerStrategy(loaded, checked)
 
 
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    from tfdlrm.schema import reject_unknown_keys
+def strategy_of(
+    train: TrainConfig, cluster: Cluster | Mapping[str, Any] | str | os.PathLike[str] | None = None
+) -> ParameterServerStrategy | None:
+    """The strategy that `train.strategy` names, connected to its cluster; None for one process.
 
-    reject_unknown_keys("parameter_server", options, list(ServerOptions.__dataclass_fields__))
-    return options
+    Args:
+        train: `strategy` and its options.
+        cluster: as for `parameter_server`; None for TF_CONFIG.
+    """
+    return None if train.strategy == "local" else parameter_server(cluster, **train.parameter_server.to_dict())
 
 
 def wait_for(cluster: Cluster, seconds: float) -> None:
@@ -144,7 +118,7 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
         options: of training.
     """
 
-    def __init__(self, cluster: Cluster, options: ServerOptions):
+    def __init__(self, cluster: Cluster, options: ParameterServerConfig):
         loader.library()  # before the connection: the runtime copies its list of ops to nobody later
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec(cluster.jobs()), task_type="chief", task_id=0, rpc_layer="grpc"
@@ -152,12 +126,11 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
         super().__init__(resolver)
         self._init_of(cluster, options)
 
-    def _init_of(self, cluster: Cluster, options: ServerOptions) -> None:
+    def _init_of(self, cluster: Cluster, options: ParameterServerConfig) -> None:
         self.cluster = cluster
         self.options = options
         # all Keras variables lie on the first server, so that they are read and updated by one message
         self.extended._num_ps = 1
-        self._loops: weakref.WeakKeyDictionary[keras.Model, Any] = weakref.WeakKeyDictionary()
 
     @property
     def server_devices(self) -> list[str]:
@@ -184,6 +157,7 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
         """The `FitLoop` of a model; `tfdlrm.Model.fit` goes by it."""
         from tfdlrm.distribute.fit_loop import FitLoop
 
-        if model not in self._loops:
-            self._loops[model] = FitLoop(model, self)
-        return self._loops[model]
+        # of the model, so that both end together; not by setattr: Keras would track what the loop holds
+        if _LOOP not in model.__dict__:
+            model.__dict__[_LOOP] = FitLoop(model, self)
+        return model.__dict__[_LOOP]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -165,6 +166,31 @@ class BatchWork(Work):
         if key not in step.functions:
             step.functions[key] = make()
         return step.functions[key]
+
+
+class ScoringWork(BatchWork):
+    """Batches `(features, ...)` whose features alone are sent.
+
+    Args:
+        batches: in their order.
+
+    Attributes:
+        waiting: those handed out, oldest first.
+    """
+
+    def __init__(self, batches: tf.data.Dataset):
+        self.num_batches = None
+        self.waiting: deque[Any] = deque()
+        self._elements = batches
+        self._spec = tf.nest.map_structure(_any_rows, (batches.element_spec[0],))
+
+    def example(self) -> Any:
+        return (next(iter(self._elements))[0],)
+
+    def _batches(self) -> Iterator[Any]:
+        for element in self._elements:
+            self.waiting.append(element)
+            yield (element[0],)
 
 
 class _FedBlocks(Blocks):

@@ -11,12 +11,10 @@ import math
 
 import numpy as np
 
+from tfdlrm.config import ParameterServerConfig
 from tfdlrm.embeddings import row_types
 from tfdlrm.embeddings.initializers import table_seed
 from tfdlrm.embeddings.planner import ShardingPlan, Stack, StoredTable
-
-MIN_SHARD_BYTES = 2**18
-"""Tables below this many bytes a server are not cut: asking one server is cheaper than asking all."""
 
 FLOAT_BYTES = 4
 
@@ -125,7 +123,7 @@ def shard(
     num_servers: int,
     *,
     seed: int = 0,
-    min_shard_bytes: int = MIN_SHARD_BYTES,
+    min_shard_bytes: int = ParameterServerConfig.min_shard_bytes,
     permute: bool | dict[str, bool] | None = None,
 ) -> ShardPlan:
     """Cuts the tables of a plan over servers.
@@ -134,7 +132,8 @@ def shard(
         plan: of one process; stacks stay as they are, so ids of a stack mean the same.
         num_servers: parameter servers.
         seed: of the permutations.
-        min_shard_bytes: tables of fewer bytes a server stay whole, on the server that holds the least.
+        min_shard_bytes: tables of fewer bytes a server stay whole, on the server that holds the least: asking
+            one server is cheaper than asking all.
         permute: None decides a table; True or False for all; or by table name.
 
     Raises:

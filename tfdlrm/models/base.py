@@ -53,24 +53,24 @@ class Model(keras.Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`, also under `tfdlrm.distribute.parameter_server`, where Keras's own refuses."""
-        loop = _loop_of(self)
+        loop = training_loop_of(self)
         return super().fit(*args, **kwargs) if loop is None else loop.fit(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`, under every strategy."""
-        loop = _loop_of(self)
+        loop = training_loop_of(self)
         return super().evaluate(*args, **kwargs) if loop is None else loop.evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`, under every strategy."""
-        loop = _loop_of(self)
+        loop = training_loop_of(self)
         return super().predict(*args, **kwargs) if loop is None else loop.predict(*args, **kwargs)
 
     def _check_compiled(self) -> None:
         """Refuses options that cannot be honoured; `layers.stock_model` calls it, and knows the class by it."""
         refuse_averages(self, self.optimizer)
         keep_tables_from(self.optimizer)
-        loop = _loop_of(self)
+        loop = training_loop_of(self)
         if loop is not None:
             loop.check_compiled()
 
@@ -123,7 +123,7 @@ class FunctionalModel(Model, Functional):
         Functional.__init__(self, inputs, outputs, name=name, **kwargs)
 
 
-def _loop_of(model: keras.Model) -> Any:
+def training_loop_of(model: keras.Model) -> Any:
     """The training loop of a strategy that has its own, or None."""
     make = getattr(model.distribute_strategy, "training_loop", None)
     return None if make is None else make(model)

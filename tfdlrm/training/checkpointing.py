@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.layers.table_variable import dense_weights
-from tfdlrm.models.base import inner_optimizer
+from tfdlrm.models.base import inner_optimizer, training_loop_of
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.stop_signals import StopSignals
 from tfdlrm.training.model_dir import ModelDir
@@ -53,6 +53,9 @@ class Checkpointing(keras.callbacks.Callback):
         # the end of an epoch has its own, after validation
         if self._state.epoch_is_trained or not (self._signals.received or self._is_due()):
             return
+        loop = training_loop_of(self.model)
+        if loop is not None and not loop.hold():
+            return  # until the workers have done what they are at; each tells
         if self._is_whole_update():
             self._save()
             if self._signals.received:

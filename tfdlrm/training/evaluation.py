@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Dataset
 from tfdlrm.data.unknown_ids import UnknownIds
 from tfdlrm.metrics import EvaluationAccumulator
+from tfdlrm.models.base import training_loop_of
 from tfdlrm.native.scope import native_kernels
 
 
@@ -47,7 +48,7 @@ class Evaluator:
         self.unknown_ids: dict[str, float] = {}
         self._group_by = group_by
         self._batches = dataset.batches(batch_size, with_keys=group_by is not None)
-        self._logits_of = scoring_function(model, self._batches.element_spec[0])
+        self._scorer = Scorer(model, self._batches)
 
     def metrics(self, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """As `metrics.EvaluationAccumulator.result`; of several tasks, each name after its task's: `click_auc`.
@@ -57,18 +58,40 @@ class Evaluator:
         """
         accumulators = [EvaluationAccumulator() for _ in self._tasks]
         unknown = None if self.unknown_ids else UnknownIds(self._spec)  # the rows are the same each time
-        for features, labels, *keys in self._batches:
+        for (features, labels, *keys), logits in self._scorer.scored():
             if should_stop():
                 return None
             if unknown is not None:
                 unknown.update(features)
-            logits = self._logits_of(features).numpy().reshape(len(labels), len(self._tasks))
             groups = None if self._group_by is None else keys[0][self._group_by].numpy()
             for task, accumulator in enumerate(accumulators):
                 accumulator.update(labels[:, task].numpy(), logits[:, task], groups)
         if unknown is not None:
             self.unknown_ids = unknown.shares()
         return _joined(self._tasks, [accumulator.result() for accumulator in accumulators])
+
+
+class Scorer:
+    """The model's logits for batches: computed in this process, or by all workers of a cluster.
+
+    Args:
+        model: gives logits `[B, T]`.
+        batches: `(features, ...)`.
+    """
+
+    def __init__(self, model: keras.Model, batches: tf.data.Dataset) -> None:
+        self._batches = batches
+        self._loop = training_loop_of(model)
+        self._logits_of = None if self._loop else scoring_function(model, batches.element_spec[0])
+
+    def scored(self) -> Iterator[tuple[Any, np.ndarray]]:
+        """Every batch with its logits, float32 `[B, T]`, in order; with the same graph each time."""
+        if self._loop is not None:
+            yield from self._loop.scored(self._batches)
+        else:
+            assert self._logits_of is not None
+            for batch in self._batches:
+                yield batch, self._logits_of(batch[0]).numpy()
 
 
 def scoring_function(model: keras.Model, features: Any) -> Any:

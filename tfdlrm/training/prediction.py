@@ -21,7 +21,7 @@ from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.unknown_ids import UnknownIds, jumps
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
-from tfdlrm.training.evaluation import scoring_function
+from tfdlrm.training.evaluation import Scorer
 from tfdlrm.training.model_dir import ModelDir
 
 if TYPE_CHECKING:
@@ -77,13 +77,12 @@ def scored_batches(
         >>> logits = np.concatenate([batch.logits for batch in scored_batches(model, splits.test)])
     """
     batches = dataset.batches(batch_size, with_keys=True)
-    logits_of = scoring_function(model, batches.element_spec[0])
-    for features, labels, keys in batches:
+    for (features, labels, keys), logits in Scorer(model, batches).scored():
         if unknown is not None:
             unknown.update(features)
         yield ScoredBatch(
             labels=labels.numpy(),
-            logits=logits_of(features).numpy(),
+            logits=logits,
             keys={name: values.numpy() for name, values in keys.items()},
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfdlrm.config import ExperimentConfig
+from tfdlrm.config import ExperimentConfig, ParameterServerConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.build import build_model
@@ -24,6 +24,8 @@ MAY_CHANGE = frozenset(
         "train.keep_checkpoints",
         "train.steps_per_execution",
         "train.group_by",
+        "train.strategy",
+        *(f"train.parameter_server.{name}" for name in ParameterServerConfig.field_names()),
         "data.path",
         "data.validation_path",
         "data.test_path",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.dataset import Books
@@ -16,6 +19,8 @@ from tfdlrm.data.epochs import ResumableInput
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from tfdlrm.data.splits import Splits
+from tfdlrm.distribute.strategy import strategy_of
+from tfdlrm.models.base import tables_of, training_loop_of
 from tfdlrm.stop_signals import StopSignals
 from tfdlrm.training.build import build_model, first_logits, resolve_config
 from tfdlrm.training.checkpoint_folder import write_file
@@ -61,6 +66,7 @@ def train(
     *,
     resume: bool = False,
     data: Splits | None = None,
+    strategy: tf.distribute.Strategy | None = None,
     verbose: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult:
@@ -76,6 +82,8 @@ def train(
         model_dir: where everything goes; see `ModelDir`.
         resume: go on with the run in that folder.
         data: the rows, where they do not come from `config.data`.
+        strategy: where the model is made; None for the one that `config.train.strategy` names, whose cluster TF_CONFIG
+            tells.
         verbose: 0 shows nothing, 1 a progress bar.
         callbacks: further Keras callbacks. They see the validation metrics in `on_epoch_end`; what they hold is not in
             the checkpoints.
@@ -93,16 +101,19 @@ def train(
     """
     directory = ModelDir(model_dir)
     options = config.train
-    with directory.locked(), reproducible(seed=options.seed, deterministic=options.deterministic):
+    with directory.locked(), contextlib.ExitStack() as stack:
         if not resume and directory.checkpoints().names():
             raise FileExistsError(
                 f"{directory.path}: there is a run with checkpoints here. Go on with it by --resume, or give another "
                 "--model-dir."
             )
+        strategy = strategy or strategy_of(options)  # connects to its cluster, before anything is made
+        stack.enter_context(reproducible(seed=options.seed, deterministic=options.deterministic))
         data = data or _open_data(config, directory, resume=resume)
         config = resolve_config(config, data.spec)
         _check_data(config, data)
-        return _Run(config, directory, data, resume=resume, verbose=verbose, callbacks=callbacks).run()
+        scope = contextlib.nullcontext if strategy is None else strategy.scope
+        return _Run(config, directory, data, scope, resume=resume, verbose=verbose, callbacks=callbacks).run()
 
 
 def _open_data(config: ExperimentConfig, directory: ModelDir, *, resume: bool) -> Splits:
@@ -129,6 +140,7 @@ class _Run:
         config: ExperimentConfig,
         directory: ModelDir,
         data: Splits,
+        scope: Callable[[], AbstractContextManager[Any]],
         *,
         resume: bool,
         verbose: int,
@@ -139,11 +151,13 @@ class _Run:
         self._resumed = resume
         options = config.train
         if resume:
-            self._model, self._state = resume_run(directory, config, data.spec)
+            with scope():
+                self._model, self._state = resume_run(directory, config, data.spec)
             self._check_same_rows()
         else:
             bias = first_logits(options, data.train) if options.output_bias == "base_rate" else None
-            self._model, self._state = build_model(config, data.spec, output_bias=bias), RunState(seed=options.seed)
+            with scope():
+                self._model, self._state = build_model(config, data.spec, output_bias=bias), RunState(seed=options.seed)
         self._input = ResumableInput(
             data.train,
             options.global_batch_size,
@@ -178,6 +192,9 @@ class _Run:
                 print(f"resuming at step {self._state.step}: epoch {self._state.epoch + 1}, batch {self._state.batch}")
         else:
             self._directory.save_config(self._config, self._data.spec, self._data.preprocessing)
+        if self._verbose and training_loop_of(self._model) is not None:
+            for tables in tables_of(self._model):
+                print(*tables.plan.reasons, sep="\n", flush=True)
         with StopSignals(_tell_stop) as signals:
             history = self._fit(signals)
         best = self._state.best

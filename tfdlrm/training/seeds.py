@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.opening import open_dataset
+from tfdlrm.distribute.strategy import strategy_of
 from tfdlrm.training.run import train
 
 
@@ -66,6 +68,7 @@ def train_seeds(
     seeds: Sequence[int],
     *,
     resume: bool = False,
+    strategy: tf.distribute.Strategy | None = None,
     verbose: int = 1,
 ) -> SeedResults:
     """Trains once a seed, each in its own folder `<model_dir>/seed-<seed>`, and tests the epoch that validation chose.
@@ -75,6 +78,7 @@ def train_seeds(
         model_dir: holds the runs.
         seeds: distinct, each 0 or more.
         resume: go on with the runs that are there, and start those that are not.
+        strategy: as for `train`.
         verbose: 0 shows nothing of the single runs.
 
     Raises:
@@ -94,6 +98,7 @@ def train_seeds(
         raise FileExistsError(
             f"{present[0]}: there is a run here. Go on with it by --resume, or give another --model-dir."
         )
+    strategy = strategy or strategy_of(config.train)
     data = open_dataset(config.data, bad_rows=config.train.bad_rows, quarantine_dir=model_dir)
     if data.test is None:
         raise ValueError(
@@ -104,7 +109,8 @@ def train_seeds(
     for seed, folder in folders.items():
         if verbose:
             print(f"seed {seed}", flush=True)
-        result = train(with_seed(config, seed), folder, resume=folder in present, data=data, verbose=verbose)
+        config_of_seed = with_seed(config, seed)
+        result = train(config_of_seed, folder, resume=folder in present, data=data, strategy=strategy, verbose=verbose)
         if result.interrupted_by is not None:
             return SeedResults(monitor=config.train.monitor, runs=tuple(runs), interrupted_by=result.interrupted_by)
         assert result.best is not None

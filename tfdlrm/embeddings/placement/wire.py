@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-WIRE_DTYPES = ("float32", "bfloat16")
-
 
 def to_words(tensor: tf.Tensor) -> tf.Tensor:
     """Any number of 4- or 8-byte values -> int32 `[n]`, bit by bit."""
