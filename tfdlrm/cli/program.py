@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
+import tfdlrm.cli.checkpoint
 import tfdlrm.cli.cluster
 import tfdlrm.cli.config
 import tfdlrm.cli.data
@@ -54,6 +55,7 @@ def _named_commands() -> dict[str, AddCommand]:
         "train": tfdlrm.cli.train.add_command,
         "evaluate": tfdlrm.cli.evaluate.add_command,
         "predict": tfdlrm.cli.predict.add_command,
+        "checkpoint": tfdlrm.cli.checkpoint.add_command,
         "config": tfdlrm.cli.config.add_command,
         "data": tfdlrm.cli.data.add_command,
         "native": tfdlrm.cli.native.add_command,

@@ -24,13 +24,14 @@ def add_command(commands: Any) -> None:
         help="let --bind be 0.0.0.0; whoever reaches the port can run code in this process",
     )
     parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
+    parser.add_argument("--fingerprint", help=argparse.SUPPRESS)  # given by the process to itself
     parser.set_defaults(run=_run, needs_tensorflow=False)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     from tfdlrm.cli.quiet_start import import_tensorflow
     from tfdlrm.distribute.cluster import Cluster, task_from_environment
-    from tfdlrm.distribute.server import bind_alone, run_server
+    from tfdlrm.distribute.server import run_server, settle
 
     cluster = Cluster.load(arguments.cluster)
     job, task = arguments.job, arguments.task
@@ -38,6 +39,13 @@ def _run(arguments: argparse.Namespace) -> None:
         if job is not None or task is not None or arguments.cluster is not None:
             raise ValueError("server: give --cluster, --job and --task, or none of them: then TF_CONFIG says all.")
         job, task = task_from_environment()
-    where = bind_alone(cluster, job, task, bind=arguments.bind, allow_any_address=arguments.allow_any_address)
+    where = settle(
+        cluster,
+        job,
+        task,
+        bind=arguments.bind,
+        allow_any_address=arguments.allow_any_address,
+        fingerprint=arguments.fingerprint,
+    )
     import_tensorflow()
     run_server(cluster, job, task, where, with_parent=arguments.with_parent)

@@ -10,6 +10,8 @@ import time
 from typing import NoReturn
 
 from tfdlrm.distribute.cluster import ANY_ADDRESSES, Cluster
+from tfdlrm.distribute.fingerprint import FLAG as FINGERPRINT_FLAG
+from tfdlrm.distribute.fingerprint import fingerprint as fingerprint_of
 from tfdlrm.native import build, plain
 from tfdlrm.stop_signals import StopSignals
 
@@ -21,8 +23,11 @@ MIN_INTER_OP_THREADS = 8
 """Functions that wait for another process hold a thread each: with too few of them all wait for ever."""
 
 
-def bind_alone(cluster: Cluster, job: str, task: int, *, bind: str | None, allow_any_address: bool) -> str:
-    """Sees to it that this process's server will listen at one address only; may start the process again for that.
+def settle(
+    cluster: Cluster, job: str, task: int, *, bind: str | None, allow_any_address: bool, fingerprint: str | None
+) -> str:
+    """Sees to it that this process's server will listen at one address only, and that its command line ends with its
+    fingerprint: starts the process again for that, once.
 
     TensorFlow's runtime trusts whoever reaches its port: it runs what it is sent.
 
@@ -32,6 +37,7 @@ def bind_alone(cluster: Cluster, job: str, task: int, *, bind: str | None, allow
         task: number in the job, from 0.
         bind: address of this machine to listen at; None for the one that the cluster names.
         allow_any_address: let `bind` be 0.0.0.0 or ::.
+        fingerprint: of the command line; None the first time.
 
     Returns:
         `address:port`.
@@ -49,8 +55,8 @@ def bind_alone(cluster: Cluster, job: str, task: int, *, bind: str | None, allow
             "TensorFlow's runtime does what it is sent. Give the address of one interface, or --allow-any-address."
         )
     _refuse_a_taken_port(job, task, address, port)
-    if not is_any and os.environ.get(BIND) != f"{port} {address}":
-        _start_again_bound(port, address)
+    if fingerprint is None:
+        _start_again({} if is_any else _bound(port, address), fingerprint_of(cluster))
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
@@ -91,8 +97,8 @@ def _refuse_a_taken_port(job: str, task: int, address: str, port: int) -> None:
             ) from error
 
 
-def _start_again_bound(port: int, address: str) -> NoReturn:
-    """This process once more, with `bind` of sockets under our rule."""
+def _bound(port: int, address: str) -> dict[str, str]:
+    """The environment of a process whose `bind` of sockets is under our rule."""
     try:
         library = plain.ensure_built()
     except (build.BuildError, OSError) as error:
@@ -101,17 +107,21 @@ def _start_again_bound(port: int, address: str) -> NoReturn:
             "compiler is needed, and every interface is listened at."
         ) from error
     preload = " ".join([str(library), *os.environ.get("LD_PRELOAD", "").split()])
-    environment = {**os.environ, BIND: f"{port} {address}", "LD_PRELOAD": preload}
+    return {BIND: f"{port} {address}", "LD_PRELOAD": preload}
+
+
+def _start_again(environment: dict[str, str], fingerprint: str) -> NoReturn:
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "tfdlrm", *sys.argv[1:]], environment)
+    command = [sys.executable, "-m", "tfdlrm", *sys.argv[1:], FINGERPRINT_FLAG, fingerprint]
+    os.execve(sys.executable, command, {**os.environ, **environment})
 
 
 def run_server(cluster: Cluster, job: str, task: int, where: str, *, with_parent: bool = False) -> NoReturn:
     """Serves until SIGTERM or SIGINT, and ends the process with exit code 0.
 
     Args:
-        cluster, job, task: as for `bind_alone`.
-        where: of `bind_alone`.
+        cluster, job, task: as for `settle`.
+        where: of `settle`.
         with_parent: also end when the process that started this one has ended.
     """
     import tensorflow as tf

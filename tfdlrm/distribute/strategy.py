@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from tfdlrm.config import ParameterServerConfig, TrainConfig
 from tfdlrm.distribute.cluster import Cluster
+from tfdlrm.distribute.fingerprint import available_bytes, device_of, have_kernels, refuse_strangers
 from tfdlrm.distribute.local_cluster import reserved_address
 from tfdlrm.embeddings.placement.parameter_server import ParameterServerPlacement
 from tfdlrm.embeddings.planner import ShardingPlan
-from tfdlrm.embeddings.shard_plan import shard
+from tfdlrm.embeddings.shard_plan import ShardPlan, bytes_text, shard
 from tfdlrm.native import loader
 
 WAIT_SECONDS = 120.0
@@ -46,6 +47,7 @@ def parameter_server(
 
     Raises:
         ValueError: cluster or options mean nothing; names the key.
+            Or a process runs other versions, or was started with another cluster; names it and both.
         TimeoutError: a process does not answer; names its address.
 
     Example:
@@ -64,7 +66,12 @@ def parameter_server(
         with reserved_address() as address:
             loaded = replace(loaded, coordinator=address)
     wait_for(loaded, wait_seconds)
-    return ParameterServerStrategy(loaded, checked)
+    strategy = ParameterServerStrategy(loaded, checked)
+    refuse_strangers(loaded)
+    kernels = loader.library()
+    if kernels is not None and not have_kernels(loaded, kernels):
+        os.environ[loader.SETTING] = "off"  # steps are traced here for all processes
+    return strategy
 
 
 def strategy_of(
@@ -135,7 +142,7 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
     @property
     def server_devices(self) -> list[str]:
         """Of the parameter servers."""
-        return [f"/job:ps/replica:0/task:{k}/device:CPU:0" for k in range(len(self.cluster.parameter_servers))]
+        return [device_of("ps", task) for task in range(len(self.cluster.parameter_servers))]
 
     def coordinator(self) -> tf.distribute.coordinator.ClusterCoordinator:
         """TensorFlow's, one a strategy."""
@@ -151,7 +158,24 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
             min_shard_bytes=self.options.min_shard_bytes,
             permute=dict(permute) if isinstance(permute, Mapping) else permute,
         )
+        self._refuse_too_large(shards)
         return ParameterServerPlacement(plan, seed, shards, self.server_devices, self.options.wire_dtype)
+
+    def _refuse_too_large(self, shards: ShardPlan) -> None:
+        """Compares what the servers of each machine would hold with what it can still give."""
+        machines: dict[str, list[int]] = {}
+        for task, address in enumerate(self.cluster.parameter_servers):
+            machines.setdefault(address.rpartition(":")[0], []).append(task)
+        for machine, tasks in machines.items():
+            needed = sum(shards.server_bytes[task] for task in tasks)
+            there = available_bytes("ps", tasks[0])
+            if there is not None and needed > there:
+                raise ValueError(
+                    f"the tables' rows and slots take {bytes_text(sum(shards.server_bytes))}: {bytes_text(needed)} of "
+                    f"them on {machine} ({', '.join(f'ps {task}' for task in tasks)}), where {bytes_text(there)} of "
+                    "memory are available. Add parameter servers on other machines, or make the tables smaller: "
+                    "quotient_remainder, mixed_dimension, row_dtype, a row optimizer with fewer slots."
+                )
 
     def training_loop(self, model: keras.Model) -> Any:
         """The `FitLoop` of a model; `tfdlrm.Model.fit` goes by it."""

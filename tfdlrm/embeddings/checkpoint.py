@@ -140,6 +140,19 @@ def saved_shapes(prefix: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
     return {name: (shape[0], shape[1]) for name, shape in sorted(shapes.items()) if name != ITERATIONS}
 
 
+def verify_saved(prefix: str | os.PathLike[str], *, chunk_bytes: int = CHUNK_BYTES) -> None:
+    """Reads everything that was saved, a chunk at a time: TensorFlow compares the CRC of each.
+
+    Raises:
+        DamagedCheckpointError: files or rows are missing or damaged.
+    """
+    for name, (total, width) in saved_shapes(prefix).items():
+        whole = TableSlice(name, total, width, 0, total, None, None, width * _FLOAT_BYTES)
+        for chunk in _chunks([whole], chunk_bytes):
+            _read(prefix, [name], [chunk.spec], tf.float32)
+    _read(prefix, [ITERATIONS], [""], tf.int64)
+
+
 def restore_tables(
     tables: EmbeddingTables,
     prefix: str | os.PathLike[str],

@@ -176,7 +176,7 @@ def shard(
                 used[index][server] += stop - start
                 loads[server] += (stop - start) * row_bytes(table)
     mean = sum(loads) / num_servers
-    reasons.append(f"servers hold {', '.join(map(_bytes_text, loads))}: the largest {max(loads) / mean:.2f}x the mean")
+    reasons.append(f"servers hold {', '.join(map(bytes_text, loads))}: the largest {max(loads) / mean:.2f}x the mean")
     stacks = tuple(
         ShardedStack(stack=stack, pieces=tuple(pieces[index]), rows=tuple(used[index]))
         for index, stack in enumerate(plan.stacks)
@@ -205,8 +205,9 @@ def _servers_of_whole_tables(tables: list[StoredTable], num_servers: int) -> dic
     return servers
 
 
-def _bytes_text(num_bytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+def bytes_text(num_bytes: int) -> str:
+    """Bytes as people read them: `34.0 MB`."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= size:
             return f"{num_bytes / size:.1f} {unit}"
     return f"{num_bytes} B"
@@ -227,7 +228,7 @@ def _why_whole(table: StoredTable, num_servers: int, min_shard_bytes: int) -> st
     if table.vocabulary_size < num_servers:
         return "which are fewer than the servers"
     if table.vocabulary_size * row_bytes(table) < min_shard_bytes * num_servers:
-        return f"because a part of it would have less than {_bytes_text(min_shard_bytes)}"
+        return f"because a part of it would have less than {bytes_text(min_shard_bytes)}"
     return None
 
 

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,7 +19,12 @@ from tfdlrm.config import ExperimentConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.checkpoint_folder import tidy, verify_folder, write_folder
-from tfdlrm.training.model_state import restore_model_state, save_model_state
+from tfdlrm.training.model_state import (
+    restore_model_state,
+    save_model_state,
+    saved_model_shapes,
+    verify_model_state,
+)
 from tfdlrm.training.run_state import RunState
 
 CONFIG_FILE = "config.yaml"
@@ -127,17 +133,56 @@ class Checkpoints:
         Raises:
             DamagedCheckpointError: `state.json` cannot be read.
         """
+        try:
+            return RunState.from_dict(self._read_plain(name)["state"])
+        except (KeyError, TypeError) as error:
+            raise DamagedCheckpointError(f"{self.directory / name / STATE_FILE}: cannot be read: {error}") from error
+
+    def _read_plain(self, name: str) -> dict[str, Any]:
         file = self.directory / name / STATE_FILE
         try:
-            return RunState.from_dict(json.loads(file.read_text(encoding="utf-8"))["state"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            plain = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from error
+        if not isinstance(plain, dict):
+            raise DamagedCheckpointError(f"{file}: holds {type(plain).__name__}, where a mapping is expected.")
+        return plain
 
     def read_config(self, name: str) -> tuple[ExperimentConfig, FeatureSpec]:
         """The config and schema that it was written under."""
         folder = self.path(name)
         file = folder / CONFIG_FILE
         return ExperimentConfig.from_yaml(file.read_text(encoding="utf-8"), source=str(file)), FeatureSpec.load(folder)
+
+    def read_versions(self, name: str) -> dict[str, str]:
+        """Of tfdlrm, TensorFlow and Keras, as it was written with.
+
+        Raises:
+            DamagedCheckpointError: `state.json` cannot be read.
+        """
+        plain = self._read_plain(name)
+        return {package: str(plain.get(package, "unknown")) for package in ("tfdlrm", "tensorflow", "keras")}
+
+    def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Every array of a checkpoint: rows, slots and pooling weights of tables, then dense variables.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+            DamagedCheckpointError: an index cannot be read.
+        """
+        return saved_model_shapes(self.path(name))
+
+    def verify(self, name: str) -> None:
+        """Reads every byte of a checkpoint and compares it with what was written.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+            DamagedCheckpointError: a file is missing, truncated or changed; names it.
+        """
+        folder = self.path(name)
+        verify_folder(folder)
+        self.read_state(name)
+        verify_model_state(folder)
 
     def restore(self, name: str, model: keras.Model, *, weights_only: bool = False) -> RunState:
         """Reads a checkpoint into a model of the same config.

@@ -15,7 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdlrm.embeddings.checkpoint import DamagedCheckpointError, restore_tables, save_tables
+from tfdlrm.embeddings.checkpoint import (
+    DamagedCheckpointError,
+    restore_tables,
+    save_tables,
+    saved_shapes,
+    verify_saved,
+)
 from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.base import collections_of, tables_of
 
@@ -95,6 +101,34 @@ def restore_model_state(model: keras.Model, folder: Path, *, weights_only: bool 
         restore_tables(tables, folder / _tables_prefix(number), weights_only=weights_only)
     for place in places:
         place.variable.assign(saved[place.key][1])
+
+
+def saved_model_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Every array that `save_model_state` wrote: of tables by name, of the rest by group, number and path.
+
+    Raises:
+        DamagedCheckpointError: an index cannot be read.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for prefix in _saved_prefixes(folder):
+        found |= saved_shapes(prefix)
+    dense = _load_arrays(folder / VARIABLES_FILE)
+    return found | {f"{key} {label}": value.shape for key, (label, value) in dense.items()}
+
+
+def verify_model_state(folder: Path) -> None:
+    """Reads every byte that `save_model_state` wrote.
+
+    Raises:
+        DamagedCheckpointError: files or rows are missing or damaged; names them.
+    """
+    for prefix in _saved_prefixes(folder):
+        verify_saved(prefix)
+    _load_arrays(folder / VARIABLES_FILE)
+
+
+def _saved_prefixes(folder: Path) -> list[Path]:
+    return [file.with_suffix("") for file in sorted(folder.glob("tables*.index"))]
 
 
 def metric_values(model: keras.Model) -> list[np.ndarray]:

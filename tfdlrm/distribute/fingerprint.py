@@ -1,0 +1,123 @@
+"""What every process of a cluster must have in common with the coordinator, and what the coordinator reads of it.
+
+A server's fingerprint is the last word of its command line, which the coordinator reads through TensorFlow itself, as
+it reads how much memory there is: no further port, and nothing of the process's environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tfdlrm import __version__
+from tfdlrm.distribute.cluster import Cluster
+from tfdlrm.native import build
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+FLAG = "--fingerprint"
+_MEANINGS = {
+    "tfdlrm": "tfdlrm {theirs} runs there, and tfdlrm {ours} here. Install the same version everywhere",
+    "tensorflow": "TensorFlow {theirs} runs there, and TensorFlow {ours} here. Install the same version everywhere",
+    "kernels": "its native kernels are of other sources than those here. Install the same tfdlrm everywhere",
+    "cluster": "it was started with other addresses of workers and servers, or in another order. Give every process "
+    "the same cluster",
+}
+
+
+def fingerprint(cluster: Cluster) -> str:
+    """Versions, the kernels' sources and the addresses of workers and servers, as JSON without spaces."""
+    digest = hashlib.sha256()
+    for path in sorted(build.SOURCE_DIR.iterdir()):
+        digest.update(path.read_bytes())
+    addresses = json.dumps([cluster.workers, cluster.parameter_servers])
+    parts = {
+        "tfdlrm": __version__,
+        "tensorflow": version("tensorflow"),
+        "kernels": digest.hexdigest()[:12],
+        "cluster": hashlib.sha256(addresses.encode()).hexdigest()[:12],
+    }
+    return json.dumps(parts, separators=(",", ":"))
+
+
+def refuse_strangers(cluster: Cluster) -> None:
+    """Compares every process's fingerprint with that of the coordinator, which is connected.
+
+    A process that has none, because `tfdlrm server` did not start it, is taken as it is.
+
+    Raises:
+        ValueError: names the process, its address, and what differs.
+    """
+    ours = json.loads(fingerprint(cluster))
+    for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers)):
+        for task, address in enumerate(addresses):
+            theirs = _fingerprint_of(device_of(job, task))
+            for part, value in ours.items() if theirs else ():
+                if theirs.get(part) != value:
+                    meaning = _MEANINGS[part].format(theirs=theirs.get(part), ours=value)
+                    raise ValueError(f"{job} {task} at {address}: {meaning}.")
+
+
+def have_kernels(cluster: Cluster, kernels: Any) -> bool:
+    """Whether every process has the kernels; says so once where one has not.
+
+    Args:
+        cluster: of all processes.
+        kernels: the library's functions.
+    """
+    import tensorflow as tf
+
+    for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers)):
+        for task, address in enumerate(addresses):
+            try:
+                with tf.device(device_of(job, task)):
+                    kernels.tfdlrm_interact(tf.zeros([1, 4]), tf.zeros([1, 1, 4]), head=True, itself=False, width=5)
+            except tf.errors.NotFoundError:
+                print(
+                    f"{job} {task} at {address} has no native kernels: the cluster goes on with TensorFlow's own ops, "
+                    "the same numbers, several times slower. `tfdlrm native build` there shows why.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                return False
+    return True
+
+
+def available_bytes(job: str, task: int) -> int | None:
+    """Memory that a process's machine can still give; None where that cannot be read."""
+    for line in (_read(device_of(job, task), "/proc/meminfo") or b"").splitlines():
+        name, _, value = line.partition(b":")
+        if name == b"MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def device_of(job: str, task: int) -> str:
+    """The processor of a process."""
+    return f"/job:{job}/replica:0/task:{task}/device:CPU:0"
+
+
+def _fingerprint_of(device: str) -> dict[str, Any]:
+    words = (_read(device, "/proc/self/cmdline") or b"").decode("utf-8", "replace").split("\0")
+    if FLAG not in words[:-1]:
+        return {}
+    try:
+        found = json.loads(words[words.index(FLAG) + 1])
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(device: str, path: str) -> bytes | None:
+    import tensorflow as tf
+
+    try:
+        with tf.device(device):
+            text: tf.Tensor = tf.io.read_file(path)
+        return bytes(text.numpy())
+    except tf.errors.OpError:
+        return None  # not Linux
