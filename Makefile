@@ -70,6 +70,7 @@ bench: $(VENV)/.installed-test ## every benchmark beside its peers, on a quiet m
 	$(BIN)/python benchmarks/table_rows.py --wait-idle 300 --record
 	$(BIN)/python benchmarks/table_rows.py --model-rows 100000 100000000 --wait-idle 300 --record
 	$(BIN)/python benchmarks/table_rows.py --memory --record
+	$(BIN)/python benchmarks/parameter_servers.py --wait-idle 300 --record
 	$(BIN)/python benchmarks/prepare_data.py
 	$(BIN)/python benchmarks/read_prepared.py
 	$(BIN)/python benchmarks/input_wait.py

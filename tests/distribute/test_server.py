@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tfdlrm.cli.program import main
+from tfdlrm.distribute import binding
 from tfdlrm.distribute.cluster import TF_CONFIG, Cluster
-from tfdlrm.distribute.local_cluster import LocalCluster, reserve_port
+from tfdlrm.distribute.local_cluster import LocalCluster, reserve_port, reserved_address
 
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 60.0
@@ -91,6 +92,38 @@ def test_a_local_cluster_ends_its_processes() -> None:
         assert started.wait(120), lines
     assert local.processes["ps 0"].returncode == 0
     assert not [process for process in local.processes.values() if process.poll() is None]
+
+
+@pytest.mark.multiprocess
+def test_the_coordinator_too_listens_at_one_address_or_says_that_it_does_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(binding.PRELOAD, "")
+    monkeypatch.setenv(binding.BIND, "")
+    with reserved_address() as address:
+        binding.bind_coordinator(address)
+        port = address.rpartition(":")[2]
+        said = capsys.readouterr().err
+        assert f"the coordinator listens at port {port} of every interface of this machine" in said
+        library = re.search(r"Start this script with LD_PRELOAD=(\S+) and it listens at 127\.0\.0\.1 alone", said)
+        assert library, said
+        assert not os.environ[binding.BIND]
+        code = (
+            "import os, sys, time\n"
+            "import tensorflow as tf\n"
+            "from tfdlrm.distribute import binding\n"
+            "binding.bind_coordinator(sys.argv[1])\n"
+            "tf.distribute.Server(tf.train.ClusterSpec({'chief': [sys.argv[1]]}), job_name='chief', task_index=0)\n"
+            "print('there', flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        command = [sys.executable, "-c", code, address]
+        environment = {**os.environ, binding.PRELOAD: library[1]}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as script:
+            assert script.stdout is not None
+            assert script.stdout.readline() == "there\n"
+            assert listeners(int(port)) == ["0000000000000000FFFF00000100007F"]
+            script.kill()
 
 
 def run(*arguments: str) -> int:

@@ -69,6 +69,7 @@ def test_a_cluster_of_processes_trains_by_one_command(tmp_path: Path) -> None:
     for process in ("worker 0", "worker 1", "ps 0", "ps 1"):
         assert f"[{process}] tfdlrm server: {process} at 127.0.0.1:" in done.stderr
         assert f"[{process}] tfdlrm server: {process} stops: SIGTERM" in done.stderr
+    assert "listens at port" not in done.stderr  # of every interface; see test_server.py
     assert "user: 13 rows whole on server" in done.stdout
     assert "servers hold" in done.stdout
     alone = train(config, tmp_path / "alone", verbose=0)

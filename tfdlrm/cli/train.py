@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +50,7 @@ def add_command(commands: Any) -> None:
         "--parameter-servers", action="store_true", help="train over the processes of the cluster that TF_CONFIG has"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, needs_tensorflow=False)  # imported once it is clear that this process stays
 
 
 def add_bad_rows(parser: argparse.ArgumentParser) -> None:
@@ -73,13 +75,18 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _run(arguments: argparse.Namespace) -> int | None:
+    from tfdlrm.cli.quiet_start import import_tensorflow
     from tfdlrm.cli.tables import print_metrics
-    from tfdlrm.distribute.strategy import strategy_of
-    from tfdlrm.training.run import train
 
     config, model_dir = _config(arguments), _model_dir(arguments)
     if not arguments.resume:
         _refuse_other_files(model_dir)
+    if config.train.strategy == "parameter_server":
+        _listen_at_one_address(arguments)
+    import_tensorflow()
+    from tfdlrm.distribute.strategy import strategy_of
+    from tfdlrm.training.run import train
+
     verbose = 0 if arguments.quiet else 1
     strategy = strategy_of(config.train, arguments.cluster)
     if arguments.seeds is not None:
@@ -98,6 +105,18 @@ def _run(arguments: argparse.Namespace) -> int | None:
         print_metrics("test part", result.test)
     print(f"model: {model_dir}")
     return _exit_code(result.interrupted_by, arguments, model_dir)
+
+
+def _listen_at_one_address(arguments: argparse.Namespace) -> None:
+    """The coordinator has a server as well: starts this process again with the rule for its socket, if it has not."""
+    from tfdlrm.distribute import binding
+    from tfdlrm.distribute.cluster import Cluster
+
+    Cluster.load(arguments.cluster)  # what is wrong with it is said before
+    is_program = Path(sys.argv[0]).name in ("tfdlrm", "__main__.py")
+    if is_program and not binding.is_preloaded():
+        with contextlib.suppress(OSError):  # it cannot be built here, which is said where it counts
+            binding.start_again(binding.preloading())
 
 
 def _config(arguments: argparse.Namespace) -> ExperimentConfig:

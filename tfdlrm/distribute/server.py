@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import time
 from typing import NoReturn
 
+from tfdlrm.distribute import binding
 from tfdlrm.distribute.cluster import ANY_ADDRESSES, Cluster
 from tfdlrm.distribute.fingerprint import FLAG as FINGERPRINT_FLAG
 from tfdlrm.distribute.fingerprint import fingerprint as fingerprint_of
-from tfdlrm.native import build, plain
 from tfdlrm.stop_signals import StopSignals
-
-BIND = "TFDLRM_BIND"
-"""`PORT ADDRESS` of a server's socket; see native/src/bind_address.cc."""
 
 POLL_SECONDS = 0.2
 MIN_INTER_OP_THREADS = 8
@@ -47,7 +43,7 @@ def settle(
         OSError: the port is in use, or the address is none of this machine.
     """
     host, port = _own_address(cluster, job, task)
-    address = resolve(bind or host)
+    address = binding.resolve(bind or host)
     is_any = address in ANY_ADDRESSES
     if is_any and not allow_any_address:
         raise ValueError(
@@ -56,21 +52,8 @@ def settle(
         )
     _refuse_a_taken_port(job, task, address, port)
     if fingerprint is None:
-        _start_again({} if is_any else _bound(port, address), fingerprint_of(cluster))
+        binding.start_again({} if is_any else _bound(port, address), [FINGERPRINT_FLAG, fingerprint_of(cluster)])
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def resolve(host: str) -> str:
-    """The address of a host's name, IPv4 where it has one.
-
-    Raises:
-        OSError: the name is unknown.
-    """
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise OSError(f"host {host!r} is unknown: {error.strerror}. Give an address of this machine.") from error
-    return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 
 def _own_address(cluster: Cluster, job: str, task: int) -> tuple[str, int]:
@@ -79,8 +62,7 @@ def _own_address(cluster: Cluster, job: str, task: int) -> tuple[str, int]:
         raise ValueError(f"job {job!r} is no server's. Use worker or ps (the coordinator is your script).")
     if not 0 <= task < len(addresses):
         raise ValueError(f"{job} {task} is not in the cluster, which has {len(addresses)}: {', '.join(addresses)}.")
-    host, _, port = addresses[task].rpartition(":")
-    return host, int(port)
+    return binding.split_address(addresses[task])
 
 
 def _refuse_a_taken_port(job: str, task: int, address: str, port: int) -> None:
@@ -98,22 +80,14 @@ def _refuse_a_taken_port(job: str, task: int, address: str, port: int) -> None:
 
 
 def _bound(port: int, address: str) -> dict[str, str]:
-    """The environment of a process whose `bind` of sockets is under our rule."""
+    """The environment of a process whose server listens there."""
     try:
-        library = plain.ensure_built()
-    except (build.BuildError, OSError) as error:
+        return {**binding.preloading(), binding.BIND: f"{port} {address}"}
+    except OSError as error:
         raise OSError(
             f"the socket cannot be bound to {address} alone: {error}. With --bind 0.0.0.0 --allow-any-address no "
             "compiler is needed, and every interface is listened at."
         ) from error
-    preload = " ".join([str(library), *os.environ.get("LD_PRELOAD", "").split()])
-    return {BIND: f"{port} {address}", "LD_PRELOAD": preload}
-
-
-def _start_again(environment: dict[str, str], fingerprint: str) -> NoReturn:
-    sys.stdout.flush()
-    command = [sys.executable, "-m", "tfdlrm", *sys.argv[1:], FINGERPRINT_FLAG, fingerprint]
-    os.execve(sys.executable, command, {**os.environ, **environment})
 
 
 def run_server(cluster: Cluster, job: str, task: int, where: str, *, with_parent: bool = False) -> NoReturn:

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tfdlrm.config import ParameterServerConfig, TrainConfig
+from tfdlrm.distribute.binding import bind_coordinator
 from tfdlrm.distribute.cluster import Cluster
 from tfdlrm.distribute.fingerprint import available_bytes, device_of, have_kernels, refuse_strangers
 from tfdlrm.distribute.local_cluster import reserved_address
@@ -66,6 +67,8 @@ def parameter_server(
         with reserved_address() as address:
             loaded = replace(loaded, coordinator=address)
     wait_for(loaded, wait_seconds)
+    assert loaded.coordinator is not None
+    bind_coordinator(loaded.coordinator)
     strategy = ParameterServerStrategy(loaded, checked)
     refuse_strangers(loaded)
     kernels = loader.library()
