@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import pytest
 from tests.distribute.in_process import ROOT, run_script
 from tests.training.csv_run import csv_config, write_rows
 from tfdlrm.cli.program import main
+from tfdlrm.distribute import LocalCluster
 from tfdlrm.training.model_dir import ModelDir
 from tfdlrm.training.run import train
 
 pytestmark = pytest.mark.multiprocess
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ def test_a_cluster_of_processes_trains_by_one_command(tmp_path: Path) -> None:
     done = subprocess.run(
         command,
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
@@ -77,6 +82,37 @@ def test_a_cluster_of_processes_trains_by_one_command(tmp_path: Path) -> None:
     assert best is not None
     assert best["value"] == pytest.approx(alone.best["value"], abs=1e-6)  # type: ignore[index]
     assert ModelDir(tmp_path / "model").load_config().train.strategy == "parameter_server"
+
+
+def test_a_lost_server_ends_the_training_which_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    config = csv_config(write_rows(tmp_path / "rows.csv", 400))
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    local = LocalCluster(1, 2, show=None)
+    with local:
+        flags = ["--model-dir", "model", "--cluster", str(local.file), "--quiet"]
+        command = [sys.executable, "-m", "tfdlrm", "train", "config.yaml", *flags]
+        options: dict[str, Any] = {
+            "cwd": tmp_path,
+            "env": ENVIRONMENT,
+            "stderr": subprocess.PIPE,
+            "stdout": subprocess.DEVNULL,
+            "text": True,
+        }
+        with subprocess.Popen([*command, "--set", "train.epochs=1000000"], **options) as training:
+            folder = ModelDir(tmp_path / "model").checkpoints()
+            while not folder.names() and training.poll() is None:
+                time.sleep(0.05)
+            local.processes["ps 1"].kill()
+            _, said = training.communicate()
+        assert training.returncode == 2, said[-3000:]
+        address = local.cluster.parameter_servers[1]
+        (error,) = (line for line in said.splitlines() if line.startswith("tfdlrm: error:"))
+        assert error.startswith("tfdlrm: error: a parameter server is gone: ")
+        assert address in error or "reset by peer" in error, error
+        local.processes["ps 1"].wait()
+        local.start("ps", 1)
+        done = subprocess.run([*command, "--resume", "--set", "train.epochs=1"], check=False, **options)
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,7 @@ def test_more_epochs_go_on_from_the_end(tmp_path: Path, uninterrupted: tuple[Pat
 
 
 def test_early_stopping(tmp_path: Path) -> None:
-    config = with_model(
-        small_config(learning_rate=0.0, epochs=9, early_stopping_patience=2, output_bias="reference"),
-        normalization=None,
-    )
+    config = with_model(small_config(learning_rate=0.0, epochs=9, early_stopping_patience=2), normalization=None)
     result = run(config, tmp_path)
     assert result.history["epoch"] == [0, 1, 2]
     assert result.best is not None

@@ -89,6 +89,13 @@ def test_decay_has_a_floor():
     assert schedule.learning_rate_at(10**9) == 1e-7
 
 
+@pytest.mark.parametrize("base", [0.0, 1e-9])
+def test_no_decay_raises_a_rate(base):
+    schedule = WarmupPolynomialDecay(base, decay_start_step=1, num_decay_steps=10)
+    assert {schedule.learning_rate_at(step) for step in range(1, 20)} == {base}
+    assert {float(schedule(step)) for step in range(20)} == {float(np.float32(base))}
+
+
 @pytest.mark.parametrize("warmup_steps", [0, 1])
 def test_a_plateau_without_a_rate_before_it_has_the_base_rate(warmup_steps):
     schedule = WarmupPolynomialDecay(0.3, warmup_steps, decay_start_step=5, num_decay_steps=2)

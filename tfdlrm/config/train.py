@@ -26,7 +26,7 @@ class LearningRateConfig(Record):
     """The reference's policy: linear warmup, plateau, quadratic decay; steps counted from 1.
 
     With W warmup steps, S the start of the decay and N decay steps: s < W gives base * s / W;
-    S <= s < S + N gives base * ((N - (s - S)) / N)^2, at least 1e-7; otherwise the last value stays where
+    S <= s < S + N gives base * ((N - (s - S)) / N)^2, at least 1e-7 or base; otherwise the last value stays where
     there is a decay, and it is base where there is none.
 
     Args:

@@ -13,6 +13,7 @@ _POLL_SECONDS = 0.02
 _CONTEXT_GONE = "Unable to find a context_id"
 
 
+_HAPPENED = re.compile(r"[Ff]ailed to connect|reset by peer|Socket closed|UNAVAILABLE|context_id|refused")
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\]\n", re.DOTALL)
 
 
@@ -75,14 +76,21 @@ class Dispatcher:
             raise explained(error) from error
 
 
+def _reason(text: str) -> str:
+    """Of an error's lines the one that says what happened, with the address where it has one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if _HAPPENED.search(line)]
+    return min(told or lines, key=lambda line: "ipv4:" not in line and "ipv6:" not in line)[:300].rstrip(".")
+
+
 def explained(error: Exception) -> Exception:
     """The error itself, or what it means for the cluster."""
     text = str(error)
     lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
     if lost and ("job:ps" in text or _CONTEXT_GONE in text):
         return ServerLostError(
-            f"a parameter server is gone: {text.splitlines()[0][:300]}. Its rows are those of the last checkpoint: "
-            "start it again, and the training from there."
+            f"a parameter server is gone: {_reason(text)}. Its rows are those of the last checkpoint: start it again, "
+            "and the training from there."
         )
     if isinstance(error, tf.errors.InvalidArgumentError) and (found := _ASSERTION.search(text)):
         # as on one machine, without the graph and the network around it

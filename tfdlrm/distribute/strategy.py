@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -120,6 +122,16 @@ def _answers(address: str) -> bool:
         return False
 
 
+def _leave_threads_alone(coordinator: weakref.ref[Any]) -> None:
+    """For the end of the process: TensorFlow's destructor takes locks that the coordinator's threads may hold.
+
+    They are daemon threads, which never let go once the interpreter shuts down: a process that had lost a server hung.
+    """
+    alive = coordinator()
+    if alive is not None:
+        alive._cluster.stop = lambda: None
+
+
 class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
     """`tf.distribute.ParameterServerStrategy` for models with embedding collections; see `parameter_server`.
 
@@ -139,6 +151,7 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
     def _init_of(self, cluster: Cluster, options: ParameterServerConfig) -> None:
         self.cluster = cluster
         self.options = options
+        self._coordinator: Any = None
         # all Keras variables lie on the first server, so that they are read and updated by one message
         self.extended._num_ps = 1
 
@@ -149,7 +162,11 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
 
     def coordinator(self) -> tf.distribute.coordinator.ClusterCoordinator:
         """TensorFlow's, one a strategy."""
-        return tf.distribute.coordinator.ClusterCoordinator(self)
+        coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
+        if self._coordinator is not coordinator:
+            self._coordinator = coordinator
+            atexit.register(_leave_threads_alone, weakref.ref(coordinator))
+        return coordinator
 
     def table_placement(self, plan: ShardingPlan, seed: int) -> ParameterServerPlacement:
         """What the tables of a model in this scope are made by."""

@@ -7,7 +7,8 @@ Steps s are counted from 1, W = warmup_steps, S = decay_start_step, N = num_deca
     otherwise         the last value above where N > 0, base where N = 0      plateau, and after the decay
 
 so that the plateau between W and S is base * (W - 1) / W, not base. Where N > 0 and no step came before the
-plateau (W is 0 or 1) there is no last value, which the reference fails on; it is base here.
+plateau (W is 0 or 1) there is no last value, which the reference fails on; it is base here. A base below 1e-7 is its
+own floor: a rate of 0 stays 0, where the reference would raise it.
 """
 
 from __future__ import annotations
@@ -102,6 +103,11 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
             gradient_accumulation_steps or 1,
         )
 
+    @property
+    def _floor(self) -> float:
+        """No decay raises a rate: one of 0 trains nothing."""
+        return min(MINIMUM_DECAYED_RATE, self.base_learning_rate)
+
     def learning_rate_at(self, step: int) -> float:
         """The rate of update `step`, counted from 1, in float64: the reference's own number.
 
@@ -118,7 +124,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         if step < warmup:
             return base * (1.0 - (warmup - step) / warmup)
         if start <= step < start + decay:
-            return max(MINIMUM_DECAYED_RATE, base * ((decay - (step - start)) / decay) ** 2)
+            return max(self._floor, base * ((decay - (step - start)) / decay) ** 2)
         return self._settled_rate(after_decay=step >= start)
 
     def _settled_rate(self, *, after_decay: bool) -> float:
@@ -145,7 +151,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         )
         rate = tf.where(
             tf.logical_and(step >= start, step < start + decay),
-            tf.maximum(decay_rate, MINIMUM_DECAYED_RATE),
+            tf.maximum(decay_rate, self._floor),
             rate,
         )
         return tf.cast(tf.where(step < warmup, warmup_rate, rate), tf.float32)
