@@ -169,6 +169,7 @@ def model_configs(draw: st.DrawFn) -> DLRMConfig:
 @st.composite
 def train_configs(draw: st.DrawFn) -> TrainConfig:
     warmup = draw(st.integers(0, 100))
+    clipnorm = draw(st.none() | POSITIVE)
     return TrainConfig(
         optimizer=draw(st.sampled_from(["sgd", "adagrad", "adam"])),
         learning_rate=draw(POSITIVE),
@@ -185,7 +186,7 @@ def train_configs(draw: st.DrawFn) -> TrainConfig:
         loss=draw(st.sampled_from(["bce", "mse", "wbce"])),
         loss_weights=(draw(POSITIVE), draw(POSITIVE)),
         probability_clamp=draw(st.floats(0, 0.49)),
-        global_clipnorm=draw(st.none() | POSITIVE),
+        global_clipnorm=clipnorm,
         steps_per_execution=draw(st.just("auto") | st.integers(1, 10)),
         checkpoint_every_minutes=draw(st.none() | POSITIVE),
         monitor=draw(NAMES),
@@ -194,7 +195,7 @@ def train_configs(draw: st.DrawFn) -> TrainConfig:
         parameter_server=draw(
             st.builds(
                 ParameterServerConfig,
-                synchronous=st.booleans(),
+                synchronous=st.booleans() if clipnorm is None else st.just(False),
                 max_staleness=st.integers(1, 100),
                 wire_dtype=st.sampled_from(["float32", "bfloat16"]),
                 permute=st.none() | st.booleans() | st.dictionaries(NAMES, st.booleans(), max_size=3),

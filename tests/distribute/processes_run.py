@@ -14,9 +14,10 @@ from unittest import mock
 import keras
 import numpy as np
 
+import tfdlrm
 from tests.distribute.asynchronous_run import refusal
 from tfdlrm import DLRM, CategoricalColumn, DenseColumn, DLRMConfig, FeatureSpec, optimizers
-from tfdlrm.distribute import LocalCluster, fingerprint, parameter_server
+from tfdlrm.distribute import LocalCluster, dispatch, fingerprint, parameter_server
 from tfdlrm.native import loader
 
 
@@ -32,6 +33,37 @@ def model_of(rows: int) -> keras.Model:
     model.compile("sgd", "mse")
     model.build()
     return model
+
+
+def no_rows() -> tuple[Any, Any]:
+    return {"dense": np.ones((0, 1), np.float32), "user": np.zeros(0, np.int64)}, np.ones((0, 1), np.float32)
+
+
+def model_of_no_layers(strategy: Any) -> keras.Model:
+    """One that is built by its first batch."""
+    with strategy.scope():
+        model = tfdlrm.Model(*_inputs_and_output())
+        model.compile("sgd", "mse")
+    return model
+
+
+def _inputs_and_output() -> tuple[Any, Any]:
+    dense, user = keras.Input((1,), name="dense"), keras.Input((), name="user", dtype="int64")
+    return {"dense": dense, "user": user}, keras.layers.Dense(1, name="out")(dense)
+
+
+def lose_the_worker(local: LocalCluster, model: keras.Model, x: Any) -> str:
+    """What `fit` says once its only worker is gone."""
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            local.processes["worker 0"].kill()
+
+    many = {name: np.repeat(values, 100, axis=0) for name, values in x.items()}
+    with mock.patch.object(dispatch, "LOST_SECONDS", 1.0), mock.patch.object(dispatch, "LOOK_SECONDS", 0.2):
+        return refusal(
+            lambda: model.fit(many, np.ones((800, 1), np.float32), batch_size=8, verbose=0, callbacks=[Kill()])
+        )
 
 
 def main() -> None:
@@ -50,11 +82,18 @@ def main() -> None:
         x = {"dense": np.ones((8, 1), np.float32), "user": np.arange(8)}
         found["loss"] = model.fit(x, np.ones((8, 1), np.float32), verbose=0).history["loss"]
 
+        found["no rows"] = refusal(lambda: model_of_no_layers(strategy).fit(*no_rows(), verbose=0))
+        wrong = {**x, "user": np.full(8, 100)}
+        found["out of range"] = refusal(lambda: model.fit(wrong, np.ones((8, 1), np.float32), verbose=0))
+
         found["same"] = refusal(lambda: fingerprint.refuse_strangers(cluster))
         other = dataclasses.replace(cluster, workers=("10.0.0.1:2222",))
         found["other"] = refusal(lambda: fingerprint.refuse_strangers(other))
         with mock.patch.object(fingerprint, "__version__", "9.9"):
             found["version"] = refusal(lambda: fingerprint.refuse_strangers(cluster))
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            found["worker lost"] = lose_the_worker(local, model, x)
+        found["said of it"] = said.getvalue()
     print(json.dumps(found))
 
 

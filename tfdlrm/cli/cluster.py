@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 from typing import Any
+
+from tfdlrm.cli.train import CLUSTER_RUN
 
 TRAIN = "train"
 
@@ -35,9 +38,17 @@ def _run(arguments: argparse.Namespace) -> int:
     from tfdlrm.stop_signals import StopSignals
 
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if command[:1] != [TRAIN]:
-        given = f"{command[0]!r}" if command else "nothing"
-        raise ValueError(f"cluster run: {given} cannot be run over a cluster. Write: cluster run ... -- train CONFIG.")
+    if not command:
+        raise ValueError("cluster run: there is no command. Write: cluster run ... -- train CONFIG.")
+    if command[0] != TRAIN:
+        raise ValueError(
+            f"cluster run: {command[0]!r} cannot be run over a cluster. Write: cluster run ... -- train CONFIG."
+        )
+    for flag in ("--cluster", "--parameter-servers"):
+        if any(word.partition("=")[0] == flag for word in command):
+            raise ValueError(
+                f"cluster run: {flag} behind -- names another cluster than the one that is started. Drop it."
+            )
     training: list[subprocess.Popen[bytes]] = []
 
     def hand_on(name: str) -> None:
@@ -50,7 +61,9 @@ def _run(arguments: argparse.Namespace) -> int:
             if signals.received is None:
                 program = [sys.executable, "-m", "tfdlrm", *command, "--cluster", str(local.file)]
                 # not in the terminal's foreground: of a Ctrl-C it hears once, from here
-                training.append(subprocess.Popen(program, start_new_session=True))
+                flags = f"--workers {arguments.workers} --parameter-servers {arguments.parameter_servers}"
+                environment = {**os.environ, CLUSTER_RUN: flags}
+                training.append(subprocess.Popen(program, env=environment, start_new_session=True))
                 if signals.received is not None:
                     hand_on(signals.received)
             code = training[0].wait() if training else -signal.Signals[signals.received or "SIGTERM"]

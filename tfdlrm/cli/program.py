@@ -118,6 +118,12 @@ def run_program() -> NoReturn:
     """The process: one command, and its exit code, whatever signals still come while the interpreter finishes."""
     code = main()
     ignore_stop_signals()
+    strategy = sys.modules.get("tfdlrm.distribute.strategy")
+    if strategy is not None and strategy.CONNECTED:
+        # TensorFlow would tell every process of the cluster of the end, and complain at length of those that are gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

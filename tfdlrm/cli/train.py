@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tfdlrm.config import ExperimentConfig
     from tfdlrm.training.seeds import SeedResults
 
+CLUSTER_RUN = "TFDLRM_CLUSTER_RUN"
+"""The flags of the `tfdlrm cluster run` that this process belongs to."""
 RUNS = "runs"  # where models go that nobody gave a folder, by the name of their preset
 SIGNAL_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}  # 128 + the signal's number, as a shell reports it
 
@@ -76,17 +78,17 @@ def parse_seeds(text: str) -> list[int]:
 
 def _run(arguments: argparse.Namespace) -> int | None:
     from tfdlrm.cli.quiet_start import import_tensorflow
-    from tfdlrm.cli.tables import print_metrics
 
     config, model_dir = _config(arguments), _model_dir(arguments)
-    if not arguments.resume:
-        _refuse_other_files(model_dir)
     if config.train.strategy == "parameter_server":
         _listen_at_one_address(arguments)
     import_tensorflow()
+    from tfdlrm.cli.tables import print_metrics
     from tfdlrm.distribute.strategy import strategy_of
     from tfdlrm.training.run import train
 
+    if not arguments.resume:
+        _refuse_other_files(model_dir)
     verbose = 0 if arguments.quiet else 1
     strategy = strategy_of(config.train, arguments.cluster)
     if arguments.seeds is not None:
@@ -133,9 +135,18 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
         flags.append(f"train.bad_rows={arguments.bad_rows}")
     if arguments.deterministic:
         flags.append("train.deterministic=true")
-    if arguments.cluster is not None or arguments.parameter_servers:
+    if _over_a_cluster(arguments):
         flags.append("train.strategy=parameter_server")
-    return apply_overrides(config, [*flags, *arguments.overrides])
+    config = apply_overrides(config, [*flags, *arguments.overrides])
+    if _over_a_cluster(arguments) and config.train.strategy != "parameter_server":
+        raise ValueError(
+            f"train.strategy={config.train.strategy!r} trains in one process, and a cluster is given. Drop one of them."
+        )
+    return config
+
+
+def _over_a_cluster(arguments: argparse.Namespace) -> bool:
+    return arguments.cluster is not None or arguments.parameter_servers
 
 
 def _movielens() -> Path:
@@ -190,5 +201,12 @@ def _digits(*values: float) -> list[str]:
 def _exit_code(interrupted_by: str | None, arguments: argparse.Namespace, model_dir: Path) -> int | None:
     if interrupted_by is None:
         return None
-    print(f"stopped by {interrupted_by}; go on with: tfdlrm train {arguments.config} --model-dir {model_dir} --resume")
+    run, where = "tfdlrm train", ""
+    if CLUSTER_RUN in os.environ:
+        run = f"tfdlrm cluster run {os.environ[CLUSTER_RUN]} -- train"
+    elif arguments.cluster is not None:
+        where = f" --cluster {arguments.cluster}"
+    elif arguments.parameter_servers:
+        where = " --parameter-servers"
+    print(f"stopped by {interrupted_by}; go on with: {run} {arguments.config} --model-dir {model_dir}{where} --resume")
     return SIGNAL_EXIT_CODES[interrupted_by]

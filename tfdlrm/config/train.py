@@ -170,12 +170,35 @@ class TrainConfig(Record):
         maybe(checks.check_instance, owner, "row_optimizer", self.row_optimizer, kind=RowOptimizer)
         maybe(checks.check_instance, owner, "schedule", self.schedule, kind=LearningRateConfig)
         checks.check_instance(owner, "parameter_server", self.parameter_server, ParameterServerConfig)
-        if self.deterministic and self.strategy == "parameter_server":
-            raise ValueError(
-                f"{owner}: deterministic=True cannot be honoured with strategy='parameter_server', where processes run "
-                "side by side. Set deterministic=false; parameter_server.synchronous=true has one machine's numbers, "
-                "but for rounding."
-            )
+        if self.strategy == "parameter_server":
+            self._refuse_on_parameter_servers(owner)
+
+    def _refuse_on_parameter_servers(self, owner: str) -> None:
+        synchronous = self.parameter_server.synchronous
+        refused = (
+            (
+                "deterministic",
+                self.deterministic,
+                "processes run side by side. parameter_server.synchronous=true has one machine's numbers, rounded",
+            ),
+            (
+                "gradient_accumulation_steps",
+                (self.gradient_accumulation_steps or 1) > 1,
+                "pushes of several workers would be held together. Raise global_batch_size",
+            ),
+            ("precision", self.precision == "mixed_float16", "losses are not scaled there. Use mixed_bfloat16"),
+            (
+                "global_clipnorm",
+                bool(self.global_clipnorm) and synchronous,
+                "with parameter_server.synchronous=true no process sees the whole gradient. Leave one of them out",
+            ),
+        )
+        for name, is_set, why in refused:
+            if is_set:
+                value = getattr(self, name)
+                raise ValueError(
+                    f"{owner}: {name}={value!r} cannot be honoured with strategy='parameter_server': {why}."
+                )
 
     def _check_loss_weights(self, owner: str) -> tuple[float, ...]:
         weights = checks.check_list(owner, "loss_weights", self.loss_weights)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfdlrm.distribute.cluster import Cluster
-    from tfdlrm.distribute.errors import ServerLostError
+    from tfdlrm.distribute.errors import ServerLostError, WorkersLostError
     from tfdlrm.distribute.local_cluster import LocalCluster
     from tfdlrm.distribute.strategy import ParameterServerStrategy, parameter_server
 
@@ -20,6 +20,7 @@ _EXPORTS = {
     "LocalCluster": "tfdlrm.distribute.local_cluster",
     "ParameterServerStrategy": "tfdlrm.distribute.strategy",
     "ServerLostError": "tfdlrm.distribute.errors",
+    "WorkersLostError": "tfdlrm.distribute.errors",
     "parameter_server": "tfdlrm.distribute.strategy",
 }
 
@@ -28,6 +29,7 @@ __all__ = [
     "LocalCluster",
     "ParameterServerStrategy",
     "ServerLostError",
+    "WorkersLostError",
     "parameter_server",
 ]
 

@@ -39,6 +39,21 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def answers(address: str) -> bool:
+    """Whether something listens at `host:port`."""
+    return why_not(address) is None
+
+
+def why_not(address: str) -> str | None:
+    """Why nobody answers at `host:port`; None where somebody does."""
+    host, port = split_address(address)
+    try:
+        with socket.create_connection((host.strip("[]"), port), timeout=2):
+            return None
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+
+
 def is_preloaded() -> bool:
     """Whether this process was started with the rule."""
     return plain.LIBRARY_NAME in os.environ.get(PRELOAD, "")
@@ -71,9 +86,14 @@ def bind_coordinator(address: str) -> None:
         address: host:port of the coordinator.
 
     Raises:
-        OSError: the host is unknown.
+        OSError: the host is unknown, or something listens there.
     """
     host, port = split_address(address)
+    if answers(address):
+        raise OSError(
+            f"the coordinator's address {address} is in use: perhaps another training runs there. Give chief another "
+            "port, or leave it out on one machine."
+        )
     if is_preloaded():
         os.environ[BIND] = f"{port} {resolve(host)}"
         return

@@ -92,6 +92,8 @@ class Cluster:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such cluster file. Give a YAML file with worker: and ps: lists.")
         given = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
+        if given is None:
+            raise ValueError(f"{path}: the file is empty. Write lists worker: and ps: of host:port.")
         return cls._from_mapping(_inner(given, str(path)), str(path))
 
     @classmethod
@@ -112,11 +114,16 @@ class Cluster:
         chief = list(given.get("chief", ()))
         if len(chief) > 1:
             raise ValueError(f"{source}: chief has {len(chief)} addresses {chief}. There is one coordinator.")
-        return cls(
-            workers=tuple(map(str, given.get("worker", ()))),
-            parameter_servers=tuple(map(str, given.get("ps", ()))),
-            coordinator=str(chief[0]) if chief else None,
-        )
+        try:
+            return cls(
+                workers=tuple(map(str, given.get("worker", ()))),
+                parameter_servers=tuple(map(str, given.get("ps", ()))),
+                coordinator=str(chief[0]) if chief else None,
+            )
+        except ValueError as error:
+            if source == "cluster":
+                raise
+            raise ValueError(f"{source}: {error}") from error
 
 
 def task_from_environment() -> tuple[str, int]:
@@ -138,7 +145,9 @@ def task_from_environment() -> tuple[str, int]:
 def _tf_config() -> Mapping[str, Any]:
     text = os.environ.get(TF_CONFIG)
     if not text:
-        raise ValueError(f"there is no cluster: {TF_CONFIG} is not set. Set it, or give cluster=.")
+        raise ValueError(
+            f"there is no cluster: {TF_CONFIG} is not set. Set it, or give a cluster (cluster=, --cluster)."
+        )
     try:
         config = json.loads(text)
     except ValueError as error:

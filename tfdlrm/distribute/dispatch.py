@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import re
+import sys
+import time
 from typing import Any
 
 import tensorflow as tf
 
-from tfdlrm.distribute.errors import ServerLostError
+from tfdlrm.distribute.binding import answers
+from tfdlrm.distribute.cluster import Cluster
+from tfdlrm.distribute.errors import ServerLostError, WorkersLostError
 
+LOST_SECONDS = 60.0
+"""How long a training without any worker waits for one."""
+
+LOOK_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _CONTEXT_GONE = "Unable to find a context_id"
 
 
 _HAPPENED = re.compile(r"[Ff]ailed to connect|reset by peer|Socket closed|UNAVAILABLE|context_id|refused")
+_EAGER_ASSERTION = re.compile(r"Summarized data: b(['\"])(.*?)\1(?:\n|$)", re.DOTALL)
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\]\n", re.DOTALL)
 
 
@@ -26,6 +35,7 @@ class Dispatcher:
 
     def __init__(self, coordinator: tf.distribute.coordinator.ClusterCoordinator):
         self._coordinator = coordinator
+        self._cluster: Cluster = coordinator.strategy.cluster
         self._values: dict[int, Any] = {}
 
     @property
@@ -44,15 +54,17 @@ class Dispatcher:
         try:
             self._values[key] = self._coordinator.schedule(function, args=args)
         except Exception as error:
-            raise explained(error) from error
+            raise explained(error, self._cluster) from error
 
     def wait(self) -> list[tuple[int, Any]]:
         """Keys and results of what has finished; waits for at least one.
 
         Raises:
             ServerLostError: a parameter server is gone.
+            WorkersLostError: no worker has answered for `LOST_SECONDS`.
             tf.errors.OpError: what the work itself raised.
         """
+        watch = _WorkerWatch(self._cluster)
         while True:
             done = [key for key, value in self._values.items() if value._status_available_event.is_set()]
             if done:
@@ -60,6 +72,7 @@ class Dispatcher:
             if self._coordinator._cluster.closure_queue._error is not None:
                 self._raise_first_error()
             next(iter(self._values.values()))._status_available_event.wait(_POLL_SECONDS)
+            watch.look()
 
     def _result(self, value: Any) -> Any:
         try:
@@ -67,13 +80,45 @@ class Dispatcher:
         except Exception as error:
             # the first error of all; it cancelled the others, and the coordinator gives it once
             self._raise_first_error()
-            raise explained(error) from error
+            raise explained(error, self._cluster) from error
 
     def _raise_first_error(self) -> None:
         try:
             self._coordinator.join()
         except Exception as error:
-            raise explained(error) from error
+            raise explained(error, self._cluster) from error
+
+
+class _WorkerWatch:
+    """While nothing finishes: looks whether there is a worker left to wait for."""
+
+    def __init__(self, cluster: Cluster):
+        self._cluster = cluster
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._lost_since: float | None = None
+
+    def look(self) -> None:
+        """Says once that no worker answers.
+
+        Raises:
+            WorkersLostError: for `LOST_SECONDS`.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        if any(answers(address) for address in self._cluster.workers):
+            self._lost_since = None
+            return
+        gone = ", ".join(f"worker {task} at {address}" for task, address in enumerate(self._cluster.workers))
+        if self._lost_since is None:
+            self._lost_since = now
+            print(f"no worker is left: {gone}. Waiting {LOST_SECONDS:g} s for one.", file=sys.stderr, flush=True)
+        elif now - self._lost_since > LOST_SECONDS:
+            raise WorkersLostError(
+                f"no worker is left for {LOST_SECONDS:g} s: {gone}. Start them again, and the training from the last "
+                "checkpoint."
+            )
 
 
 def _reason(text: str) -> str:
@@ -83,16 +128,24 @@ def _reason(text: str) -> str:
     return min(told or lines, key=lambda line: "ipv4:" not in line and "ipv6:" not in line)[:300].rstrip(".")
 
 
-def explained(error: Exception) -> Exception:
+def explained(error: Exception, cluster: Cluster) -> Exception:
     """The error itself, or what it means for the cluster."""
     text = str(error)
-    lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
+    lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)) or _HAPPENED.search(text)
     if lost and ("job:ps" in text or _CONTEXT_GONE in text):
+        gone = [
+            f"ps {task} at {address}"
+            for task, address in enumerate(cluster.parameter_servers)
+            if address in text or not answers(address)
+        ]
         return ServerLostError(
-            f"a parameter server is gone: {_reason(text)}. Its rows are those of the last checkpoint: start it again, "
-            "and the training from there."
+            f"{', '.join(gone) or 'a parameter server'} is gone: {_reason(text)}. Its rows are those of the last "
+            "checkpoint: start it again, and the training from there (--resume)."
         )
-    if isinstance(error, tf.errors.InvalidArgumentError) and (found := _ASSERTION.search(text)):
+    if isinstance(error, tf.errors.InvalidArgumentError):
         # as on one machine, without the graph and the network around it
-        return tf.errors.InvalidArgumentError(None, None, re.sub(r"\\+'", "'", found[1]))
+        if found := _ASSERTION.search(text):
+            return tf.errors.InvalidArgumentError(None, None, re.sub(r"\\+'", "'", found[1]))
+        if found := _EAGER_ASSERTION.search(text):
+            return tf.errors.InvalidArgumentError(None, None, found[2])
     return error

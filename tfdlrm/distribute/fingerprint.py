@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 FLAG = "--fingerprint"
+CGROUP = "/sys/fs/cgroup"
 _MEANINGS = {
     "tfdlrm": "tfdlrm {theirs} runs there, and tfdlrm {ours} here. Install the same version everywhere",
     "tensorflow": "TensorFlow {theirs} runs there, and TensorFlow {ours} here. Install the same version everywhere",
@@ -88,12 +89,26 @@ def have_kernels(cluster: Cluster, kernels: Any) -> bool:
 
 
 def available_bytes(job: str, task: int) -> int | None:
-    """Memory that a process's machine can still give; None where that cannot be read."""
-    for line in (_read(device_of(job, task), "/proc/meminfo") or b"").splitlines():
-        name, _, value = line.partition(b":")
-        if name == b"MemAvailable":
-            return int(value.split()[0]) * 1024
-    return None
+    """Memory that a process's machine, or its container, can still give; None where that cannot be read."""
+    files = ("/proc/meminfo", f"{CGROUP}/memory.max", f"{CGROUP}/memory.stat")
+    return parse_available(*(_read(device_of(job, task), path) or b"" for path in files))
+
+
+def parse_available(machine: bytes, limit: bytes, used: bytes) -> int | None:
+    """The least of what a machine has available and what a container's limit leaves; in bytes.
+
+    Args:
+        machine: of `/proc/meminfo`.
+        limit, used: of the cgroup's `memory.max` and `memory.stat`; empty where there is none.
+    """
+    found = []
+    for line in machine.splitlines():
+        if line.startswith(b"MemAvailable:"):
+            found.append(int(line.split()[1]) * 1024)
+    if limit.strip().isdigit():
+        held = [int(line.split()[1]) for line in used.splitlines() if line.startswith(b"anon ")]
+        found.append(max(0, int(limit) - sum(held)))
+    return min(found, default=None)
 
 
 def device_of(job: str, task: int) -> str:

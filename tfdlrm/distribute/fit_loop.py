@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters import array_slicing
 
 from tfdlrm.distribute.dense_server import DenseServer
-from tfdlrm.distribute.dispatch import Dispatcher
+from tfdlrm.distribute.dispatch import Dispatcher, explained
 from tfdlrm.distribute.metric_sums import MetricSums
 from tfdlrm.distribute.work import BatchWork, Blocks, ScoringWork, Work
 from tfdlrm.distribute.worker_step import WorkerStep, refuse_options
@@ -227,8 +227,15 @@ class FitLoop:
             not compiled or (all(part is None or part.built for part in (metrics, loss)) and model.metrics)
         ):
             return
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(work.example())
-        y_pred = model(x, training=False)
+        try:
+            example = work.example()
+        except StopIteration:
+            raise ValueError(f"model {model.name!r}: there is no batch in the data. Give at least one row.") from None
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(example)
+        try:
+            y_pred = model(x, training=False)
+        except Exception as error:
+            raise explained(error, self.strategy.cluster) from error
         if compiled:
             model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
             model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

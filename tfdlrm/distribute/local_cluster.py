@@ -16,6 +16,7 @@ from pathlib import Path
 from tfdlrm.distribute.cluster import Cluster
 
 STOP_SECONDS = 10.0
+MAX_PROCESSES = 64  # of a kind; each takes half a gigabyte
 LOOPBACK = "127.0.0.1"
 
 
@@ -48,8 +49,11 @@ class LocalCluster:
         show: Callable[[str, str], None] | None = print_line,
         environment: dict[str, str] | None = None,
     ) -> None:
-        if workers < 1 or parameter_servers < 1:
-            raise ValueError(f"LocalCluster: {workers} workers, {parameter_servers} servers. Give 1 or more of each.")
+        if not (1 <= workers <= MAX_PROCESSES and 1 <= parameter_servers <= MAX_PROCESSES):
+            raise ValueError(
+                f"LocalCluster: {workers} workers, {parameter_servers} servers. Give 1 to {MAX_PROCESSES} of each: "
+                "all of them are processes of this machine."
+            )
         self._show = show
         self._environment = dict(os.environ) if environment is None else environment
         self._reserved = [reserve_port() for _ in range(workers + parameter_servers)]

@@ -109,7 +109,13 @@ def run_server(cluster: Cluster, job: str, task: int, where: str, *, with_parent
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=threads)
         spec = tf.train.ClusterSpec(cluster.jobs())
         # has no end of its own: its threads would be waited for
-        server = tf.distribute.Server(spec, job_name=job, task_index=task, protocol="grpc", config=config)
+        try:
+            server = tf.distribute.Server(spec, job_name=job, task_index=task, protocol="grpc", config=config)
+        except tf.errors.OpError as error:
+            # it was free when this process began: two of one task were started side by side
+            raise OSError(
+                f"{job} {task}: {where} cannot be listened at: {error.message}. Perhaps this server runs already."
+            ) from error
         print(f"tfdlrm server: {job} {task} at {where}", flush=True)
         while signals.received is None and not (with_parent and os.getppid() != parent):
             time.sleep(POLL_SECONDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import sys
 import time
 import weakref
@@ -16,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from tfdlrm.config import ParameterServerConfig, TrainConfig
-from tfdlrm.distribute.binding import bind_coordinator
+from tfdlrm.distribute.binding import bind_coordinator, why_not
 from tfdlrm.distribute.cluster import Cluster
 from tfdlrm.distribute.fingerprint import available_bytes, device_of, have_kernels, refuse_strangers
 from tfdlrm.distribute.local_cluster import reserved_address
@@ -27,6 +26,8 @@ from tfdlrm.native import loader
 
 WAIT_SECONDS = 120.0
 _LOOP = "_training_loop"
+CONNECTED: list[Cluster] = []
+"""What this process is connected to: its end waits for processes that may be gone."""
 
 
 def parameter_server(
@@ -95,31 +96,30 @@ def wait_for(cluster: Cluster, seconds: float) -> None:
     """Waits until every worker and server can be reached; TensorFlow itself would wait for ever, without a word.
 
     Raises:
-        TimeoutError: names the first that cannot be.
+        TimeoutError: names all that cannot be, and why.
     """
     end = time.monotonic() + seconds
-    said = False
-    for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers)):
-        for task, address in enumerate(addresses):
-            while not _answers(address):
-                if time.monotonic() > end:
-                    raise TimeoutError(
-                        f"{job} {task} at {address} does not answer after {seconds:g} s. Start it: tfdlrm server "
-                        f"--job {job} --task {task}, with the same cluster."
-                    )
-                if not said:
-                    print(f"waiting for {job} {task} at {address} ...", file=sys.stderr, flush=True)
-                    said = True
-                time.sleep(0.2)
+    said = ""
+    while missing := _missing(cluster):
+        if time.monotonic() > end:
+            raise TimeoutError(
+                f"after {seconds:g} s there is no answer from {missing}. Start each: tfdlrm server --job ps|worker "
+                "--task N, with the same cluster."
+            )
+        if not said:
+            print(f"waiting up to {seconds:g} s for {missing} ...", file=sys.stderr, flush=True)
+        said = missing
+        time.sleep(0.2)
 
 
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
-            return True
-    except OSError:
-        return False
+def _missing(cluster: Cluster) -> str:
+    """Processes that do not answer, and why not."""
+    return ", ".join(
+        f"{job} {task} at {address} ({why})"
+        for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers))
+        for task, address in enumerate(addresses)
+        if (why := why_not(address)) is not None
+    )
 
 
 def _leave_threads_alone(coordinator: weakref.ref[Any]) -> None:
@@ -152,6 +152,7 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
         self.cluster = cluster
         self.options = options
         self._coordinator: Any = None
+        CONNECTED.append(cluster)
         # all Keras variables lie on the first server, so that they are read and updated by one message
         self.extended._num_ps = 1
 

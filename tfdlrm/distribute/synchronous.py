@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from tfdlrm.distribute.cluster import Cluster
 from tfdlrm.distribute.dispatch import explained
 from tfdlrm.distribute.work import Work
 from tfdlrm.distribute.worker_step import WorkerStep
@@ -25,17 +26,17 @@ def synchronous_steps(loop: FitLoop, work: Work, step: WorkerStep, epoch: int) -
         found: dict[int, Any] = {}
         while dispatcher.num_outstanding:
             found.update(dispatcher.wait())
-        _apply(step, len(sync.parts))
+        _apply(step, len(sync.parts), loop.strategy.cluster)
         yield 1, [found[part] for part in sorted(found)]
         if loop.stopping():
             return
 
 
-def _apply(step: WorkerStep, num_parts: int) -> None:
+def _apply(step: WorkerStep, num_parts: int, cluster: Cluster) -> None:
     key = (f"apply {num_parts}", "")
     if key not in step.functions:
         step.functions[key] = tf.function(lambda: step.apply_parts(num_parts), autograph=False)
     try:
         step.functions[key]()
     except tf.errors.OpError as error:
-        raise explained(error) from error
+        raise explained(error, cluster) from error

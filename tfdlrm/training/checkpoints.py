@@ -168,9 +168,11 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is none of that name.
-            DamagedCheckpointError: an index cannot be read.
+            DamagedCheckpointError: a file is missing or of another size than was written.
         """
-        return saved_model_shapes(self.path(name))
+        folder = self.path(name)
+        verify_folder(folder)
+        return saved_model_shapes(folder)
 
     def verify(self, name: str) -> None:
         """Reads every byte of a checkpoint and compares it with what was written.
