@@ -75,7 +75,7 @@ def main() -> None:
             strategy = parameter_server(cluster)
         found["said"] = said.getvalue()
         found["setting"] = os.environ[loader.SETTING]
-        found["there"] = fingerprint.available_bytes("ps", 0)
+        found["there"] = fingerprint.available_bytes(cluster.servers()[0])
         with strategy.scope():
             model = model_of(100)
             found["too large"] = refusal(lambda: model_of(4_000_000_000))

@@ -11,12 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tests.distribute.in_process import start_cluster
-from tests.training.small_run import small_config, small_splits, with_model
+from tests.training.small_run import StopAfter, saved_arrays, small_config, small_splits, with_model
 from tfdlrm.config import ExperimentConfig, ParameterServerConfig
 from tfdlrm.distribute import parameter_server
 from tfdlrm.training.checkpoints import Checkpoints
@@ -25,33 +23,10 @@ from tfdlrm.training.run import TrainResult, train
 OPTIONS = {"min_shard_bytes": 0, "max_staleness": 4}
 
 
-class Signal(keras.callbacks.Callback):
-    """Asks the run to stop after so many steps of this session."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._left -= 1
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def config(**options: Any) -> ExperimentConfig:
     """Nothing that draws by chance or looks at a whole batch: parts of a batch are then as good."""
     whole = with_model(small_config(deterministic=False, **options), dropout=0.0, normalization=None)
     return replace(whole, train=replace(whole.train, parameter_server=ParameterServerConfig(**OPTIONS)))
-
-
-def arrays(folder: Path, name: str | None = None) -> dict[str, np.ndarray]:
-    """Every number of a checkpoint, by default of the newest."""
-    checkpoints = Checkpoints(folder / "checkpoints")
-    path = checkpoints.path(name or checkpoints.names()[-1])
-    with np.load(path / "variables.npz", allow_pickle=False) as saved:
-        found = {key: saved[key] for key in saved.files}
-    reader = tf.train.load_checkpoint(str(path / "tables"))
-    return found | {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
 
 
 def difference(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> float:
@@ -70,7 +45,7 @@ def saved_positions(folder: Path) -> list[list[float]]:
     found = []
     checkpoints = Checkpoints(folder / "checkpoints")
     for name in checkpoints.names():
-        state, saved = checkpoints.read_state(name), arrays(folder, name)
+        state, saved = checkpoints.read_state(name), saved_arrays(folder, name)
         (steps,) = (value for key, value in saved.items() if key.startswith("optimizer/") and "iteration" in key)
         counted = next(value for key, value in saved.items() if key.startswith("metrics/") and key.endswith("count"))
         rows = min(state.batch * 16, state.rows) if state.batch else state.rows
@@ -86,18 +61,18 @@ def main(folder: Path) -> None:
     found: dict[str, Any] = {"alone": alone}
 
     found["synchronous"] = results_of(train(config(), folder / "sync", **over))
-    found["difference"] = difference(arrays(folder / "alone"), arrays(folder / "sync"))
+    found["difference"] = difference(saved_arrays(folder / "alone"), saved_arrays(folder / "sync"))
 
     # asked to stop in the second epoch on two servers, and gone on with in one process
-    stopped = train(config(), folder / "moved", callbacks=[Signal(14)], **over)
+    stopped = train(config(), folder / "moved", callbacks=[StopAfter(14, signal.SIGTERM)], **over)
     found["stopped"] = stopped.interrupted_by
     found["stopped at"] = saved_positions(folder / "moved")[-1]
     found["moved"] = results_of(train(config(), folder / "moved", data=data, resume=True, verbose=0))
-    found["moved difference"] = difference(arrays(folder / "alone"), arrays(folder / "moved"))
+    found["moved difference"] = difference(saved_arrays(folder / "alone"), saved_arrays(folder / "moved"))
 
     strategy.options = replace(strategy.options, synchronous=False)
     often = config(checkpoint_every_steps=3, keep_checkpoints=99)
-    stopped = train(often, folder / "async", callbacks=[Signal(7)], **over)
+    stopped = train(often, folder / "async", callbacks=[StopAfter(7, signal.SIGTERM)], **over)
     found["positions"] = saved_positions(folder / "async")
     found["asynchronous"] = results_of(train(often, folder / "async", resume=True, **over))
     found["all positions"] = saved_positions(folder / "async")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,25 +112,32 @@ def assert_identical(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) 
 
 
 def saved_numbers(model_dir: Path, name: str | None = None) -> dict[str, bytes]:
+    """Every number of a checkpoint on disk as its bytes, by default of the newest."""
+    return {key: array.tobytes() for key, array in saved_arrays(model_dir, name).items()}
+
+
+def saved_arrays(model_dir: Path, name: str | None = None) -> dict[str, np.ndarray]:
     """Every number of a checkpoint on disk, by default of the newest."""
     checkpoints = Checkpoints(model_dir / "checkpoints")
     folder = checkpoints.path(name or checkpoints.names()[-1])
     with np.load(folder / "variables.npz", allow_pickle=False) as arrays:
-        found = {key: arrays[key].tobytes() for key in arrays.files}
+        found = {key: arrays[key] for key in arrays.files}
     reader = tf.train.load_checkpoint(str(folder / "tables"))
     for key in reader.get_variable_to_shape_map():
-        found[key] = np.asarray(reader.get_tensor(key)).tobytes()
+        found[key] = np.asarray(reader.get_tensor(key))
     return found
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Ends training after so many steps of this session, as if the process had died there."""
+    """Ends training after so many steps of this session, as if the process had died there; or sends it a signal."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, signal_number: int | None = None) -> None:
         super().__init__()
-        self._left = steps
+        self._left, self._signal = steps, signal_number
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._left -= 1
         if self._left == 0:
-            raise KeyboardInterrupt
+            if self._signal is None:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), self._signal)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfdlrm.checks import hint
 from tfdlrm.yaml_text import parse_yaml
@@ -17,6 +17,22 @@ TF_CONFIG = "TF_CONFIG"
 JOBS = ("chief", "worker", "ps")
 _ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})$")
 ANY_ADDRESSES = ("0.0.0.0", "::")
+
+
+class Process(NamedTuple):
+    """A worker or parameter server: its job, its number there, and `host:port`."""
+
+    job: str
+    task: int
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.job} {self.task} at {self.address}"
+
+    @property
+    def device(self) -> str:
+        """Its processor, as TensorFlow calls it."""
+        return f"/job:{self.job}/replica:0/task:{self.task}/device:CPU:0"
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,14 @@ class Cluster:
     def addresses(self) -> list[str]:
         """Of all processes."""
         return [*self.workers, *self.parameter_servers, *([self.coordinator] if self.coordinator else [])]
+
+    def servers(self) -> list[Process]:
+        """The parameter servers."""
+        return [Process("ps", task, address) for task, address in enumerate(self.parameter_servers)]
+
+    def processes(self) -> list[Process]:
+        """All but the coordinator: parameter servers, then workers."""
+        return [*self.servers(), *(Process("worker", task, address) for task, address in enumerate(self.workers))]
 
     def jobs(self) -> dict[str, list[str]]:
         """As TensorFlow has them: job name -> addresses."""

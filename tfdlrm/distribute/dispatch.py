@@ -110,7 +110,7 @@ class _WorkerWatch:
         if any(answers(address) for address in self._cluster.workers):
             self._lost_since = None
             return
-        gone = ", ".join(f"worker {task} at {address}" for task, address in enumerate(self._cluster.workers))
+        gone = ", ".join(str(process) for process in self._cluster.processes() if process.job == "worker")
         if self._lost_since is None:
             self._lost_since = now
             print(f"no worker is left: {gone}. Waiting {LOST_SECONDS:g} s for one.", file=sys.stderr, flush=True)
@@ -133,11 +133,7 @@ def explained(error: Exception, cluster: Cluster) -> Exception:
     text = str(error)
     lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)) or _HAPPENED.search(text)
     if lost and ("job:ps" in text or _CONTEXT_GONE in text):
-        gone = [
-            f"ps {task} at {address}"
-            for task, address in enumerate(cluster.parameter_servers)
-            if address in text or not answers(address)
-        ]
+        gone = [str(server) for server in cluster.servers() if server.address in text or not answers(server.address)]
         return ServerLostError(
             f"{', '.join(gone) or 'a parameter server'} is gone: {_reason(text)}. Its rows are those of the last "
             "checkpoint: start it again, and the training from there (--resume)."

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tfdlrm import __version__
-from tfdlrm.distribute.cluster import Cluster
+from tfdlrm.distribute.cluster import Cluster, Process
 from tfdlrm.native import build
 
 if TYPE_CHECKING:
@@ -32,14 +32,11 @@ _MEANINGS = {
 
 def fingerprint(cluster: Cluster) -> str:
     """Versions, the kernels' sources and the addresses of workers and servers, as JSON without spaces."""
-    digest = hashlib.sha256()
-    for path in sorted(build.SOURCE_DIR.iterdir()):
-        digest.update(path.read_bytes())
     addresses = json.dumps([cluster.workers, cluster.parameter_servers])
     parts = {
         "tfdlrm": __version__,
         "tensorflow": version("tensorflow"),
-        "kernels": digest.hexdigest()[:12],
+        "kernels": build.sources_digest().hexdigest()[:12],
         "cluster": hashlib.sha256(addresses.encode()).hexdigest()[:12],
     }
     return json.dumps(parts, separators=(",", ":"))
@@ -54,13 +51,12 @@ def refuse_strangers(cluster: Cluster) -> None:
         ValueError: names the process, its address, and what differs.
     """
     ours = json.loads(fingerprint(cluster))
-    for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers)):
-        for task, address in enumerate(addresses):
-            theirs = _fingerprint_of(device_of(job, task))
-            for part, value in ours.items() if theirs else ():
-                if theirs.get(part) != value:
-                    meaning = _MEANINGS[part].format(theirs=theirs.get(part), ours=value)
-                    raise ValueError(f"{job} {task} at {address}: {meaning}.")
+    for process in cluster.processes():
+        theirs = _fingerprint_of(process)
+        for part, value in ours.items() if theirs else ():
+            if theirs.get(part) != value:
+                meaning = _MEANINGS[part].format(theirs=theirs.get(part), ours=value)
+                raise ValueError(f"{process}: {meaning}.")
 
 
 def have_kernels(cluster: Cluster, kernels: Any) -> bool:
@@ -72,26 +68,25 @@ def have_kernels(cluster: Cluster, kernels: Any) -> bool:
     """
     import tensorflow as tf
 
-    for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers)):
-        for task, address in enumerate(addresses):
-            try:
-                with tf.device(device_of(job, task)):
-                    kernels.tfdlrm_interact(tf.zeros([1, 4]), tf.zeros([1, 1, 4]), head=True, itself=False, width=5)
-            except tf.errors.NotFoundError:
-                print(
-                    f"{job} {task} at {address} has no native kernels: the cluster goes on with TensorFlow's own ops, "
-                    "the same numbers, several times slower. `tfdlrm native build` there shows why.",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                return False
+    for process in cluster.processes():
+        try:
+            with tf.device(process.device):
+                kernels.tfdlrm_interact(tf.zeros([1, 4]), tf.zeros([1, 1, 4]), head=True, itself=False, width=5)
+        except tf.errors.NotFoundError:
+            print(
+                f"{process} has no native kernels: the cluster goes on with TensorFlow's own ops, the same numbers, "
+                "several times slower. `tfdlrm native build` there shows why.",
+                file=sys.stderr,
+                flush=True,
+            )
+            return False
     return True
 
 
-def available_bytes(job: str, task: int) -> int | None:
+def available_bytes(process: Process) -> int | None:
     """Memory that a process's machine, or its container, can still give; None where that cannot be read."""
     files = ("/proc/meminfo", f"{CGROUP}/memory.max", f"{CGROUP}/memory.stat")
-    return parse_available(*(_read(device_of(job, task), path) or b"" for path in files))
+    return parse_available(*(_read(process, path) or b"" for path in files))
 
 
 def parse_available(machine: bytes, limit: bytes, used: bytes) -> int | None:
@@ -111,13 +106,8 @@ def parse_available(machine: bytes, limit: bytes, used: bytes) -> int | None:
     return min(found, default=None)
 
 
-def device_of(job: str, task: int) -> str:
-    """The processor of a process."""
-    return f"/job:{job}/replica:0/task:{task}/device:CPU:0"
-
-
-def _fingerprint_of(device: str) -> dict[str, Any]:
-    words = (_read(device, "/proc/self/cmdline") or b"").decode("utf-8", "replace").split("\0")
+def _fingerprint_of(process: Process) -> dict[str, Any]:
+    words = (_read(process, "/proc/self/cmdline") or b"").decode("utf-8", "replace").split("\0")
     if FLAG not in words[:-1]:
         return {}
     try:
@@ -127,11 +117,11 @@ def _fingerprint_of(device: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read(device: str, path: str) -> bytes | None:
+def _read(process: Process, path: str) -> bytes | None:
     import tensorflow as tf
 
     try:
-        with tf.device(device):
+        with tf.device(process.device):
             text: tf.Tensor = tf.io.read_file(path)
         return bytes(text.numpy())
     except tf.errors.OpError:

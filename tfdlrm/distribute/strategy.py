@@ -15,9 +15,9 @@ import keras
 import tensorflow as tf
 
 from tfdlrm.config import ParameterServerConfig, TrainConfig
-from tfdlrm.distribute.binding import bind_coordinator, why_not
-from tfdlrm.distribute.cluster import Cluster
-from tfdlrm.distribute.fingerprint import available_bytes, device_of, have_kernels, refuse_strangers
+from tfdlrm.distribute.binding import bind_coordinator, split_address, why_not
+from tfdlrm.distribute.cluster import Cluster, Process
+from tfdlrm.distribute.fingerprint import available_bytes, have_kernels, refuse_strangers
 from tfdlrm.distribute.local_cluster import reserved_address
 from tfdlrm.embeddings.placement.parameter_server import ParameterServerPlacement
 from tfdlrm.embeddings.planner import ShardingPlan
@@ -99,7 +99,7 @@ def wait_for(cluster: Cluster, seconds: float) -> None:
         TimeoutError: names all that cannot be, and why.
     """
     end = time.monotonic() + seconds
-    said = ""
+    said = False
     while missing := _missing(cluster):
         if time.monotonic() > end:
             raise TimeoutError(
@@ -108,17 +108,14 @@ def wait_for(cluster: Cluster, seconds: float) -> None:
             )
         if not said:
             print(f"waiting up to {seconds:g} s for {missing} ...", file=sys.stderr, flush=True)
-        said = missing
+        said = True
         time.sleep(0.2)
 
 
 def _missing(cluster: Cluster) -> str:
     """Processes that do not answer, and why not."""
     return ", ".join(
-        f"{job} {task} at {address} ({why})"
-        for job, addresses in (("ps", cluster.parameter_servers), ("worker", cluster.workers))
-        for task, address in enumerate(addresses)
-        if (why := why_not(address)) is not None
+        f"{process} ({why})" for process in cluster.processes() if (why := why_not(process.address)) is not None
     )
 
 
@@ -159,7 +156,7 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
     @property
     def server_devices(self) -> list[str]:
         """Of the parameter servers."""
-        return [device_of("ps", task) for task in range(len(self.cluster.parameter_servers))]
+        return [server.device for server in self.cluster.servers()]
 
     def coordinator(self) -> tf.distribute.coordinator.ClusterCoordinator:
         """TensorFlow's, one a strategy."""
@@ -184,18 +181,19 @@ class ParameterServerStrategy(tf.distribute.ParameterServerStrategy):
 
     def _refuse_too_large(self, shards: ShardPlan) -> None:
         """Compares what the servers of each machine would hold with what it can still give."""
-        machines: dict[str, list[int]] = {}
-        for task, address in enumerate(self.cluster.parameter_servers):
-            machines.setdefault(address.rpartition(":")[0], []).append(task)
-        for machine, tasks in machines.items():
-            needed = sum(shards.server_bytes[task] for task in tasks)
-            there = available_bytes("ps", tasks[0])
+        machines: dict[str, list[Process]] = {}
+        for server in self.cluster.servers():
+            machines.setdefault(split_address(server.address)[0], []).append(server)
+        for machine, servers in machines.items():
+            needed = sum(shards.server_bytes[server.task] for server in servers)
+            there = available_bytes(servers[0])
             if there is not None and needed > there:
                 raise ValueError(
                     f"the tables' rows and slots take {bytes_text(sum(shards.server_bytes))}: {bytes_text(needed)} of "
-                    f"them on {machine} ({', '.join(f'ps {task}' for task in tasks)}), where {bytes_text(there)} of "
-                    "memory are available. Add parameter servers on other machines, or make the tables smaller: "
-                    "quotient_remainder, mixed_dimension, row_dtype, a row optimizer with fewer slots."
+                    f"them on {machine} ({', '.join(f'ps {server.task}' for server in servers)}), where "
+                    f"{bytes_text(there)} of memory are available. Add parameter servers on other machines, or make "
+                    "the tables smaller: quotient_remainder, mixed_dimension, row_dtype, a row optimizer with fewer "
+                    "slots."
                 )
 
     def training_loop(self, model: keras.Model) -> Any:

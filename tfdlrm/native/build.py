@@ -32,14 +32,20 @@ def compiler() -> str | None:
     return shutil.which("g++") or shutil.which("c++")
 
 
-def cache_key() -> str:
-    """What a library depends on, in 16 hexadecimal digits: sources, TensorFlow, compiler, processor."""
-    import tensorflow as tf
-
+def sources_digest() -> hashlib._Hash:
+    """Of the library's sources, to be gone on with."""
     digest = hashlib.sha256()
     for path in sorted(path for path in SOURCE_DIR.iterdir() if path.name not in PLAIN_UNITS):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
+    return digest
+
+
+def cache_key() -> str:
+    """What a library depends on, in 16 hexadecimal digits: sources, TensorFlow, compiler, processor."""
+    import tensorflow as tf
+
+    digest = sources_digest()
     parts = [tf.__version__, *_flags(), *_link_flags(), compiler_version(), platform.machine(), processor()]
     digest.update("\0".join(parts).encode())
     return digest.hexdigest()[:16]
