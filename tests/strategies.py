@@ -196,7 +196,7 @@ def train_configs(draw: st.DrawFn) -> TrainConfig:
             st.builds(
                 ParameterServerConfig,
                 synchronous=st.booleans() if clipnorm is None else st.just(False),
-                max_staleness=st.integers(1, 100),
+                max_staleness=st.integers(1, 1024),
                 wire_dtype=st.sampled_from(["float32", "bfloat16"]),
                 permute=st.none() | st.booleans() | st.dictionaries(NAMES, st.booleans(), max_size=3),
                 min_shard_bytes=st.integers(0, 10**9),

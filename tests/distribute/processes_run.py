@@ -17,6 +17,9 @@ import numpy as np
 import tfdlrm
 from tests.distribute.asynchronous_run import refusal
 from tfdlrm import DLRM, CategoricalColumn, DenseColumn, DLRMConfig, FeatureSpec, optimizers
+from tfdlrm.config import SyntheticConfig
+from tfdlrm.data.epochs import ResumableInput
+from tfdlrm.data.synthetic import synthetic_dataset
 from tfdlrm.distribute import LocalCluster, dispatch, fingerprint, parameter_server
 from tfdlrm.native import loader
 
@@ -52,6 +55,21 @@ def _inputs_and_output() -> tuple[Any, Any]:
     return {"dense": dense, "user": user}, keras.layers.Dense(1, name="out")(dense)
 
 
+def made_by_the_worker(strategy: Any) -> dict[str, Any]:
+    """An epoch whose rows the worker makes: its loss, beside that of one process, and what the coordinator made."""
+    rows = synthetic_dataset(SyntheticConfig(num_rows=50, num_dense=2, vocabulary_sizes=(20, 30)), 5, 50)
+    losses, calls = [], []
+    for scope in (strategy.scope, contextlib.nullcontext):
+        with scope():
+            model = DLRM(DLRMConfig.from_schema(rows.spec, embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(1,)))
+            model.compile(keras.optimizers.SGD(0.1), keras.losses.BinaryCrossentropy(from_logits=True))
+        batches = ResumableInput(rows, 8, seed=1).dataset()
+        with mock.patch.object(rows, "read_rows", wraps=rows.read_rows) as read:
+            losses += model.fit(batches, verbose=0).history["loss"]
+        calls.append([call.args[2:] for call in read.call_args_list])
+    return {"losses": losses, "calls": calls}
+
+
 def lose_the_worker(local: LocalCluster, model: keras.Model, x: Any) -> str:
     """What `fit` says once its only worker is gone."""
 
@@ -72,7 +90,7 @@ def main() -> None:
     local = LocalCluster(1, 1, show=None, environment={**os.environ, loader.SETTING: "off"})
     with local as cluster:
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            strategy = parameter_server(cluster)
+            strategy = parameter_server(cluster, max_staleness=1)
         found["said"] = said.getvalue()
         found["setting"] = os.environ[loader.SETTING]
         found["there"] = fingerprint.available_bytes(cluster.servers()[0])
@@ -81,6 +99,8 @@ def main() -> None:
             found["too large"] = refusal(lambda: model_of(4_000_000_000))
         x = {"dense": np.ones((8, 1), np.float32), "user": np.arange(8)}
         found["loss"] = model.fit(x, np.ones((8, 1), np.float32), verbose=0).history["loss"]
+
+        found["read"] = made_by_the_worker(strategy)
 
         found["no rows"] = refusal(lambda: model_of_no_layers(strategy).fit(*no_rows(), verbose=0))
         wrong = {**x, "user": np.full(8, 100)}

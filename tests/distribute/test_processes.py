@@ -40,6 +40,14 @@ def test_a_training_without_workers_ends(results: dict[str, Any]) -> None:
     assert results["worker lost"].startswith("WorkersLostError: no worker is left for 1 s: worker 0 at 127.0.0.1:")
 
 
+def test_a_worker_makes_its_rows_itself(results: dict[str, Any]) -> None:
+    found = results["read"]
+    assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-4)
+    there, here = found["calls"]
+    assert there == []  # the model was built by rows that were opened by their origin
+    assert here == [[0, 40], [40, 45]]  # pieces of the one process: five whole batches and the rest
+
+
 def test_bad_rows_are_named_plainly(results: dict[str, Any]) -> None:
     assert "there is no batch in the data. Give at least one row" in results["no rows"]
     assert re.match(

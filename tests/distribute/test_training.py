@@ -151,6 +151,10 @@ def test_a_lost_server_ends_the_training_which_goes_on_from_a_checkpoint(tmp_pat
             ["train", "quickstart", "--cluster", "none.yaml", "--set", "train.parameter_server.max_staleness=0"],
             "ParameterServerConfig: max_staleness=0",
         ),
+        (
+            ["train", "quickstart", "--cluster", "none.yaml", "--set", "train.parameter_server.max_staleness=1025"],
+            "max_staleness=1025 is too large: servers remember the last 1024 steps",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(

@@ -9,6 +9,9 @@ from typing import Literal, get_args
 from tfdlrm import checks
 from tfdlrm.records import FrozenMapping, Record
 
+MAX_STALENESS = 1024
+"""Steps whose pushes a server remembers."""
+
 WireDtype = Literal["float32", "bfloat16"]
 
 
@@ -19,7 +22,8 @@ class ParameterServerConfig(Record):
     Args:
         synchronous: every step is one update with the gradients of the whole batch, as on one machine. Otherwise each
             worker goes its own way, a batch at a time.
-        max_staleness: asynchronous: no step is begun more than so many steps after one that is unfinished.
+        max_staleness: asynchronous: no step is begun so many steps after one that is unfinished; 1 to 1024, 1 being
+            one step after the other.
         wire_dtype: `float32`, or `bfloat16` for rows and their gradients on the network at half the bytes.
         permute: whether rows of tables that are cut are permuted: True, False, a mapping by table, or None, which
             decides by table.
@@ -49,7 +53,13 @@ class ParameterServerConfig(Record):
             self._set(permute=FrozenMapping(self.permute))
         elif self.permute is not None:
             checks.check_flag(owner, "permute", self.permute)
+        max_staleness = checks.check_integer(owner, "max_staleness", self.max_staleness, minimum=1)
+        if max_staleness > MAX_STALENESS:
+            raise ValueError(
+                f"{owner}: max_staleness={max_staleness} is too large: servers remember the last {MAX_STALENESS} "
+                f"steps, so that each is applied once. Give 1 to {MAX_STALENESS}."
+            )
         self._set(
-            max_staleness=checks.check_integer(owner, "max_staleness", self.max_staleness, minimum=1),
+            max_staleness=max_staleness,
             min_shard_bytes=checks.check_integer(owner, "min_shard_bytes", self.min_shard_bytes, minimum=0),
         )

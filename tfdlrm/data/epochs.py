@@ -20,12 +20,19 @@ from tfdlrm.data.python_calls import python_call
 if TYPE_CHECKING:
     import keras
 
+_INPUT = "_tfdlrm_input"
+
+
+def input_of(batches: tf.data.Dataset) -> ResumableInput | None:
+    """The input whose batches these are, all of them as they are; None for any other."""
+    return getattr(batches, _INPUT, None)
+
 
 class ResumableInput:
     """Training input of several epochs, each in its own order of rows.
 
     Args:
-        dataset: the rows.
+        rows: what batches are made of.
         batch_size: rows a batch.
         shuffle, seed: a new permutation each epoch, by (seed, epoch).
         position: (epoch, batch) of the first batch to deliver.
@@ -42,7 +49,7 @@ class ResumableInput:
 
     def __init__(
         self,
-        dataset: Dataset,
+        rows: Dataset,
         batch_size: int,
         *,
         shuffle: bool = True,
@@ -51,15 +58,15 @@ class ResumableInput:
         batches_per_epoch: int | None = None,
         drop_remainder: bool = False,
     ) -> None:
-        self._dataset = dataset
-        self._plan = BatchPlan(
+        self.rows = rows
+        self.plan = BatchPlan(
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
             drop_remainder=drop_remainder,
             max_batches=batches_per_epoch,
         )
-        self.num_batches = self._plan.num_batches(dataset.num_rows)
+        self.num_batches = self.plan.num_batches(rows.num_rows)
         self.position = position
 
     @property
@@ -74,10 +81,11 @@ class ResumableInput:
         # The end of an epoch is the beginning of the next: an epoch without batches would stall Keras.
         self._position = (epoch, batch) if batch < self.num_batches else (epoch + 1, 0)
 
-    def _begin_epoch(self) -> np.ndarray:
+    def begin_epoch(self) -> tuple[int, int]:
+        """The position, which is the beginning of the next epoch from now on."""
         position = self._position
         self._position = (position[0] + 1, 0)
-        return np.asarray(position, np.int64)
+        return position
 
     def dataset(self) -> tf.data.Dataset:
         """Batches `(features, labels)`; every iterator that is read delivers one epoch, the first what is left of it.
@@ -89,15 +97,20 @@ class ResumableInput:
         # plain TensorFlow all through: converting it by AutoGraph would take seconds
         @tf.autograph.experimental.do_not_convert
         def begin(_: tf.Tensor) -> tf.Tensor:
-            position = python_call(self._begin_epoch, [], tf.int64)
+            position = python_call(lambda: np.asarray(self.begin_epoch(), np.int64), [], tf.int64)
             return tf.ensure_shape(position, [2])
 
         @tf.autograph.experimental.do_not_convert
         def read(position: tf.Tensor) -> tf.data.Dataset:
-            return self._dataset.epoch_batches(self._plan, position[0], position[1])
+            return self.rows.epoch_batches(self.plan, position[0], position[1])
 
         batches = tf.data.Dataset.range(1).map(begin).flat_map(read).prefetch(PREFETCH_BATCHES)
         batches.cardinality = lambda: tf.constant(self.num_batches, tf.int64)
+        return self.mark(batches)
+
+    def mark(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Makes `input_of` find this input by its batches; for what a dataset that is derived leaves as it is."""
+        setattr(batches, _INPUT, self)
         return batches
 
     def callback(self) -> keras.callbacks.Callback:

@@ -7,6 +7,7 @@ system's cache.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -288,7 +289,16 @@ def prepared_dataset(
     total = entry["rows"] if max_rows is None else min(entry["rows"], max_rows)
     start, stop = (0, total) if shard is None else shard_bounds(total, shard)
     files = [folder / file["name"] for file in entry["files"]]
-    return PreparedDataset(PreparedRows(files, [file["rows"] for file in entry["files"]], spec, start, stop))
+    rows = PreparedRows(files, [file["rows"] for file in entry["files"]], spec, start, stop)
+    origin = {
+        "format": "prepared",
+        "folder": str(folder.resolve()),
+        "part": part,
+        "shard": None if shard is None else list(shard),
+        "max_rows": max_rows,
+        "manifest": hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest(),
+    }
+    return PreparedDataset(rows, origin=origin)
 
 
 def open_part(path: str | os.PathLike[str], preprocessing: Preprocessing) -> StreamingDataset:

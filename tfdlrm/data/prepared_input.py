@@ -64,8 +64,8 @@ def open(
         # told to TensorFlow, it outlives what is done to the dataset later; a first epoch that is shorter cannot be
         batches = batches.apply(tf.data.experimental.assert_cardinality(resumable.num_batches))
     if shard is None:
-        return batches
+        return resumable.mark(batches)
     # each worker has its own rows already
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.with_options(options)
+    return resumable.mark(batches.with_options(options))

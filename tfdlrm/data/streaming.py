@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,14 +120,18 @@ class StreamingDataset(Dataset):
     Args:
         source: where blocks come from.
         books: how many rows the source read; by default all were used.
+        origin: what `tfdlrm.data.origins` opens the same rows by in another process, where that can be done.
     """
 
     # pieces made at once; rows that come through windows are read one window after another
     _parallel_pieces = 1
 
-    def __init__(self, source: BlockSource, books: Books | None = None) -> None:
+    def __init__(
+        self, source: BlockSource, books: Books | None = None, *, origin: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(source.spec, source.num_rows, books)
         self.source = source
+        self.origin = origin
         self._epoch_rows = functools.lru_cache(maxsize=1)(functools.partial(EpochRows, source))
 
     @property
@@ -136,9 +141,31 @@ class StreamingDataset(Dataset):
 
     def epoch_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
         """See `Dataset.epoch_batches`."""
-        if plan.with_keys or any(column.hotness is None or column.weights for column in self.spec.categorical):
-            return self._cut_batches(plan, epoch, start_batch)
-        return self._stacked_batches(plan, epoch, start_batch)
+        if self._is_plain(plan):
+            return self._stacked_batches(plan, epoch, start_batch)
+        return self._cut_batches(plan, epoch, start_batch)
+
+    def row_form(self, plan: BatchPlan) -> Any:
+        """TensorSpecs of what `read_rows` gives, any number of rows."""
+        if self._is_plain(plan):
+            return plain_batch(self.spec, replace(plan, drop_remainder=False))
+        return signature(self.source.read_blocks([0], keys=plan.with_keys).slice(0, 0))
+
+    def read_rows(self, plan: BatchPlan, epoch: int, start: int, stop: int) -> list[np.ndarray]:
+        """Rows [start, stop) of an epoch, as the flat arrays of `row_form`."""
+        plain = self._is_plain(plan)
+        rows = self._epoch_rows(shuffle=plan.shuffle, seed=plan.seed, epoch=epoch, keys=plan.with_keys)
+        return tf.nest.flatten(self._plain_rows(rows, start, stop) if plain else to_arrays(rows.read(start, stop)))
+
+    def to_batch(self, plan: BatchPlan, tensors: Any) -> tuple:
+        """The batch that all rows of `row_form` are, in a graph."""
+        if self._is_plain(plan):
+            return tensors
+        return BatchCutter(self.spec, plan).slice(tensors, 0, tf.shape(tensors["labels"], tf.int64)[0])
+
+    def _is_plain(self, plan: BatchPlan) -> bool:
+        """Whether a batch is an array a feature, and nothing has to be cut from packed columns."""
+        return not plan.with_keys and all(c.hotness is not None and not c.weights for c in self.spec.categorical)
 
     def _stacked_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
         """Pieces of whole batches, feature by feature: to take them apart needs no operation of a graph."""
@@ -150,9 +177,8 @@ class StreamingDataset(Dataset):
         piece_batches = max(1, _PIECE_ROWS // plan.batch_size)
 
         def read(epoch: np.ndarray, first: np.ndarray, last: np.ndarray) -> list[np.ndarray]:
-            rows = self._epoch_rows(shuffle=plan.shuffle, seed=plan.seed, epoch=int(epoch), keys=False)
             bounds = int(first) * plan.batch_size, min(int(last) * plan.batch_size, self.num_rows)
-            arrays = tf.nest.flatten(self._plain_rows(rows, *bounds))
+            arrays = self.read_rows(plan, int(epoch), *bounds)
             return [array.reshape(int(last - first), -1, *array.shape[1:]) for array in arrays]
 
         def piece(first: tf.Tensor) -> tf.data.Dataset:
@@ -177,11 +203,10 @@ class StreamingDataset(Dataset):
         cutter = BatchCutter(self.spec, plan)
         num_batches = plan.num_batches(self.num_rows)
         piece_batches = max(1, self.source.shuffle_blocks * self.source.block_rows // plan.batch_size)
-        form = signature(self.source.read_blocks([0], keys=plan.with_keys).slice(0, 0))
+        form = self.row_form(plan)
 
         def read(epoch: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[np.ndarray]:
-            rows = self._epoch_rows(shuffle=plan.shuffle, seed=plan.seed, epoch=int(epoch), keys=plan.with_keys)
-            return tf.nest.flatten(to_arrays(rows.read(int(start), int(stop))))
+            return self.read_rows(plan, int(epoch), int(start), int(stop))
 
         def piece(number: tf.Tensor) -> dict:
             first = tf.maximum(start_batch, number * piece_batches)
@@ -209,7 +234,11 @@ class StreamingDataset(Dataset):
 
 def _called(read: Callable[..., list[np.ndarray]], inputs: list[tf.Tensor], form: Any) -> Any:
     """What a Python function returns, as tensors in a structure of `TensorSpec`s."""
+    return shaped(python_call(read, inputs, [spec.dtype for spec in tf.nest.flatten(form)]), form)
+
+
+def shaped(tensors: Sequence[tf.Tensor], form: Any) -> Any:
+    """Flat tensors of unknown shapes in a structure of `TensorSpec`s."""
     specs = tf.nest.flatten(form)
-    tensors = python_call(read, inputs, [spec.dtype for spec in specs])
-    shaped = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, specs, strict=True)]
-    return tf.nest.pack_sequence_as(form, shaped)
+    known = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, specs, strict=True)]
+    return tf.nest.pack_sequence_as(form, known)

@@ -36,7 +36,8 @@ def synthetic_dataset(config: SyntheticConfig, start: int = 0, stop: int | None 
         >>> synthetic_dataset(SyntheticConfig(num_rows=1000, vocabulary_sizes=(10, 20))).num_rows
         1000
     """
-    return StreamingDataset(SyntheticRows(config, start, stop))
+    origin = {"format": "synthetic", "config": config.to_dict(), "start": start, "stop": stop}
+    return StreamingDataset(SyntheticRows(config, start, stop), origin=origin)
 
 
 def open_synthetic(config: DataConfig) -> Splits:

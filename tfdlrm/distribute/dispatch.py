@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdlrm.data.origins import RowsUnreadableError
 from tfdlrm.distribute.binding import answers
 from tfdlrm.distribute.cluster import Cluster
 from tfdlrm.distribute.errors import ServerLostError, WorkersLostError
@@ -23,6 +24,8 @@ _CONTEXT_GONE = "Unable to find a context_id"
 
 _HAPPENED = re.compile(r"[Ff]ailed to connect|reset by peer|Socket closed|UNAVAILABLE|context_id|refused")
 _EAGER_ASSERTION = re.compile(r"Summarized data: b(['\"])(.*?)\1(?:\n|$)", re.DOTALL)
+_UNREADABLE = re.compile(rf"{RowsUnreadableError.__name__}: (.*?)\n(?:Traceback|\n)", re.DOTALL)
+_WORKER = re.compile(r"job:worker/replica:0/task:(\d+)")
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\]\n", re.DOTALL)
 
 
@@ -138,6 +141,10 @@ def explained(error: Exception, cluster: Cluster) -> Exception:
             f"{', '.join(gone) or 'a parameter server'} is gone: {_reason(text)}. Its rows are those of the last "
             "checkpoint: start it again, and the training from there (--resume)."
         )
+    if found := _UNREADABLE.search(text):
+        task = _WORKER.search(text)
+        worker = f"worker {task[1]} at {cluster.workers[int(task[1])]}: " if task else ""
+        return RowsUnreadableError(f"{worker}{found[1]}")
     if isinstance(error, tf.errors.InvalidArgumentError):
         # as on one machine, without the graph and the network around it
         if found := _ASSERTION.search(text):

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tfdlrm import __version__
+from tfdlrm.distribute.binding import answers
 from tfdlrm.distribute.cluster import Cluster, Process
 from tfdlrm.native import build
 
@@ -76,6 +77,39 @@ def have_kernels(cluster: Cluster, kernels: Any) -> bool:
             print(
                 f"{process} has no native kernels: the cluster goes on with TensorFlow's own ops, the same numbers, "
                 "several times slower. `tfdlrm native build` there shows why.",
+                file=sys.stderr,
+                flush=True,
+            )
+            return False
+    return True
+
+
+def have_rows(cluster: Cluster, origin: str) -> bool:
+    """Whether every worker that answers can read a dataset's rows for itself; says so once where one cannot.
+
+    Args:
+        cluster: of all processes.
+        origin: of the rows.
+
+    Raises:
+        ValueError: a worker would read other rows; names it and the folder.
+    """
+    import tensorflow as tf
+
+    from tfdlrm.data.origins import OtherDataError, why_not_there
+
+    for worker in cluster.processes():
+        if worker.job != "worker" or not answers(worker.address):
+            continue
+        try:
+            why = why_not_there(origin, worker.device)
+        except OtherDataError as error:
+            raise ValueError(f"{worker}: {error}.") from error
+        except tf.errors.OpError as error:
+            why = f"not started by tfdlrm server ({type(error).__name__})"
+        if why:
+            print(
+                f"{worker} cannot read the rows itself: {why.rstrip('.')}. The coordinator reads them and sends them.",
                 file=sys.stderr,
                 flush=True,
             )

@@ -11,10 +11,13 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters import array_slicing
 
+from tfdlrm.data.epochs import ResumableInput, input_of
+from tfdlrm.data.origins import origin_of
 from tfdlrm.distribute.dense_server import DenseServer
 from tfdlrm.distribute.dispatch import Dispatcher, explained
+from tfdlrm.distribute.fingerprint import have_rows
 from tfdlrm.distribute.metric_sums import MetricSums
-from tfdlrm.distribute.work import BatchWork, Blocks, ScoringWork, Work
+from tfdlrm.distribute.work import BatchWork, Block, ReadingWork, ScoringWork, Work
 from tfdlrm.distribute.worker_step import WorkerStep, refuse_options
 
 _FIT = inspect.signature(keras.Model.fit)
@@ -39,6 +42,7 @@ class FitLoop:
         self._held = False
         self._outstanding = 0
         self._sums: MetricSums | None = None
+        self._readable: dict[str, bool] = {}
 
     def check_compiled(self) -> None:
         """Refuses options that parameter servers cannot honour.
@@ -84,7 +88,7 @@ class FitLoop:
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             sums.begin()
-            self._train_epoch(work, step, sums, callbacks, epoch)
+            self._train_epoch(work, step, sums, callbacks)
             logs = sums.logs(fresh=True)
             sums.flush()
             if validation is not None and model._should_eval(epoch, given["validation_freq"]):
@@ -128,12 +132,11 @@ class FitLoop:
         model.reset_metrics()
         sums = MetricSums(step)
         sums.begin()
-        done = 0
-        for _, steps, found in self._each(work.blocks("test", step, 0), dispatch_limit(self.strategy)):
+        scored = self._each(work.blocks("test", step, self.new_block), dispatch_limit(self.strategy))
+        for done, (_, found) in enumerate(scored):
             sums.add(found)
             callbacks.on_test_batch_begin(done)
-            done += steps
-            callbacks.on_test_batch_end(done - 1, sums.logs())
+            callbacks.on_test_batch_end(done, sums.logs())
         logs = sums.logs(fresh=True)
         sums.flush()
         callbacks.on_test_end(logs)
@@ -144,9 +147,7 @@ class FitLoop:
         given = _bound(_PREDICT, self.model, args, kwargs)
         work = self._work(given["x"], None, None, given["batch_size"], given["steps"])
         step = self._prepare(work, compiled=False)
-        found = {
-            key: output for key, _, output in self._each(work.blocks("predict", step, 0), dispatch_limit(self.strategy))
-        }
+        found = dict(self._each(work.blocks("predict", step, self.new_block), dispatch_limit(self.strategy)))
         if not found:
             raise ValueError("predict: there is no batch in x. Give at least one row.")
         outputs = [found[key] for key in sorted(found)]
@@ -158,7 +159,7 @@ class FitLoop:
         step = self._prepare(work, compiled=False)
         arrived: dict[int, Any] = {}
         first = self._next_block + 1
-        for number, _, output in self._each(work.blocks("predict", step, 0), dispatch_limit(self.strategy)):
+        for number, output in self._each(work.blocks("predict", step, self.new_block), dispatch_limit(self.strategy)):
             arrived[number] = output
             while first in arrived:
                 yield work.waiting.popleft(), np.asarray(arrived.pop(first), np.float32)
@@ -191,8 +192,10 @@ class FitLoop:
         shuffle: Any = False,
         class_weight: Any = None,
     ) -> Work:
-        if isinstance(x, Work):
-            return x
+        if isinstance(x, tf.data.Dataset) and y is sample_weight is steps is None and not class_weight:
+            resumable = input_of(x)
+            if resumable is not None and self._workers_read(resumable):
+                return ReadingWork(resumable)
         return BatchWork(
             x=x,
             y=y,
@@ -202,6 +205,15 @@ class FitLoop:
             shuffle=shuffle,
             class_weight=class_weight,
         )
+
+    def _workers_read(self, resumable: ResumableInput) -> bool:
+        """Whether every worker can open the rows; says once where one cannot."""
+        origin = origin_of(resumable.rows)
+        if origin is None:
+            return False
+        if origin not in self._readable:
+            self._readable[origin] = have_rows(self.strategy.cluster, origin)
+        return self._readable[origin]
 
     def _prepare(self, work: Work, *, compiled: bool = True) -> WorkerStep:
         model = self.model
@@ -246,34 +258,27 @@ class FitLoop:
         return Dispatcher(self.strategy.coordinator())
 
     def _train_epoch(
-        self,
-        work: Work,
-        step: WorkerStep,
-        sums: MetricSums,
-        callbacks: keras.callbacks.CallbackList,
-        epoch: int,
+        self, work: Work, step: WorkerStep, sums: MetricSums, callbacks: keras.callbacks.CallbackList
     ) -> None:
         if self.strategy.options.synchronous:
             from tfdlrm.distribute.synchronous import synchronous_steps
 
-            finished = synchronous_steps(self, work, step, epoch)
+            finished = synchronous_steps(self, work, step)
         else:
-            finished = self._asynchronous_steps(work, step, epoch)
-        done = 0
-        for steps, found in finished:
+            finished = self._asynchronous_steps(work, step)
+        for done, found in enumerate(finished):
             callbacks.on_train_batch_begin(done)
             for words in found:
                 sums.add(words)
-            done += steps
             if self._outstanding == 0:
                 self._held = False
-            callbacks.on_train_batch_end(done - 1, sums.logs())
+            callbacks.on_train_batch_end(done, sums.logs())
 
-    def _asynchronous_steps(self, work: Work, step: WorkerStep, epoch: int) -> Iterator[tuple[int, Any]]:
-        options = self.strategy.options
-        limit = min(dispatch_limit(self.strategy), options.max_staleness)
-        for _, steps, found in self._each(work.blocks("train", step, epoch), limit, options.max_staleness, stops=True):
-            yield steps, [found]
+    def _asynchronous_steps(self, work: Work, step: WorkerStep) -> Iterator[list[Any]]:
+        blocks = work.blocks("train", step, self.new_block)
+        limit, staleness = dispatch_limit(self.strategy), self.strategy.options.max_staleness
+        for _, found in self._each(blocks, limit, staleness, stops=True):
+            yield [found]
 
     def new_block(self) -> int:
         """A number for a block of steps, larger than all before."""
@@ -281,37 +286,37 @@ class FitLoop:
         return self._next_block
 
     def _each(
-        self, blocks: Blocks, limit: int, max_steps: int | None = None, *, stops: bool = False
-    ) -> Iterator[tuple[int, int, Any]]:
-        """Block number, steps and result of every block, as they finish.
+        self, blocks: Iterator[tuple[int, Block]], limit: int, max_staleness: int | None = None, *, stops: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Number and result of every block, as they finish.
 
         Args:
-            blocks: to hand out.
+            blocks: to hand out, with their numbers.
             limit: blocks at a time.
-            max_steps: see `_room`.
+            max_staleness: blocks that may have been handed out since the oldest that is unfinished, and with it.
             stops: hand out no more once a callback has ended the training.
         """
         dispatcher = self.dispatcher()
-        under_way: dict[int, int] = {}
+        under_way: set[int] = set()
         ended = False
         while True:
             ended = ended or (stops and self.stopping())
-            while not (ended or self._held) and dispatcher.num_outstanding < limit:
-                room = _room(under_way, max_steps)
-                if room == 0:
+            while not (ended or self._held) and len(under_way) < limit:
+                # the next block's number is one above the last's
+                if max_staleness and under_way and self._next_block + 1 - min(under_way) >= max_staleness:
                     break
-                number = self.new_block()
-                block = blocks.next(number, room)
+                number, block = next(blocks, (0, None))
                 if block is None:
                     ended = True
                     break
                 dispatcher.submit(number, block.function, block.args)
-                under_way[number] = block.steps
-            self._outstanding = dispatcher.num_outstanding
+                under_way.add(number)
+            self._outstanding = len(under_way)
             if self._outstanding:
                 for number, result in dispatcher.wait():
                     self._outstanding -= 1
-                    yield number, under_way.pop(number), result
+                    under_way.remove(number)
+                    yield number, result
             elif ended:
                 return
             else:
@@ -325,13 +330,6 @@ class FitLoop:
 def dispatch_limit(strategy: Any) -> int:
     """Blocks handed out at a time: one a worker under way and one waiting, so that none idles."""
     return 2 * len(strategy.cluster.workers)
-
-
-def _room(under_way: dict[int, int], max_steps: int | None) -> int | None:
-    """Steps that may be handed out now, such that none runs more than `max_steps` ahead of one that is unfinished."""
-    if max_steps is None:
-        return None
-    return max(0, max_steps - sum(under_way.values())) if under_way else max_steps
 
 
 def _bound(signature: inspect.Signature, model: keras.Model, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def run_server(cluster: Cluster, job: str, task: int, where: str, *, with_parent
     """
     import tensorflow as tf
 
+    from tfdlrm.data import origins  # noqa: F401  what the coordinator lets a worker read by
     from tfdlrm.native import loader
 
     parent = os.getppid()

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from tfdlrm.distribute.fit_loop import FitLoop
 
 
-def synchronous_steps(loop: FitLoop, work: Work, step: WorkerStep, epoch: int) -> Iterator[tuple[int, list[Any]]]:
-    """(1, packed sums) of every step: its parts are computed by all workers, then the servers update once."""
+def synchronous_steps(loop: FitLoop, work: Work, step: WorkerStep) -> Iterator[list[Any]]:
+    """The packed sums of every step: its parts are computed by all workers, then the servers update once."""
     num_parts = len(loop.strategy.cluster.workers)
     dispatcher = loop.dispatcher()
-    for sync in work.sync_steps(step, epoch, loop.new_block, num_parts):
-        for part, (function, args) in enumerate(sync.parts):
+    for blocks in work.sync_steps(step, loop.new_block, num_parts):
+        for part, (function, args) in enumerate(blocks):
             dispatcher.submit(part, function, args)
         found: dict[int, Any] = {}
         while dispatcher.num_outstanding:
             found.update(dispatcher.wait())
-        _apply(step, len(sync.parts), loop.strategy.cluster)
-        yield 1, [found[part] for part in sorted(found)]
+        _apply(step, len(blocks), loop.strategy.cluster)
+        yield [found[part] for part in sorted(found)]
         if loop.stopping():
             return
 

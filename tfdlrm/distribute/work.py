@@ -11,36 +11,20 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras.src.trainers.epoch_iterator import EpochIterator
 
+from tfdlrm.data.epochs import ResumableInput
+from tfdlrm.data.origins import origin_of, read_batch
 from tfdlrm.distribute.worker_step import Part, WorkerStep, num_rows, take_rows
 from tfdlrm.embeddings.placement.push_guard import PushNumber
 
 _NUMBER = tf.TensorSpec([], tf.int64)
+_SHARE = tf.TensorSpec([], tf.float32)
 
 
 class Block(NamedTuple):
-    """One piece of work: a concrete function, its arguments, and how many batches it is."""
+    """One piece of work, a batch: a concrete function and its arguments."""
 
     function: Any
     args: tuple
-    steps: int
-
-
-class Blocks(abc.ABC):
-    """The blocks of one epoch, in order."""
-
-    @abc.abstractmethod
-    def next(self, number: int, max_steps: int | None) -> Block | None:
-        """The next block, of at most `max_steps` batches; None at the end.
-
-        Args:
-            number: of the block, for the pushes.
-        """
-
-
-class SyncStep(NamedTuple):
-    """One batch of a synchronous epoch, in parts: one function and its arguments each."""
-
-    parts: list[tuple[Any, tuple]]
 
 
 class Work(abc.ABC):
@@ -48,25 +32,87 @@ class Work(abc.ABC):
 
     Attributes:
         num_batches: an epoch, or None where nobody knows.
+        signature: TensorSpecs of what a worker is told of a batch.
+        form: tells work apart whose functions differ.
     """
 
     num_batches: int | None
+    signature: tuple
+    form: str
 
     @abc.abstractmethod
     def example(self) -> Any:
         """A batch `(x, y, ...)`, to build the model from."""
 
     @abc.abstractmethod
-    def blocks(self, kind: str, step: WorkerStep, epoch: int) -> Blocks:
-        """Blocks of "train", "test" or "predict"."""
+    def batches(self) -> Iterator[tuple]:
+        """What a worker is told of each batch of the next epoch, in order; see `signature`."""
 
     @abc.abstractmethod
-    def sync_steps(self, step: WorkerStep, epoch: int, first_number: Any, num_parts: int) -> Iterator[SyncStep]:
-        """Batches of a synchronous epoch, each cut into up to `num_parts` parts.
+    def batch(self, *told: Any) -> Any:
+        """The batch `(x, y, ...)`, in a graph of a worker."""
+
+    @abc.abstractmethod
+    def parts(self, told: tuple, step: WorkerStep, num_parts: int) -> list[tuple[Any, tuple]]:
+        """A batch in up to `num_parts` parts of about as many rows: each one's share of the rows, and its `told`."""
+
+    def blocks(self, kind: str, step: WorkerStep, new_number: Callable[[], int]) -> Iterator[tuple[int, Block]]:
+        """Number and work of each block of the next epoch.
 
         Args:
-            first_number: gives the number of the next step's pushes.
+            kind: "train", "test" or "predict".
+            step: what is done with a batch.
+            new_number: gives a block's number, for its pushes.
         """
+        function = self._function(kind, step)
+        for told in self.batches():
+            number = new_number()
+            yield number, Block(function, (tf.constant(number, tf.int64), *told))
+
+    def sync_steps(self, step: WorkerStep, new_number: Callable[[], int], num_parts: int) -> Iterator[list[Block]]:
+        """The steps of a synchronous epoch, each in up to `num_parts` parts, which are done side by side."""
+        for told in self.batches():
+            number = tf.constant(new_number(), tf.int64)
+            yield [
+                Block(self._part_function(step, part), (number, share, *own))
+                for part, (share, own) in enumerate(self.parts(told, step, num_parts))
+            ]
+
+    def _function(self, kind: str, step: WorkerStep) -> Any:
+        def make() -> Any:
+            @tf.function(autograph=False, input_signature=[_NUMBER, *self.signature])
+            def once(number: tf.Tensor, *told: Any) -> Any:
+                batch = self.batch(*told)
+                words = step.dense.fetch()
+                if kind == "predict":
+                    return step.predict(batch, words)
+                if kind == "test":
+                    return step.packed(step.test(batch, words, step.zeros()))
+                numbered = PushNumber(number, tf.constant(0, tf.int64))
+                return step.packed(step.train(batch, words, step.zeros(), numbered))
+
+            return once.get_concrete_function()
+
+        return self._traced(step, kind, make)
+
+    def _part_function(self, step: WorkerStep, part: int) -> Any:
+        def make() -> Any:
+            @tf.function(autograph=False, input_signature=[_NUMBER, _SHARE, *self.signature])
+            def once(number: tf.Tensor, share: tf.Tensor, *told: Any) -> Any:
+                numbered = PushNumber(number, tf.constant(0, tf.int64))
+                batch = self.batch(*told)
+                return step.packed(step.train(batch, step.dense.fetch(), step.zeros(), numbered, Part(part, share)))
+
+            return once.get_concrete_function()
+
+        return self._traced(step, f"part {part}", make)
+
+    def _traced(self, step: WorkerStep, name: str, make: Callable[[], Any]) -> Any:
+        """A function of the step on batches of this form, traced once for all calls of `fit` and `evaluate`."""
+        key = (name, self.form)
+        if key not in step.functions:
+            step.functions[key] = make()
+        return step.functions[key]
 
 
 class _Epochs(EpochIterator):
@@ -90,50 +136,30 @@ class BatchWork(Work):
     def __init__(self, **data: Any):
         self._epochs = _Epochs(**data)
         self.num_batches = self._epochs.num_batches
+        self._describe(self._epochs.dataset.element_spec)
+
+    def _describe(self, spec: Any) -> None:
         # batches of any size share one function
-        self._spec = tf.nest.map_structure(_any_rows, self._epochs.dataset.element_spec)
+        any_rows = tf.nest.map_structure(_any_rows, spec)
+        self.signature = _as_tuple(any_rows)
+        self.form = repr(any_rows)
 
     def example(self) -> Any:
         return next(iter(self._epochs.dataset))
 
-    def blocks(self, kind: str, step: WorkerStep, epoch: int) -> Blocks:
-        del epoch
-        return _FedBlocks(self._function(kind, step), self._batches())
-
-    def _batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[tuple]:
         for _, _, (batch,) in self._epochs:
-            yield batch
+            yield _as_tuple(batch)
 
-    def _function(self, kind: str, step: WorkerStep) -> Any:
-        def make() -> Any:
-            @tf.function(autograph=False, input_signature=[_NUMBER, *_signature(self._spec)])
-            def once(number: tf.Tensor, *batch: Any) -> Any:
-                words = step.dense.fetch()
-                if kind == "predict":
-                    return step.predict(batch, words)
-                if kind == "test":
-                    return step.packed(step.test(batch, words, step.zeros()))
-                numbered = PushNumber(number, tf.constant(0, tf.int64))
-                return step.packed(step.train(batch, words, step.zeros(), numbered))
+    def batch(self, *told: Any) -> Any:
+        return told
 
-            return once.get_concrete_function()
-
-        return self._traced(step, kind, make)
-
-    def sync_steps(self, step: WorkerStep, epoch: int, first_number: Any, num_parts: int) -> Iterator[SyncStep]:
-        for batch in self._batches():
-            count = min(num_parts, max(int(num_rows(batch)), 1))
-            number = tf.constant(first_number(), tf.int64)
-            parts = []
-            for part, (share, taken) in enumerate(self._cut(step, count)(*_as_tuple(batch))):
-                parts.append((self._part_function(step, part), (number, share, *taken)))
-            yield SyncStep(parts)
+    def parts(self, told: tuple, step: WorkerStep, num_parts: int) -> list[tuple[Any, tuple]]:
+        return self._cut(step, min(num_parts, max(int(num_rows(told)), 1)))(*told)
 
     def _cut(self, step: WorkerStep, count: int) -> Any:
-        """From a batch to parts of about as many rows: the share of each in the rows, and the part."""
-
         def make() -> Any:
-            @tf.function(autograph=False, input_signature=_signature(self._spec))
+            @tf.function(autograph=False, input_signature=self.signature)
             def cut(*batch: Any) -> list[tuple[tf.Tensor, Any]]:
                 rows = num_rows(batch)
                 bounds = [rows * part // count for part in range(count + 1)]
@@ -147,72 +173,79 @@ class BatchWork(Work):
 
         return self._traced(step, f"cut into {count}", make)
 
-    def _part_function(self, step: WorkerStep, part: int) -> Any:
-        def make() -> Any:
-            share_spec = tf.TensorSpec([], tf.float32)
-
-            @tf.function(autograph=False, input_signature=[_NUMBER, share_spec, *_signature(self._spec)])
-            def once(number: tf.Tensor, share: tf.Tensor, *batch: Any) -> Any:
-                numbered = PushNumber(number, tf.constant(0, tf.int64))
-                return step.packed(step.train(batch, step.dense.fetch(), step.zeros(), numbered, Part(part, share)))
-
-            return once.get_concrete_function()
-
-        return self._traced(step, f"part {part}", make)
-
-    def _traced(self, step: WorkerStep, name: str, make: Callable[[], Any]) -> Any:
-        """A function of the step on batches of this form, traced once for all calls of `fit` and `evaluate`."""
-        key = (name, repr(self._spec))
-        if key not in step.functions:
-            step.functions[key] = make()
-        return step.functions[key]
-
 
 class ScoringWork(BatchWork):
     """Batches `(features, ...)` whose features alone are sent.
 
     Args:
-        batches: in their order.
+        elements: in their order.
 
     Attributes:
         waiting: those handed out, oldest first.
     """
 
-    def __init__(self, batches: tf.data.Dataset):
+    def __init__(self, elements: tf.data.Dataset):
         self.num_batches = None
         self.waiting: deque[Any] = deque()
-        self._elements = batches
-        self._spec = tf.nest.map_structure(_any_rows, (batches.element_spec[0],))
+        self._elements = elements
+        self._describe((elements.element_spec[0],))
 
     def example(self) -> Any:
         return (next(iter(self._elements))[0],)
 
-    def _batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[tuple]:
         for element in self._elements:
             self.waiting.append(element)
             yield (element[0],)
 
 
-class _FedBlocks(Blocks):
-    """One batch a block."""
+class ReadingWork(Work):
+    """Batches that every worker reads for itself: it is told the epoch and which rows.
 
-    def __init__(self, function: Any, batches: Iterator[Any]):
-        self._function = function
-        self._batches = batches
+    Args:
+        resumable: its rows have an origin, which every worker can open.
+    """
 
-    def next(self, number: int, max_steps: int | None) -> Block | None:
-        batch = next(self._batches, None)
-        if batch is None:
-            return None
-        return Block(self._function, (tf.constant(number, tf.int64), *_as_tuple(batch)), 1)
+    def __init__(self, resumable: ResumableInput):
+        self._input = resumable
+        self._rows: Any = resumable.rows
+        self.num_batches = resumable.num_batches
+        self.signature = (_NUMBER,) * 3
+        plan = resumable.plan
+        self.form = f"{origin_of(self._rows)} shuffle={plan.shuffle} seed={plan.seed}"
+
+    def example(self) -> Any:
+        return self.batch(*self._told(0, 0))
+
+    def batches(self) -> Iterator[tuple]:
+        epoch, first = self._input.begin_epoch()
+        for number in range(first, self._input.num_batches):
+            yield self._told(epoch, number)
+
+    def batch(self, *told: Any) -> Any:
+        return read_batch(self._rows, self._input.plan, *told)
+
+    def parts(self, told: tuple, step: WorkerStep, num_parts: int) -> list[tuple[Any, tuple]]:
+        epoch, start, stop = (int(value) for value in told)
+        rows = stop - start
+        count = min(num_parts, rows)
+        bounds = [start + rows * part // count for part in range(count + 1)]
+        return [
+            (tf.constant((high - low) / rows, tf.float32), _numbers(epoch, low, high))
+            for low, high in itertools.pairwise(bounds)
+        ]
+
+    def _told(self, epoch: int, number: int) -> tuple:
+        size = self._input.plan.batch_size
+        return _numbers(epoch, number * size, min((number + 1) * size, self._rows.num_rows))
+
+
+def _numbers(*values: int) -> tuple:
+    return tuple(tf.constant(value, tf.int64) for value in values)
 
 
 def _as_tuple(batch: Any) -> tuple:
     return batch if isinstance(batch, tuple) else (batch,)
-
-
-def _signature(spec: Any) -> tuple:
-    return spec if isinstance(spec, tuple) else (spec,)
 
 
 def _any_rows(spec: Any) -> Any:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
-GUARD_SLOTS = 1024
-"""Blocks whose last push is remembered: far more than can be unfinished at a time."""
+from tfdlrm.config.parameter_server import MAX_STALENESS
+
+GUARD_SLOTS = MAX_STALENESS
+"""Blocks whose last push is remembered: no two that are unfinished at a time share a slot."""
 
 
 class PushNumber(NamedTuple):
