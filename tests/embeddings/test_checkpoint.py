@@ -26,9 +26,7 @@ from tfdlrm.embeddings.checkpoint import (
 )
 from tfdlrm.embeddings.optimizers import SGD, Adagrad, LazyAdam, RowOptimizer, RowwiseAdagrad
 from tfdlrm.embeddings.placement.base import TableSlice
-from tfdlrm.embeddings.placement.parameter_server import ParameterServerPlacement
 from tfdlrm.embeddings.planner import ShardingPlan, Stack, StoredTable
-from tfdlrm.embeddings.shard_plan import shard
 from tfdlrm.embeddings.tables import EmbeddingTables
 
 
@@ -157,56 +155,6 @@ def test_any_sharding_restores_any_other(
     other.build()
     restore_tables(ShardedTables(other, restored_cuts), folder / "tables", chunk_bytes=97)  # type: ignore[arg-type]
     assert_same(tables, other)
-
-
-def over_servers(configs: list[TableConfig], num_servers: int, permute: bool | None) -> EmbeddingTables:
-    """Tables cut over servers that are all this process; 0 for one process."""
-
-    def placement(plan: ShardingPlan, seed: int) -> ParameterServerPlacement:
-        shards = shard(plan, num_servers, seed=seed, min_shard_bytes=0, permute=permute)
-        return ParameterServerPlacement(plan, seed, shards, ["/device:CPU:0"] * num_servers)
-
-    return EmbeddingTables(configs, Adagrad(0.1), seed=7, placement=placement if num_servers else None)
-
-
-def whole_arrays(tables: EmbeddingTables) -> dict[str, bytes]:
-    """Every array, from whatever pieces it lies in."""
-    found: dict[str, np.ndarray] = {}
-    for piece in tables.slices():
-        whole = found.setdefault(piece.name, np.full([piece.total, piece.width], np.nan, np.float32))
-        whole[piece.start : piece.stop] = piece.read(0, piece.stop - piece.start)
-    return {name: rows.tobytes() for name, rows in found.items()}
-
-
-@settings(max_examples=12)
-@given(
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    servers=st.lists(st.integers(0, 5), min_size=2, max_size=3),
-    permute=st.sampled_from([None, True, False]),
-    row_dtype=st.sampled_from(["float32", "bfloat16"]),
-    chunk_bytes=st.integers(1, 400),
-)
-def test_any_number_of_servers_restores_any_other(
-    tmp_path_factory: pytest.TempPathFactory,
-    sizes: list[int],
-    servers: list[int],
-    permute: bool | None,
-    row_dtype: str,
-    chunk_bytes: int,
-) -> None:
-    """From one process over several numbers of servers and back: bit for bit, fewer rows than servers too."""
-    folder = tmp_path_factory.mktemp("servers")
-    configs = [
-        TableConfig(name=f"t{i}", vocabulary_size=size, embedding_dim=3, row_dtype=row_dtype)  # type: ignore[arg-type]
-        for i, size in enumerate(sizes)
-    ]
-    first = filled(configs, Adagrad(0.1))
-    save_tables(first, folder / "0")
-    for turn, count in enumerate([*servers, 0]):
-        tables = over_servers(configs, count, permute)
-        restore_tables(tables, folder / str(turn), chunk_bytes=chunk_bytes)
-        assert whole_arrays(tables) == whole_arrays(first)
-        save_tables(tables, folder / str(turn + 1), chunk_bytes=chunk_bytes)
 
 
 def test_processes_write_their_own_parts(tmp_path: Path) -> None:

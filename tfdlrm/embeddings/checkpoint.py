@@ -4,15 +4,22 @@
 `item/accumulator`, is one tensor `[V, width]` of that bundle, written as contiguous row ranges. A range is read
 back by its row numbers, so it makes no difference how the rows were divided when they were written: fused or not,
 over one process or seven. Rows move in chunks of at most `CHUNK_BYTES`; a table is never held a second time.
+Servers that see the folder write and read their slices themselves, side by side.
 
 Every chunk carries a CRC-32C that TensorFlow checks when the chunk is read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -24,6 +31,8 @@ CHUNK_BYTES = 64 * 2**20
 ITERATIONS = "iterations"
 WEIGHTS = ("rows", "pooling_weights")
 _FLOAT_BYTES = 4
+
+Result = TypeVar("Result")
 
 
 class DamagedCheckpointError(RuntimeError):
@@ -63,6 +72,7 @@ def save_tables(tables: EmbeddingTables, prefix: str | os.PathLike[str], *, chun
 
     Raises:
         OSError: the disk is full, read-only or gone; files may be left behind.
+        tf.errors.OpError: a server that holds rows is gone.
 
     Example:
         >>> save_tables(tables, "checkpoint/tables")
@@ -70,7 +80,14 @@ def save_tables(tables: EmbeddingTables, prefix: str | os.PathLike[str], *, chun
     """
     tables.build()
     iterations = {ITERATIONS: tf.convert_to_tensor(tables.iterations)}
-    merge_parts(write_parts(prefix, tables.slices(), scalars=iterations, chunk_bytes=chunk_bytes), prefix)
+
+    def write(number: int, slices: list[TableSlice]) -> list[str]:
+        if number == 0:
+            return write_parts(prefix, slices, scalars=iterations, chunk_bytes=chunk_bytes)
+        return write_parts(f"{os.fspath(prefix)}.server-{number}", slices, chunk_bytes=chunk_bytes)
+
+    parts = _side_by_side(tables.slices(), functools.partial(_can_write, prefix), write)
+    merge_parts(list(itertools.chain.from_iterable(parts)), prefix)
 
 
 def write_parts(
@@ -183,10 +200,14 @@ def restore_tables(
     wanted = {piece.name: (piece.total, piece.width) for piece in slices}
     _refuse_another_model(os.fspath(prefix), saved, wanted)
     _refuse_another_optimizer(os.fspath(prefix), saved, wanted)
-    for group in _groups(_chunks(slices, chunk_bytes), chunk_bytes):
-        rows = _read(prefix, [chunk.piece.name for chunk in group], [chunk.spec for chunk in group], tf.float32)
-        for chunk, values in zip(group, rows, strict=True):
-            chunk.piece.write(chunk.start - chunk.piece.start, values)
+
+    def read(_: int, own: list[TableSlice]) -> None:
+        for group in _groups(_chunks(own, chunk_bytes), chunk_bytes):
+            rows = _read(prefix, [chunk.piece.name for chunk in group], [chunk.spec for chunk in group], tf.float32)
+            for chunk, values in zip(group, rows, strict=True):
+                chunk.piece.write(chunk.start - chunk.piece.start, values)
+
+    _side_by_side(slices, functools.partial(_can_read, prefix), read)
     if not weights_only:
         tables.iterations.assign(_read(prefix, [ITERATIONS], [""], tf.int64)[0])
 
@@ -242,6 +263,51 @@ def _refuse_another_optimizer(
         )
 
 
+def _side_by_side(
+    slices: Iterable[TableSlice], can_work: Callable[[str], bool], work: Callable[[int, list[TableSlice]], Result]
+) -> list[Result]:
+    """Does `work(number, slices)` for each device that holds rows, on it and at a time; what a device cannot, here."""
+    able: dict[str | None, bool] = {None: False}
+    by_place: dict[str | None, list[TableSlice]] = {None: []}  # something here, if only the scalars
+    for piece in slices:
+        if piece.device not in able:
+            able[piece.device] = can_work(str(piece.device))
+        by_place.setdefault(piece.device if able[piece.device] else None, []).append(piece)
+
+    def on_device(number: int, place: str | None) -> Result:
+        with contextlib.nullcontext() if place is None else tf.device(place):
+            return work(number, by_place[place])
+
+    if len(by_place) == 1:
+        return [on_device(0, None)]
+    with ThreadPoolExecutor(len(by_place)) as pool:
+        return list(pool.map(on_device, itertools.count(), by_place))
+
+
+def _can_write(prefix: str | os.PathLike[str], device: str) -> bool:
+    """Whether a device's process writes to the same folder as this one."""
+    mark = f"{os.fspath(prefix)}.mark-{secrets.token_hex(8)}"
+    try:
+        with tf.device(device):
+            tf.io.write_file(mark, mark)
+        return Path(mark).read_text(encoding="utf-8") == mark
+    except (tf.errors.OpError, OSError):
+        return False
+    finally:
+        Path(mark).unlink(missing_ok=True)
+
+
+def _can_read(prefix: str | os.PathLike[str], device: str) -> bool:
+    """Whether a device's process finds there what this one does."""
+    index = f"{os.fspath(prefix)}.index"
+    try:
+        with tf.device(device):
+            theirs: tf.Tensor = tf.io.read_file(index)
+        return theirs.numpy() == Path(index).read_bytes()
+    except (tf.errors.OpError, OSError):
+        return False
+
+
 def _chunks(slices: Iterable[TableSlice], chunk_bytes: int) -> Iterator[Chunk]:
     """Row ranges of at most `chunk_bytes`, or of one row."""
     for piece in slices:
@@ -267,5 +333,7 @@ def _as_os_error(path: str, operation: Callable[[], object]) -> None:
     """TensorFlow's file errors as the OSError that they are."""
     try:
         operation()
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        raise  # a process that is gone, and not a disk
     except tf.errors.OpError as error:
         raise OSError(f"{path}: cannot be written: {error.message}") from error

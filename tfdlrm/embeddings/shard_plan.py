@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -46,8 +47,8 @@ class Permutation:
     def inverse_factor(self) -> int:
         return pow(self.factor, -1, self.size) if self.size > 1 else 0
 
-    def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Positions of ids; int64 both."""
+    def positions(self, ids: Any) -> Any:
+        """Positions of ids; int64 both, arrays or tensors."""
         return (ids * self.factor + self.shift) % self.size
 
     def ids(self, positions: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from tfdlrm.checks import nearest
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.lookup import LookupPlan
 from tfdlrm.embeddings.optimizers import RowOptimizer, RowwiseAdagrad
-from tfdlrm.embeddings.placement.base import Gradients, Placement, Residual, TableSlice
+from tfdlrm.embeddings.placement.base import Gradients, Placement, Residual, TableSlice, check_rows
 from tfdlrm.embeddings.placement.choice import default_placement
 from tfdlrm.embeddings.planner import ShardingPlan, plan_local, stored_tables
 
@@ -214,11 +214,14 @@ class EmbeddingTables(tf.Module):
         Raises:
             ValueError: there are no such rows.
         """
-        piece = self.array(f"{table}/rows")
-        stop = piece.total if stop is None else stop
-        if not 0 <= start <= stop <= piece.total:
-            raise ValueError(f"{table}/rows: rows [{start}, {stop}) are outside [0, {piece.total}), or none.")
-        return piece.read(start, stop)
+        name = f"{table}/rows"
+        whole = self.array(name)
+        stop = whole.total if stop is None else stop
+        if not 0 <= start <= stop <= whole.total:
+            raise ValueError(f"{name}: rows [{start}, {stop}) are outside [0, {whole.total}), or none.")
+        spans = self._spans(name, start, stop)
+        parts = [piece.read(low - piece.start, high - piece.start) for piece, low, high in spans]
+        return parts[0] if len(parts) == 1 else tf.concat([*parts, tf.zeros([0, whole.width])], axis=0)
 
     def assign_rows(self, table: str, values: np.ndarray | tf.Tensor, start: int = 0) -> None:
         """Overwrites rows from `start` on with `[n, D]` values."""
@@ -229,10 +232,20 @@ class EmbeddingTables(tf.Module):
         self._assign(f"{table}/pooling_weights", tf.reshape(tf.cast(values, tf.float32), [-1, 1]), start)
 
     def _assign(self, name: str, values: np.ndarray | tf.Tensor, start: int) -> None:
-        piece = self.array(name)
-        if start < 0 or start + len(values) > piece.total:
-            raise ValueError(f"{name}: rows [{start}, {start + len(values)}) are outside [0, {piece.total}).")
-        piece.write(start, values)
+        whole = self.array(name)
+        stop = start + len(values)
+        if start < 0 or stop > whole.total:
+            raise ValueError(f"{name}: rows [{start}, {stop}) are outside [0, {whole.total}).")
+        check_rows(name, values, len(values), whole.width)
+        for piece, low, high in self._spans(name, start, stop):
+            piece.write(low - piece.start, values[low - start : high - start])
+
+    def _spans(self, name: str, start: int, stop: int) -> Iterator[tuple[TableSlice, int, int]]:
+        """Rows `[start, stop)` of a stored array by the slices that hold them."""
+        for piece in self.slices():
+            low, high = max(start, piece.start), min(stop, piece.stop)
+            if piece.name == name and low < high:
+                yield piece, low, high
 
     def slices(self) -> Iterator[TableSlice]:
         """Every stored array, as contiguous slices of logical arrays: what a checkpoint holds."""

@@ -55,7 +55,8 @@ class TableSlice(NamedTuple):
 
     `read(first, last)` gives rows `[start + first, start + last)`, `write(first, values)` overwrites rows from
     `start + first` on: both count from the slice's own first row. Values are float32, however rows are stored;
-    `row_bytes` is what a row takes in memory.
+    `row_bytes` is what a row takes in memory. `device` is that of the process which holds the rows, or most of them,
+    and shares the work of saving them; None for this one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class TableSlice(NamedTuple):
     read: Any
     write: Any
     row_bytes: int
+    device: str | None = None
 
     def ranges(self, num_bytes: int) -> Iterator[tuple[int, int]]:
         """Its rows `[start, stop)` of the logical array, at most `num_bytes` of float32 at a time, or one row."""

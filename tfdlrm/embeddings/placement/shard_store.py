@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -117,7 +118,7 @@ def server_placement(plan: ShardPlan, server: int, device: str, seed: int) -> tu
 def piece_slices(
     plan: ShardPlan, stores: Callable[[int, int], ShardStore | None], num_stacks: int
 ) -> Iterator[TableSlice]:
-    """Every array as contiguous slices of logical arrays: a range a server, or, of permuted rows, the whole table."""
+    """Every array as contiguous slices of logical arrays, one a server that holds some of its rows."""
     for index in range(num_stacks):
         by_table: dict[str, list[Piece]] = {}
         for piece in plan.stacks[index].pieces:
@@ -126,12 +127,12 @@ def piece_slices(
         suffixes = [suffix for suffix, _ in first.arrays()]
         for suffix in suffixes:
             for pieces in by_table.values():
-                held = [Held(piece, _array_of(stores(index, piece.server), suffix)) for piece in pieces]
+                held = [Held(piece, *_array_of(stores(index, piece.server), suffix)) for piece in pieces]
                 if pieces[0].permutation.is_identity:
                     for one in held:
                         yield one.slice(suffix)
                 else:
-                    yield Scattered(held).slice(suffix)
+                    yield from Scattered(held).slices(suffix)
 
 
 def _array_of(store: ShardStore | None, suffix: str) -> tuple[RowArray, str]:
@@ -142,29 +143,30 @@ def _array_of(store: ShardStore | None, suffix: str) -> tuple[RowArray, str]:
 class Held:
     """One piece of one array, read and written on its server."""
 
-    def __init__(self, piece: Piece, where: tuple[RowArray, str]):
-        self.piece = piece
-        self.array, self._device = where
+    def __init__(self, piece: Piece, array: RowArray, device: str):
+        self.piece, self.array, self.device = piece, array, device
 
     def read(self, first: int, last: int) -> tf.Tensor:
-        with tf.device(self._device):
+        with tf.device(self.device):
             rows = self.array.read(self.piece.offset + first, self.piece.offset + last)
         return tf.identity(rows)
 
     def write(self, first: int, values: np.ndarray | tf.Tensor) -> None:
         check_rows(self.piece.table.name, values, values.shape[0], self.array.width)
-        with tf.device(self._device):
+        with tf.device(self.device):
             self.array.write(self.piece.offset + first, tf.convert_to_tensor(values, tf.float32))
 
-    def gather(self, positions: np.ndarray) -> np.ndarray:
-        with tf.device(self._device):
-            rows = self.array.gather(tf.constant(positions - self.piece.start + self.piece.offset))
-        return rows.numpy()
+    def rows_of(self, positions: tf.Tensor) -> tf.Tensor:
+        """Which of some positions of the table are here: int64 places in `positions`."""
+        return tf.where((positions >= self.piece.start) & (positions < self.piece.stop))[:, 0]
 
-    def scatter(self, positions: np.ndarray, values: np.ndarray) -> None:
-        with tf.device(self._device):
-            ids = tf.constant(positions - self.piece.start + self.piece.offset)
-            self.array.scatter_update(ids, tf.constant(values))
+    def gather(self, positions: tf.Tensor) -> tf.Tensor:
+        with tf.device(self.device):
+            return self.array.gather(positions - self.piece.start + self.piece.offset)
+
+    def scatter(self, positions: tf.Tensor, values: tf.Tensor) -> None:
+        with tf.device(self.device):
+            self.array.scatter_update(positions - self.piece.start + self.piece.offset, values)
 
     def slice(self, suffix: str) -> TableSlice:
         piece = self.piece
@@ -177,45 +179,48 @@ class Held:
             read=self.read,
             write=self.write,
             row_bytes=self.array.row_bytes,
+            device=self.device,
         )
 
 
 class Scattered:
-    """One array whose rows are permuted over several servers, in the order of their ids."""
+    """One array whose rows are permuted over several servers, in the order of their ids.
+
+    Rows are put together, and taken apart, on the device at hand; only it and the servers see them.
+    """
 
     def __init__(self, held: list[Held]):
         self._held = held
         self._permutation = held[0].piece.permutation
 
-    def _by_server(self, first: int, last: int) -> Iterator[tuple[Held, np.ndarray, np.ndarray]]:
-        positions = self._permutation.positions(np.arange(first, last, dtype=np.int64))
+    def _read(self, start: int, first: int, last: int) -> tf.Tensor:
+        positions = self._permutation.positions(tf.range(start + first, start + last, dtype=tf.int64))
+        places = [one.rows_of(positions) for one in self._held]
+        parts = [one.gather(tf.gather(positions, here)) for one, here in zip(self._held, places, strict=True)]
+        return tf.dynamic_stitch([tf.cast(here, tf.int32) for here in places], parts)
+
+    def _write(self, start: int, first: int, values: np.ndarray | tf.Tensor) -> None:
+        check_rows(self._held[0].piece.table.name, values, values.shape[0], self._held[0].array.width)
+        rows = tf.convert_to_tensor(values, tf.float32)
+        ids = tf.range(start + first, start + first + rows.shape[0], dtype=tf.int64)
+        positions = self._permutation.positions(ids)
         for one in self._held:
-            chosen = np.flatnonzero((positions >= one.piece.start) & (positions < one.piece.stop))
-            if len(chosen):
-                yield one, chosen, positions[chosen]
+            here = one.rows_of(positions)
+            one.scatter(tf.gather(positions, here), tf.gather(rows, here))
 
-    def read(self, first: int, last: int) -> tf.Tensor:
-        rows = np.empty([last - first, self._held[0].array.width], np.float32)
-        for one, chosen, positions in self._by_server(first, last):
-            rows[chosen] = one.gather(positions)
-        return tf.constant(rows)
-
-    def write(self, first: int, values: np.ndarray | tf.Tensor) -> None:
-        table, width = self._held[0].piece.table, self._held[0].array.width
-        check_rows(table.name, values, values.shape[0], width)
-        rows = np.asarray(values, np.float32)
-        for one, chosen, positions in self._by_server(first, first + len(rows)):
-            one.scatter(positions, rows[chosen])
-
-    def slice(self, suffix: str) -> TableSlice:
-        table, array = self._held[0].piece.table, self._held[0].array
-        return TableSlice(
-            name=f"{table.name}/{suffix}",
-            total=table.vocabulary_size,
-            width=array.width,
-            start=0,
-            stop=table.vocabulary_size,
-            read=self.read,
-            write=self.write,
-            row_bytes=array.row_bytes,
-        )
+    def slices(self, suffix: str) -> Iterator[TableSlice]:
+        """Equal ranges of ids, one a server."""
+        table, array, count = self._held[0].piece.table, self._held[0].array, len(self._held)
+        bounds = [table.vocabulary_size * number // count for number in range(count + 1)]
+        for one, start, stop in zip(self._held, bounds, bounds[1:], strict=False):
+            yield TableSlice(
+                name=f"{table.name}/{suffix}",
+                total=table.vocabulary_size,
+                width=array.width,
+                start=start,
+                stop=stop,
+                read=functools.partial(self._read, start),
+                write=functools.partial(self._write, start),
+                row_bytes=array.row_bytes,
+                device=one.device,
+            )
