@@ -183,3 +183,14 @@ def test_signals_while_the_interpreter_finishes_change_no_exit_code(arguments: l
     run = SIGNAL_AT_THE_END + "from tfdlrm.cli import run_program\nrun_program()"
     done = subprocess.run([sys.executable, "-c", run, *arguments], capture_output=True, check=False)
     assert done.returncode == code, done.stderr
+
+
+@pytest.mark.multiprocess
+def test_a_warning_is_one_line() -> None:
+    run = (
+        "import warnings\nfrom tfdlrm.cli import program\n"
+        "program.main = lambda: warnings.warn('checkpoint a is damaged:\\n  going back to b') or 0\n"
+        "program.run_program()"
+    )
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+    assert done.stderr == "tfdlrm: warning: checkpoint a is damaged: going back to b\n"

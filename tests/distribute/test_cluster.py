@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
+from tfdlrm.distribute import ServerLostError, dispatch
 from tfdlrm.distribute.cluster import TF_CONFIG, Cluster, task_from_environment
 
 JOBS = {"worker": ["a:1", "b:2"], "ps": ["[::1]:3"]}
@@ -77,3 +79,18 @@ def test_a_bad_task_is_named(task: Any, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such cluster file"):
         Cluster.load(tmp_path / "nowhere.yaml")
+
+
+def test_only_the_server_that_is_lost_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one whose address is the beginning of the other's."""
+    monkeypatch.setattr(dispatch, "answers", lambda _: True)
+    cluster = Cluster(workers=("a:1",), parameter_servers=("127.0.0.1:3938", "127.0.0.1:39380"))
+    text = "from /job:ps/task:1: failed to connect; last error: ipv4:127.0.0.1:39380: Connection refused"
+
+    def lose() -> None:
+        with dispatch.explaining(cluster), dispatch.explaining(cluster):
+            raise tf.errors.UnavailableError(None, None, text)
+
+    with pytest.raises(ServerLostError, match=r"^ps 1 at 127\.0\.0\.1:39380 is gone: ") as raised:
+        lose()
+    assert isinstance(raised.value.__cause__, tf.errors.UnavailableError)

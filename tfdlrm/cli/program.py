@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
@@ -116,6 +117,8 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 
 def run_program() -> NoReturn:
     """The process: one command, and its exit code, whatever signals still come while the interpreter finishes."""
+    # without the line of source that raised it, which says nothing to whoever typed the command
+    warnings.formatwarning = lambda message, *_, **__: f"tfdlrm: warning: {' '.join(str(message).split())}\n"
     code = main()
     ignore_stop_signals()
     strategy = sys.modules.get("tfdlrm.distribute.strategy")

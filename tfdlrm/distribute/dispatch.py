@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -54,16 +56,12 @@ class Dispatcher:
             function: a concrete function.
             args: its arguments.
         """
-        try:
-            self._values[key] = self._coordinator.schedule(function, args=args)
-        except Exception as error:
-            raise explained(error, self._cluster) from error
+        self._values[key] = self._coordinator.schedule(function, args=args)
 
     def wait(self) -> list[tuple[int, Any]]:
         """Keys and results of what has finished; waits for at least one.
 
         Raises:
-            ServerLostError: a parameter server is gone.
             WorkersLostError: no worker has answered for `LOST_SECONDS`.
             tf.errors.OpError: what the work itself raised.
         """
@@ -73,23 +71,17 @@ class Dispatcher:
             if done:
                 return [(key, self._result(self._values.pop(key))) for key in done]
             if self._coordinator._cluster.closure_queue._error is not None:
-                self._raise_first_error()
+                self._coordinator.join()  # raises it
             next(iter(self._values.values()))._status_available_event.wait(_POLL_SECONDS)
             watch.look()
 
     def _result(self, value: Any) -> Any:
         try:
             return value.get()
-        except Exception as error:
+        except Exception:
             # the first error of all; it cancelled the others, and the coordinator gives it once
-            self._raise_first_error()
-            raise explained(error, self._cluster) from error
-
-    def _raise_first_error(self) -> None:
-        try:
             self._coordinator.join()
-        except Exception as error:
-            raise explained(error, self._cluster) from error
+            raise
 
 
 class _WorkerWatch:
@@ -131,12 +123,36 @@ def _reason(text: str) -> str:
     return min(told or lines, key=lambda line: "ipv4:" not in line and "ipv6:" not in line)[:300].rstrip(".")
 
 
-def explained(error: Exception, cluster: Cluster) -> Exception:
+@contextlib.contextmanager
+def explaining(cluster: Cluster) -> Iterator[None]:
+    """What TensorFlow raises inside is raised as what it means for the cluster.
+
+    Raises:
+        ServerLostError: a parameter server is gone.
+        RowsUnreadableError: a worker cannot read the rows any longer.
+        tf.errors.InvalidArgumentError: as on one machine.
+    """
+    try:
+        yield
+    except Exception as error:
+        meaning = _explained(error, cluster)
+        if meaning is error:
+            raise
+        raise meaning from error
+
+
+def _explained(error: Exception, cluster: Cluster) -> Exception:
     """The error itself, or what it means for the cluster."""
+    if isinstance(error, (ServerLostError, WorkersLostError, RowsUnreadableError)):
+        return error
     text = str(error)
     lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)) or _HAPPENED.search(text)
     if lost and ("job:ps" in text or _CONTEXT_GONE in text):
-        gone = [str(server) for server in cluster.servers() if server.address in text or not answers(server.address)]
+        gone = [
+            str(server)
+            for server in cluster.servers()
+            if re.search(rf"{re.escape(server.address)}(?!\d)", text) or not answers(server.address)
+        ]
         return ServerLostError(
             f"{', '.join(gone) or 'a parameter server'} is gone: {_reason(text)}. Its rows are those of the last "
             "checkpoint: start it again, and the training from there (--resume)."

@@ -14,7 +14,7 @@ from keras.src.trainers.data_adapters import array_slicing
 from tfdlrm.data.epochs import ResumableInput, input_of
 from tfdlrm.data.origins import origin_of
 from tfdlrm.distribute.dense_server import DenseServer
-from tfdlrm.distribute.dispatch import Dispatcher, explained
+from tfdlrm.distribute.dispatch import Dispatcher, explaining
 from tfdlrm.distribute.fingerprint import have_rows
 from tfdlrm.distribute.metric_sums import MetricSums
 from tfdlrm.distribute.work import BatchWork, Block, ReadingWork, ScoringWork, Work
@@ -56,6 +56,42 @@ class FitLoop:
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """See `keras.Model.fit`. `on_train_batch_end` is called as blocks of steps finish, in any order."""
+        with explaining(self.strategy.cluster):
+            return self._fit(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """See `keras.Model.evaluate`: the metrics of all batches, scored by the workers."""
+        with explaining(self.strategy.cluster):
+            return self._evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """See `keras.Model.predict`: outputs in the order of the rows."""
+        with explaining(self.strategy.cluster):
+            return self._predict(*args, **kwargs)
+
+    def scored(self, batches: tf.data.Dataset) -> Iterator[tuple[Any, np.ndarray]]:
+        """Every element `(features, ...)` with the model's output for its features, float32, in order."""
+        with explaining(self.strategy.cluster):
+            yield from self._scored(batches)
+
+    # -- holding --
+
+    def hold(self) -> bool:
+        """For callbacks that save in the middle of an epoch: True where no worker is training now.
+
+        Metrics are then those of all steps so far. Otherwise no more blocks are handed out until those under way have
+        finished; each calls `on_train_batch_end`, and for the last one this is True.
+        """
+        if self._outstanding:
+            self._held = True
+            return False
+        if self._sums is not None:
+            self._sums.flush()
+        return True
+
+    # -- the parts --
+
+    def _fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         given = _bound(_FIT, self.model, args, kwargs)
         model = self.model
         model._assert_compile_called("fit")
@@ -111,8 +147,7 @@ class FitLoop:
         callbacks.on_train_end(logs=logs)
         return model.history
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """See `keras.Model.evaluate`: the metrics of all batches, scored by the workers."""
+    def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
         given = _bound(_EVALUATE, self.model, args, {k: v for k, v in kwargs.items() if not k.startswith("_")})
         model = self.model
         model._assert_compile_called("evaluate")
@@ -142,8 +177,7 @@ class FitLoop:
         callbacks.on_test_end(logs)
         return logs if given["return_dict"] else _flat_list(logs)
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """See `keras.Model.predict`: outputs in the order of the rows."""
+    def _predict(self, *args: Any, **kwargs: Any) -> Any:
         given = _bound(_PREDICT, self.model, args, kwargs)
         work = self._work(given["x"], None, None, given["batch_size"], given["steps"])
         step = self._prepare(work, compiled=False)
@@ -153,8 +187,7 @@ class FitLoop:
         outputs = [found[key] for key in sorted(found)]
         return tf.nest.map_structure(lambda *parts: np.concatenate([np.asarray(p) for p in parts], axis=0), *outputs)
 
-    def scored(self, batches: tf.data.Dataset) -> Iterator[tuple[Any, np.ndarray]]:
-        """Every element `(features, ...)` with the model's output for its features, float32, in order."""
+    def _scored(self, batches: tf.data.Dataset) -> Iterator[tuple[Any, np.ndarray]]:
         work = ScoringWork(batches)
         step = self._prepare(work, compiled=False)
         arrived: dict[int, Any] = {}
@@ -164,23 +197,6 @@ class FitLoop:
             while first in arrived:
                 yield work.waiting.popleft(), np.asarray(arrived.pop(first), np.float32)
                 first += 1
-
-    # -- holding --
-
-    def hold(self) -> bool:
-        """For callbacks that save in the middle of an epoch: True where no worker is training now.
-
-        Metrics are then those of all steps so far. Otherwise no more blocks are handed out until those under way have
-        finished; each calls `on_train_batch_end`, and for the last one this is True.
-        """
-        if self._outstanding:
-            self._held = True
-            return False
-        if self._sums is not None:
-            self._sums.flush()
-        return True
-
-    # -- the parts --
 
     def _work(
         self,
@@ -244,10 +260,7 @@ class FitLoop:
         except StopIteration:
             raise ValueError(f"model {model.name!r}: there is no batch in the data. Give at least one row.") from None
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(example)
-        try:
-            y_pred = model(x, training=False)
-        except Exception as error:
-            raise explained(error, self.strategy.cluster) from error
+        y_pred = model(x, training=False)
         if compiled:
             model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
             model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

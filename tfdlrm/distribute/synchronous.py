@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tfdlrm.distribute.cluster import Cluster
-from tfdlrm.distribute.dispatch import explained
 from tfdlrm.distribute.work import Work
 from tfdlrm.distribute.worker_step import WorkerStep
 
@@ -26,17 +24,14 @@ def synchronous_steps(loop: FitLoop, work: Work, step: WorkerStep) -> Iterator[l
         found: dict[int, Any] = {}
         while dispatcher.num_outstanding:
             found.update(dispatcher.wait())
-        _apply(step, len(blocks), loop.strategy.cluster)
+        _apply(step, len(blocks))
         yield [found[part] for part in sorted(found)]
         if loop.stopping():
             return
 
 
-def _apply(step: WorkerStep, num_parts: int, cluster: Cluster) -> None:
+def _apply(step: WorkerStep, num_parts: int) -> None:
     key = (f"apply {num_parts}", "")
     if key not in step.functions:
         step.functions[key] = tf.function(lambda: step.apply_parts(num_parts), autograph=False)
-    try:
-        step.functions[key]()
-    except tf.errors.OpError as error:
-        raise explained(error, cluster) from error
+    step.functions[key]()

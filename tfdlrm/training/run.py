@@ -19,7 +19,7 @@ from tfdlrm.data.epochs import ResumableInput
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from tfdlrm.data.splits import Splits
-from tfdlrm.distribute.dispatch import explained
+from tfdlrm.distribute.dispatch import explaining
 from tfdlrm.distribute.strategy import ParameterServerStrategy, strategy_of
 from tfdlrm.models.base import tables_of, training_loop_of
 from tfdlrm.stop_signals import StopSignals
@@ -114,12 +114,9 @@ def train(
         config = resolve_config(config, data.spec)
         _check_data(config, data)
         scope = contextlib.nullcontext if strategy is None else strategy.scope
-        try:
-            return _Run(config, directory, data, scope, resume=resume, verbose=verbose, callbacks=callbacks).run()
-        except tf.errors.OpError as error:
-            if not isinstance(strategy, ParameterServerStrategy):
-                raise
-            raise explained(error, strategy.cluster) from error
+        if isinstance(strategy, ParameterServerStrategy):
+            stack.enter_context(explaining(strategy.cluster))  # of checkpoints too
+        return _Run(config, directory, data, scope, resume=resume, verbose=verbose, callbacks=callbacks).run()
 
 
 def _open_data(config: ExperimentConfig, directory: ModelDir, *, resume: bool) -> Splits:
