@@ -45,6 +45,7 @@ def run(strategy: Any, expected: dict[str, Any], prefix: Path) -> tuple[dict[str
         "counts": model.embeddings.id_policy_counts,
         "updates": int(tables_of(model)[0].iterations),
         "reasons": tables_of(model)[0].plan.reasons,
+        "traced": sorted(name for name, _ in strategy.training_loop(model)._step.functions),
     }
     return result, {name: array.tobytes() for name, array in found.items() if not name.startswith("dense")}
 

@@ -48,3 +48,9 @@ def test_the_plan_says_what_is_cut(results: dict[str, Any], size: str) -> None:
     cut = [reason for reason in results[size]["reasons"] if "cut into" in reason]
     # all but "tiny", which has fewer rows than three servers, and "narrow", which has a clipnorm
     assert len(cut) == {"1": 0, "2": 11, "3": 10}[size[-1]], results[size]["reasons"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_one_traced_function_does_every_part(results: dict[str, Any], size: str) -> None:
+    """A cluster of many workers starts as quickly as one of few."""
+    assert [name for name in results[size]["traced"] if name.startswith("part")] == ["part"]

@@ -97,11 +97,10 @@ class DenseServer(tf.Module):
         with tf.device(self.device):
             self._apply([tf.identity(words)])
 
-    def leave(self, words: tf.Tensor, part: int) -> None:
-        """Puts one part of a synchronous step into its place."""
-        place = self.place(part)
+    def leave(self, words: tf.Tensor, place: tf.Tensor) -> None:
+        """Puts one part of a synchronous step into a place, given by its handle."""
         with tf.device(self.device):
-            place.assign(words)
+            tf.raw_ops.AssignVariableOp(resource=place, value=words)
 
     def place(self, part: int) -> tf.Variable:
         """As `TableServer.place`."""

@@ -18,6 +18,7 @@ from tfdlrm.embeddings.placement.push_guard import PushNumber
 
 _NUMBER = tf.TensorSpec([], tf.int64)
 _SHARE = tf.TensorSpec([], tf.float32)
+_PLACE = tf.TensorSpec([], tf.resource)
 
 
 class Block(NamedTuple):
@@ -71,10 +72,12 @@ class Work(abc.ABC):
 
     def sync_steps(self, step: WorkerStep, new_number: Callable[[], int], num_parts: int) -> Iterator[list[Block]]:
         """The steps of a synchronous epoch, each in up to `num_parts` parts, which are done side by side."""
+        places = [step.places(part) for part in range(num_parts)]
+        function = self._part_function(step, len(places[0]))
         for told in self.batches():
             number = tf.constant(new_number(), tf.int64)
             yield [
-                Block(self._part_function(step, part), (number, share, *own))
+                Block(function, (number, tf.constant(part, tf.int64), share, *places[part], *own))
                 for part, (share, own) in enumerate(self.parts(told, step, num_parts))
             ]
 
@@ -95,17 +98,21 @@ class Work(abc.ABC):
 
         return self._traced(step, kind, make)
 
-    def _part_function(self, step: WorkerStep, part: int) -> Any:
+    def _part_function(self, step: WorkerStep, num_places: int) -> Any:
+        # one for all parts, however many: which part, and where its pushes wait, are arguments
+        signature = [_NUMBER, _NUMBER, _SHARE, *[_PLACE] * num_places, *self.signature]
+
         def make() -> Any:
-            @tf.function(autograph=False, input_signature=[_NUMBER, _SHARE, *self.signature])
-            def once(number: tf.Tensor, share: tf.Tensor, *told: Any) -> Any:
+            @tf.function(autograph=False, input_signature=signature)
+            def once(number: tf.Tensor, which: tf.Tensor, share: tf.Tensor, *rest: Any) -> Any:
                 numbered = PushNumber(number, tf.constant(0, tf.int64))
-                batch = self.batch(*told)
-                return step.packed(step.train(batch, step.dense.fetch(), step.zeros(), numbered, Part(part, share)))
+                batch = self.batch(*rest[num_places:])
+                part = Part(which, share, rest[:num_places])
+                return step.packed(step.train(batch, step.dense.fetch(), step.zeros(), numbered, part))
 
             return once.get_concrete_function()
 
-        return self._traced(step, f"part {part}", make)
+        return self._traced(step, "part", make)
 
     def _traced(self, step: WorkerStep, name: str, make: Callable[[], Any]) -> Any:
         """A function of the step on batches of this form, traced once for all calls of `fit` and `evaluate`."""

@@ -27,10 +27,14 @@ Sums = list[tf.Tensor]
 
 
 class Part(NamedTuple):
-    """Which part of a synchronous step's batch: its number, static, and its share of the rows, float32."""
+    """Which part of a synchronous step's batch.
 
-    number: int
+    Its number, int64; its share of the rows, float32; and where its pushes wait: `WorkerStep.places`.
+    """
+
+    number: tf.Tensor
     share: tf.Tensor
+    places: Sequence[tf.Tensor]
 
 
 class WorkerStep:
@@ -153,17 +157,29 @@ class WorkerStep:
             factor = tf.where(norm > limit, limit / norm, 1.0)
             dense = [gradient * tf.cast(factor, gradient.dtype) for gradient in dense]
         steps = dict(zip(map(id, tables_of(self.model)), values.table_steps, strict=True))
-        place = None if part is None else part.number
+        waiting = {} if part is None else self._places_by_tables(part.places)
         for tables, found in gradients:
             placement = tables.placement
             assert isinstance(placement, ParameterServerPlacement)
-            with placement.pushing(number, place):
+            with placement.pushing(number, waiting.get(id(placement))):
                 placement.apply(found, learning_rate=values.learning_rate, step=steps[id(tables)], scale=factor)
         words = self.dense.message(dense, changes, number)
-        if place is None:
+        if part is None:
             self.dense.receive(words)
         else:
-            self.dense.leave(words, place)
+            self.dense.leave(words, part.places[0])
+
+    def places(self, part: int) -> list[tf.Tensor]:
+        """Handles of where a part of a synchronous step leaves its pushes: dense, then those of every placement."""
+        tables = [handle for placement in self.placements for handle in placement.places(part)]
+        return [self.dense.place(part).handle, *tables]
+
+    def _places_by_tables(self, places: Sequence[tf.Tensor]) -> dict[int, Sequence[tf.Tensor]]:
+        found, first = {}, 1
+        for placement in self.placements:
+            found[id(placement)] = places[first : first + len(placement.servers)]
+            first += len(placement.servers)
+        return found
 
     def apply_parts(self, num_parts: int) -> None:
         """The second half of a synchronous step: servers sum what the parts have left, and update."""

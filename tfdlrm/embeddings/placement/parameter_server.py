@@ -59,7 +59,7 @@ class ParameterServerPlacement(tf.Module):
         self.shards = shards
         self.servers = [TableServer(shards, k, device, seed, wire_dtype) for k, device in enumerate(devices)]
         self._number: PushNumber | None = None
-        self._part: int | None = None
+        self._places: Sequence[tf.Tensor] | None = None
         self._pushed: dict[int, list[int]] = {}
 
     @property
@@ -172,14 +172,23 @@ class ParameterServerPlacement(tf.Module):
         return tf.add_n(squares) if squares else tf.constant(0.0)
 
     @contextlib.contextmanager
-    def pushing(self, number: PushNumber, part: int | None = None) -> Iterator[None]:
-        """What `apply` sends while it is open is numbered; with a part, it waits on the servers for `apply_parts`."""
-        before = self._number, self._part
-        self._number, self._part = number, part
+    def pushing(self, number: PushNumber, places: Sequence[tf.Tensor] | None = None) -> Iterator[None]:
+        """What `apply` sends while it is open is numbered; given places, it waits in them for `apply_parts`.
+
+        Args:
+            number: of the push.
+            places: of one part of a synchronous step; see `places`.
+        """
+        before = self._number, self._places
+        self._number, self._places = number, places
         try:
             yield
         finally:
-            self._number, self._part = before
+            self._number, self._places = before
+
+    def places(self, part: int) -> list[tf.Tensor]:
+        """Where one part of a synchronous step leaves its pushes: a handle on each server."""
+        return [server.place(part).handle for server in self.servers]
 
     def apply(
         self,
@@ -202,10 +211,10 @@ class ParameterServerPlacement(tf.Module):
                 continue
             words = server.message(push, rate, step, number)
             self._pushed[position] = list(push)
-            if self._part is None:
+            if self._places is None:
                 server.receive(words, list(push))
             else:
-                server.leave(words, self._part)
+                server.leave(words, self._places[position])
 
     def apply_parts(self, num_parts: int) -> None:
         """Updates with what all parts of a synchronous step have left. Traced after a part was."""

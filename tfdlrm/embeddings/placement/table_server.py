@@ -143,11 +143,10 @@ class TableServer(tf.Module):
                 )
         return self._places[part]
 
-    def leave(self, words: tf.Tensor, part: int) -> None:
-        """Puts a push into its place; twice is as once."""
-        place = self.place(part)
+    def leave(self, words: tf.Tensor, place: tf.Tensor) -> None:
+        """Puts a push into a place, given by its handle; twice is as once."""
         with tf.device(self.device):
-            place.assign(words)
+            tf.raw_ops.AssignVariableOp(resource=place, value=words)
 
     def apply_places(self, num_parts: int, stacks: list[int]) -> None:
         """Sums what all parts of a synchronous step left, in order, and updates once."""
