@@ -30,7 +30,7 @@ UNSAFE_CALLS = frozenset({"eval", "exec"})
 # The one place that runs text: the documentation's own blocks.
 MAY_EXEC = frozenset({"tests/test_docs.py"})
 
-LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing", "stop_signals", "file_lock"})
+LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing", "stop_signals", "file_lock", "files"})
 CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
 LAYERS = EMBEDDINGS | {"layers"}
@@ -47,6 +47,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "hashing": frozenset(),
     "stop_signals": frozenset(),
     "file_lock": frozenset(),
+    "files": frozenset(),
     "records": frozenset({"checks", "yaml_text"}),
     "schema": frozenset({"checks", "records"}),
     "config": CONFIG,

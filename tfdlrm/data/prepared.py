@@ -1,17 +1,16 @@
 """Prepared data: reading the folders that `tfdlrm data prepare` writes.
 
 A part's files are Arrow IPC files, mapped into memory: nothing is parsed, and what is read once stays in the operating
-system's cache.
+system's cache. A column's form is compared with the schema when it is first asked for, and its ids as they are read:
+a file may have been written by anyone.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from tfdlrm.data.columns import (
     ROW_ID,
     Array,
     Columns,
-    RaggedColumn,
     aligned_array,
     concatenate_ragged,
     fixed_columns,
@@ -27,13 +25,14 @@ from tfdlrm.data.columns import (
     weighted_columns,
 )
 from tfdlrm.data.dataset import Books
-from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest
+from tfdlrm.data.prepared_file import LABEL_LIMIT, PreparedFile
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, id_limit, key_column, read_manifest
 from tfdlrm.data.preprocessing import Preprocessing
-from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.splits import Splits
 from tfdlrm.data.streaming import EpochRows, StreamingDataset
-from tfdlrm.native.columns import PartedColumn
-from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.files import path_inside
+from tfdlrm.native.columns import OutOfRangeError, PartedColumn
+from tfdlrm.schema import FeatureSpec
 
 # A shuffled window is 64 blocks from all over the part, 262,144 rows.
 BLOCK_ROWS = 2**12
@@ -64,7 +63,8 @@ class PreparedRows:
         self._start = start
         self._stop = int(self._ends[-1]) if stop is None else stop
         self.num_rows = self._stop - start
-        self._files = [_File(path, count, spec) for path, count in zip(files, rows, strict=True)]
+        self._limits = {column.name: id_limit(spec, column) for column in spec.categorical}
+        self._files = [PreparedFile(path, count, spec) for path, count in zip(files, rows, strict=True)]
         self._fixed, self._weighted = fixed_columns(spec), weighted_columns(spec)
         self._dense_names = [column.name for column in spec.dense]
         self._weight_names = [column.weights for column in spec.categorical if column.name in self._weighted]
@@ -132,7 +132,7 @@ class PreparedRows:
         for categorical in spec.categorical:
             shape = (rows,) if categorical.hotness == 1 else (rows, categorical.hotness or 0)
             features[categorical.name] = aligned_array(shape, self._id_dtype)
-            self._parted(categorical.name).take(part_of, row_of, features[categorical.name])
+            self._take(categorical.name, (part_of, row_of), features[categorical.name])
         labels = aligned_array((rows, len(spec.labels)), np.float32)
         self._fill(spec.labels, (part_of, row_of), labels)
         return features, labels
@@ -142,12 +142,24 @@ class PreparedRows:
         at = 0
         for name in names:
             column = self._parted(name)
-            column.take(*place, out[:, at : at + column.width])
+            self._take(name, place, out[:, at : at + column.width])
             at += column.width
+
+    def _take(self, name: str, place: tuple[Array, Array], out: Array) -> None:
+        try:
+            self._parted(name).take(*place, out)
+        except OutOfRangeError as error:
+            number, row = (int(rows[error.position]) for rows in place)
+            self._files[number].refuse_values(name, row, row + 1)
+            raise
 
     def _parted(self, name: str) -> PartedColumn:
         if name not in self._columns:
-            self._columns[name] = PartedColumn([file.column(name) for file in self._files])
+            limit = LABEL_LIMIT if name in self.spec.labels else self._limits.get(name)
+            parts = [file.column(name) for file in self._files]
+            for file in self._files:
+                file.refuse_other_type(name, parts[0])
+            self._columns[name] = PartedColumn(parts, limit)
         return self._columns[name]
 
     def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
@@ -159,64 +171,6 @@ class PreparedRows:
             low, high = max(start - before, 0), min(stop, int(self._ends[number])) - before
             spans.append((number, low, high))
         return spans
-
-
-class _File:
-    """One mapped file."""
-
-    def __init__(self, path: Path, rows: int, spec: FeatureSpec) -> None:
-        self._path, self._rows, self._spec = path, rows, spec
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: the manifest names it and it is not there. Prepare the data again.")
-
-    @functools.cached_property
-    def _arrays(self) -> dict[str, Any]:
-        """NumPy views of the columns; a pair (values, offsets) where bags are ragged; Arrow arrays of text."""
-        try:
-            with pa.memory_map(str(self._path)) as stream:
-                table = pa.ipc.open_file(stream).read_all()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{self._path}: not a whole Arrow file ({error}). Prepare the data again.") from error
-        if table.num_rows != self._rows:
-            raise ValueError(
-                f"{self._path}: {table.num_rows} rows where the manifest says {self._rows}. Prepare the data again."
-            )
-        return {name: _view(table[name].chunk(0)) for name in table.column_names}
-
-    def column(self, name: str) -> Any:
-        """A whole column, mapped."""
-        arrays = self._arrays
-        if name not in arrays:
-            raise ValueError(f"{self._path}: column {name!r} of the schema is missing. Prepare the data again.")
-        return arrays[name]
-
-    def ragged(self, column: CategoricalColumn, start: int, stop: int, dtype: np.dtype) -> RaggedColumn:
-        """Bags [start, stop) of one column."""
-        values, offsets = self.column(column.name)
-        low, high = offsets[start], offsets[stop]
-        weights = None
-        if column.weights:
-            weights = self.column(column.weights)[0][low:high]
-        return RaggedColumn(
-            values=values[low:high].astype(dtype), row_splits=offsets[start : stop + 1] - low, weights=weights
-        )
-
-    def key(self, name: str, start: int, stop: int) -> Array:
-        """Keys of rows [start, stop)."""
-        values = self.column(name)
-        if isinstance(values, np.ndarray):
-            return values[start:stop]
-        return values.slice(start, stop - start).to_numpy(zero_copy_only=False)
-
-
-def _view(array: pa.Array) -> Any:
-    if pa.types.is_large_string(array.type):
-        return array
-    if pa.types.is_large_list(array.type):
-        return array.values.to_numpy(), array.offsets.to_numpy()
-    if pa.types.is_fixed_size_list(array.type):
-        return array.values.to_numpy().reshape(len(array), -1)
-    return array.to_numpy()
 
 
 class PreparedDataset(StreamingDataset):
@@ -288,7 +242,7 @@ def prepared_dataset(
     spec = FeatureSpec.load(folder)
     total = entry["rows"] if max_rows is None else min(entry["rows"], max_rows)
     start, stop = (0, total) if shard is None else shard_bounds(total, shard)
-    files = [folder / file["name"] for file in entry["files"]]
+    files = [path_inside(folder, file["name"]) for file in entry["files"]]
     rows = PreparedRows(files, [file["rows"] for file in entry["files"]], spec, start, stop)
     origin = {
         "format": "prepared",

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tfdlrm.schema import FeatureSpec
+from tfdlrm import checks
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 FORMAT_NAME, FORMAT_VERSION = "tfdlrm-prepared", 1
 MANIFEST_FILE = "manifest.json"
@@ -37,14 +38,36 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         name, version = manifest["format"], manifest["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
     if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
         raise ValueError(
             f"{file}: format {name!r}, version {version}; this program reads {FORMAT_NAME!r}, version "
             f"{FORMAT_VERSION}. Prepare the data again."
         )
+    try:
+        _check_parts(manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
     return manifest
+
+
+def _check_parts(manifest: dict[str, Any]) -> None:
+    """What is read by: the form of the files; of each part its rows, and its files with their rows."""
+    checks.check_text("manifest", "config.output", manifest["config"]["output"])
+    checks.check_mapping("manifest", "parts", manifest["parts"])
+    for part, entry in manifest["parts"].items():
+        checks.check_choice("manifest", "part", part, PARTS)
+        counts = [checks.check_integer(part, "rows", one["rows"], minimum=1) for one in (entry, *entry["files"])]
+        if counts[0] != sum(counts[1:]):
+            raise ValueError(f"{part}: rows={counts[0]}, and its files have {sum(counts[1:])}")
+
+
+def id_limit(spec: FeatureSpec, column: CategoricalColumn) -> int | None:
+    """Prepared ids of a column are below this; None where raw ids reach the engine, which applies the policy."""
+    if column.encoding == "integer" and column.id_policy != "error":
+        return None
+    return spec.vocabulary_sizes[column.table]
 
 
 def key_column(spec: FeatureSpec, name: str) -> str:

@@ -12,7 +12,20 @@ from tfdlrm.native import plain
 from tfdlrm.native.plain import int32, int64, pointer
 
 _KINDS = {np.dtype(name): kind for kind, name in enumerate(("uint8", "uint16", "int32", "int64", "float32"))}
-_GATHER = (int64, pointer, pointer, int32, int64, int64, pointer, pointer, int32, pointer, int64)
+_GATHER = (int64, pointer, pointer, int32, int64, int64, int64, pointer, pointer, int32, pointer, int64)
+_OUT_KINDS = {np.dtype(name) for name in ("int32", "int64", "float32")}
+
+
+class OutOfRangeError(ValueError):
+    """A column holds a value beyond its limit.
+
+    Args:
+        position: of the rows asked for, the one that holds it.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the row asked for at place {position} holds a value beyond the column's limit")
+        self.position = position
 
 
 class PartedColumn:
@@ -20,9 +33,10 @@ class PartedColumn:
 
     Args:
         parts: C-contiguous arrays [rows] or [rows, width], all uint8, uint16, int32, int64 or float32.
+        limit: of integers: each must be in [0, limit), which is checked as it is read; None for any.
 
     Raises:
-        ValueError: a part is of another dtype.
+        ValueError: a part is of another dtype or width.
 
     Example:
         >>> column = PartedColumn([np.array([1, 2], np.uint8), np.array([3], np.uint8)])
@@ -32,14 +46,21 @@ class PartedColumn:
         [3, 2, 3]
     """
 
-    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+    def __init__(self, parts: Sequence[np.ndarray], limit: int | None = None) -> None:
         for part in parts:
             if part.dtype not in _KINDS or part.dtype != parts[0].dtype or not part.flags.c_contiguous:
                 raise ValueError(
                     f"PartedColumn: a part has dtype {part.dtype}, the first has {parts[0].dtype}. Give contiguous "
                     f"arrays of one of {', '.join(map(str, _KINDS))}."
                 )
+            if part.shape[1:] != parts[0].shape[1:]:
+                raise ValueError(
+                    f"PartedColumn: rows of a part have shape {part.shape[1:]}, of the first {parts[0].shape[1:]}."
+                )
+        if limit is not None and parts[0].dtype == np.float32:
+            raise ValueError("PartedColumn: a limit is of integers, and the parts are float32.")
         self._parts = list(parts)
+        self._limit = limit
         self.width = int(np.prod(parts[0].shape[1:], dtype=np.int64))
         self._rows = np.array([len(part) for part in parts], np.int64)
         self._pointers = np.array([part.ctypes.data for part in parts], np.uintp)
@@ -49,25 +70,34 @@ class PartedColumn:
 
         Args:
             part_of, row_of: C-contiguous int32 [n].
-            out: int32, int64 or float32 [n] or [n, width]; its rows may lie apart, but not their entries.
+            out: int32, int64 or float32 [n] or [n, width], float32 for float32; its rows may lie apart, but not their
+                entries.
 
         Raises:
             IndexError: a row is not there.
+            OutOfRangeError: an integer is not in [0, limit).
+            ValueError: arguments of other shapes or dtypes.
         """
+        for places in (part_of, row_of):
+            if places.dtype != np.int32 or places.shape != (len(out),) or not places.flags.c_contiguous:
+                raise ValueError("PartedColumn: part_of and row_of need int32 [n], as many as out has rows.")
+        to_float = out.dtype == np.float32
+        apart = out.ndim > 1 and out.shape[1] > 1 and out.strides[1] != out.itemsize
+        if out.size != len(out) * self.width or out.dtype not in _OUT_KINDS or apart or not out.flags.writeable:
+            raise ValueError(f"PartedColumn: out is {out.dtype} {out.shape}, need [{len(out)}, {self.width}].")
+        if self._parts[0].dtype == np.float32 and not to_float:
+            raise ValueError(f"PartedColumn: the parts are float32, and out is {out.dtype}.")
         function = plain.function("tfdlrm_gather_rows", _GATHER)
         if function is None:
-            for number, part in enumerate(self._parts):
-                mine = part_of == number
-                out[mine] = part[row_of[mine]].reshape(-1, *out.shape[1:])
+            self._take_plainly(part_of, row_of, out)
             return
-        if part_of.dtype != np.int32 or row_of.dtype != np.int32 or not len(part_of) == len(row_of) == len(out):
-            raise ValueError("PartedColumn: part_of and row_of need int32 [n], as many as out has rows.")
         code = function(
             len(self._parts),
             self._pointers.ctypes.data,
             self._rows.ctypes.data,
             _KINDS[self._parts[0].dtype],
             self.width,
+            -1 if self._limit is None else self._limit,
             len(out),
             part_of.ctypes.data,
             row_of.ctypes.data,
@@ -75,8 +105,23 @@ class PartedColumn:
             out.ctypes.data,
             out.strides[0] // out.itemsize,
         )
+        if code > 0:
+            raise OutOfRangeError(code - 1)
         if code:
-            raise IndexError("PartedColumn: a row is not there, or out is not int32, int64 or float32.")
+            raise IndexError("PartedColumn: a row is not there.")
+
+    def _take_plainly(self, part_of: np.ndarray, row_of: np.ndarray, out: np.ndarray) -> None:
+        there = (part_of >= 0) & (part_of < len(self._parts)) & (row_of >= 0)
+        if not there.all() or (row_of >= self._rows[part_of]).any():
+            raise IndexError("PartedColumn: a row is not there.")
+        for number, part in enumerate(self._parts):
+            mine = np.flatnonzero(part_of == number)
+            rows = part[row_of[mine]].reshape(len(mine), self.width)
+            if self._limit is not None:
+                beyond = ((rows < 0) | (rows >= self._limit)).any(axis=1)
+                if beyond.any():
+                    raise OutOfRangeError(int(mine[np.argmax(beyond)]))
+            out[mine] = rows.reshape(len(mine), *out.shape[1:])
 
 
 class BeyondBudgetError(Exception):

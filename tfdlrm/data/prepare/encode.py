@@ -12,7 +12,7 @@ from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.fit import Fitted
 from tfdlrm.data.prepare.stage import LINE, NUMBER, StagedRows, bags_of
 from tfdlrm.data.prepare.token_ids import UNSEEN
-from tfdlrm.data.prepared_folders import key_column
+from tfdlrm.data.prepared_folders import id_limit, key_column
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.quarantine import BadRow
@@ -25,11 +25,9 @@ MultiHot = Callable[[int, np.ndarray], np.ndarray]
 
 def narrow_type(spec: FeatureSpec, column: CategoricalColumn) -> np.dtype:
     """The smallest integer type of a column's ids."""
-    if column.encoding == "integer" and column.id_policy != "error":
-        return np.dtype(np.int64)  # raw ids reach the engine, which applies the policy
-    largest = spec.vocabulary_sizes[column.table] - 1
+    limit = id_limit(spec, column)
     for dtype in (np.uint8, np.uint16, np.int32):
-        if largest <= np.iinfo(dtype).max:
+        if limit is not None and limit - 1 <= np.iinfo(dtype).max:
             return np.dtype(dtype)
     return np.dtype(np.int64)
 

@@ -3,14 +3,17 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <type_traits>
 
 namespace {
 
 constexpr int64_t kAhead = 24;  // rows between a prefetch and its use
 
+// 0, -1 where a row is not there, or i + 1 where row i holds a value outside of [0, limit). A limit below 0 is none.
 template <typename From, typename To>
-bool gather(int64_t num_parts, const void* const* parts, const int64_t* part_rows, int64_t width, int64_t count,
-            const int32_t* part_of, const int32_t* row_of, To* out, int64_t stride) {
+int64_t gather(int64_t num_parts, const void* const* parts, const int64_t* part_rows, int64_t width, int64_t limit,
+               int64_t count, const int32_t* part_of, const int32_t* row_of, To* out, int64_t stride) {
+  const uint64_t below = static_cast<uint64_t>(limit);  // of no limit: every value is below
   for (int64_t i = 0; i < count; ++i) {
     if (i + kAhead < count) {
       const int64_t part = part_of[i + kAhead];  // checked here, too: a pointer is read
@@ -19,51 +22,56 @@ bool gather(int64_t num_parts, const void* const* parts, const int64_t* part_row
       }
     }
     const int64_t part = part_of[i], row = row_of[i];
-    if (part < 0 || part >= num_parts || row < 0 || row >= part_rows[part]) return false;
+    if (part < 0 || part >= num_parts || row < 0 || row >= part_rows[part]) return -1;
     const From* from = static_cast<const From*>(parts[part]) + row * width;
-    for (int64_t k = 0; k < width; ++k) out[i * stride + k] = static_cast<To>(from[k]);
+    bool beyond = false;
+    for (int64_t k = 0; k < width; ++k) {
+      if constexpr (std::is_integral_v<From>) beyond |= static_cast<uint64_t>(from[k]) >= below;
+      out[i * stride + k] = static_cast<To>(from[k]);
+    }
+    if (beyond && limit >= 0) return i + 1;
   }
-  return true;
+  return 0;
 }
 
 template <typename To>
-bool gather_kind(int32_t kind, int64_t num_parts, const void* const* parts, const int64_t* part_rows, int64_t width,
-                 int64_t count, const int32_t* part_of, const int32_t* row_of, To* out, int64_t stride) {
+int64_t gather_kind(int32_t kind, int64_t num_parts, const void* const* parts, const int64_t* part_rows, int64_t width,
+                    int64_t limit, int64_t count, const int32_t* part_of, const int32_t* row_of, To* out,
+                    int64_t stride) {
   switch (kind) {
-    case 0: return gather<uint8_t, To>(num_parts, parts, part_rows, width, count, part_of, row_of, out, stride);
-    case 1: return gather<uint16_t, To>(num_parts, parts, part_rows, width, count, part_of, row_of, out, stride);
-    case 2: return gather<int32_t, To>(num_parts, parts, part_rows, width, count, part_of, row_of, out, stride);
-    case 3: return gather<int64_t, To>(num_parts, parts, part_rows, width, count, part_of, row_of, out, stride);
-    case 4: return gather<float, To>(num_parts, parts, part_rows, width, count, part_of, row_of, out, stride);
-    default: return false;
+    case 0: return gather<uint8_t, To>(num_parts, parts, part_rows, width, limit, count, part_of, row_of, out, stride);
+    case 1: return gather<uint16_t, To>(num_parts, parts, part_rows, width, limit, count, part_of, row_of, out, stride);
+    case 2: return gather<int32_t, To>(num_parts, parts, part_rows, width, limit, count, part_of, row_of, out, stride);
+    case 3: return gather<int64_t, To>(num_parts, parts, part_rows, width, limit, count, part_of, row_of, out, stride);
+    case 4: return gather<float, To>(num_parts, parts, part_rows, width, limit, count, part_of, row_of, out, stride);
+    default: return -1;
   }
 }
 
 }  // namespace
 
-// Any rows of one column that lies in parts: row row_of[i] of part part_of[i] -> out[i * stride ...]. kinds: 0 uint8, 1 uint16, 2 int32, 3 int64,
-// 4 float32; out_kind: 2, 3 or 4 of these.
-// Returns 0, or -1 where a row is not there or a kind is unknown.
+// Any rows of one column that lies in parts: row row_of[i] of part part_of[i] -> out[i * stride ...]. kinds: 0 uint8,
+// 1 uint16, 2 int32, 3 int64, 4 float32; out_kind: 2, 3 or 4 of these, and 4 for floats alone. Integers must be in
+// [0, limit), unless it is below 0.
+// Returns 0; -1 where a row is not there or a kind is unknown; or i + 1 where row i holds another value.
 extern "C" __attribute__((visibility("default"))) int64_t tfdlrm_gather_rows(
-    int64_t num_parts, const void* const* parts, const int64_t* part_rows, int32_t kind, int64_t width, int64_t count,
-    const int32_t* part_of, const int32_t* row_of, int32_t out_kind, void* out, int64_t stride) {
+    int64_t num_parts, const void* const* parts, const int64_t* part_rows, int32_t kind, int64_t width, int64_t limit,
+    int64_t count, const int32_t* part_of, const int32_t* row_of, int32_t out_kind, void* out, int64_t stride) {
   if (width < 1 || stride < width || count < 0) return -1;
-  bool good = false;
+  if (kind == 4 && out_kind != 4) return -1;  // not every float has an integer
   switch (out_kind) {
     case 2:
-      good = gather_kind(kind, num_parts, parts, part_rows, width, count, part_of, row_of, static_cast<int32_t*>(out),
-                         stride);
-      break;
+      return gather_kind(kind, num_parts, parts, part_rows, width, limit, count, part_of, row_of,
+                         static_cast<int32_t*>(out), stride);
     case 3:
-      good = gather_kind(kind, num_parts, parts, part_rows, width, count, part_of, row_of, static_cast<int64_t*>(out),
-                         stride);
-      break;
+      return gather_kind(kind, num_parts, parts, part_rows, width, limit, count, part_of, row_of,
+                         static_cast<int64_t*>(out), stride);
     case 4:
-      good = gather_kind(kind, num_parts, parts, part_rows, width, count, part_of, row_of, static_cast<float*>(out),
-                         stride);
-      break;
+      return gather_kind(kind, num_parts, parts, part_rows, width, limit, count, part_of, row_of,
+                         static_cast<float*>(out), stride);
+    default:
+      return -1;
   }
-  return good ? 0 : -1;
 }
 
 namespace {

@@ -1,0 +1,178 @@
+"""One Arrow file of prepared data, which may have been written by anyone: nothing is read that was not checked."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfdlrm.data.columns import Array, RaggedColumn
+from tfdlrm.data.prepared_folders import id_limit
+from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
+
+LABEL_LIMIT = 2
+
+
+class PreparedFile:
+    """One mapped file. Its form is compared with the schema column by column, when each is first asked for.
+
+    Args:
+        path: of the file.
+        rows: that the manifest says it has.
+        spec: the columns.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+
+    def __init__(self, path: Path, rows: int, spec: FeatureSpec) -> None:
+        self._path, self._rows, self._spec = path, rows, spec
+        self._views: dict[str, Any] = {}
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: the manifest names it and it is not there. Prepare the data again.")
+
+    @functools.cached_property
+    def _table(self) -> pa.Table:
+        try:
+            with pa.memory_map(str(self._path)) as stream:
+                table = pa.ipc.open_file(stream).read_all()
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(f"not a whole Arrow file ({error})") from error
+        if table.num_rows != self._rows:
+            raise self._damaged(f"{table.num_rows} rows where the manifest says {self._rows}")
+        return table
+
+    def column(self, name: str) -> Any:
+        """A whole column, mapped: an array; a pair (values, offsets) where bags are ragged; an Arrow array of text.
+
+        Raises:
+            ValueError: it is missing, or not of the schema's form; names file and column.
+        """
+        if name not in self._views:
+            self._views[name] = self._view(name)
+        return self._views[name]
+
+    def _view(self, name: str) -> Any:
+        found = self._table.column_names.count(name)
+        if found != 1:
+            missing = f"column {name!r} of the schema is {'there twice' if found else 'missing'}"
+            raise self._damaged(missing)
+        if self._table[name].num_chunks != 1:
+            raise self._damaged(f"column {name!r} is in {self._table[name].num_chunks} pieces, and not in one")
+        array = self._table[name].chunk(0)
+        form = _form(self._spec, name)
+        if not form.fits(array.type):
+            raise self._damaged(f"column {name!r} is {array.type} where the schema asks for {form}")
+        lists = pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
+        try:
+            # reading maps buffers as they are; only this compares their sizes, and offsets, with the rows
+            array.validate(full=pa.types.is_large_list(array.type) or pa.types.is_large_string(array.type))
+        except pa.ArrowException as error:
+            raise self._damaged(f"column {name!r}: {error}") from error
+        if array.null_count or (lists and array.values.null_count):
+            raise self._damaged(f"column {name!r} has empty cells")
+        if pa.types.is_large_string(array.type):
+            return array
+        if pa.types.is_large_list(array.type):
+            return array.values.to_numpy(), array.offsets.to_numpy()
+        if lists:
+            return array.values.to_numpy()[: len(array) * array.type.list_size].reshape(len(array), -1)
+        return array.to_numpy()
+
+    def ragged(self, column: CategoricalColumn, start: int, stop: int, dtype: np.dtype) -> RaggedColumn:
+        """Bags [start, stop) of one column."""
+        values, offsets = self.column(column.name)
+        low, high = offsets[start], offsets[stop]
+        limit = id_limit(self._spec, column)
+        if limit is not None and high > low and not 0 <= values[low:high].min() <= values[low:high].max() < limit:
+            self.refuse_values(column.name, start, stop)
+        weights = None
+        if column.weights:
+            own, places = self.column(column.weights)
+            if not np.array_equal(places[start : stop + 1], offsets[start : stop + 1]):
+                raise self._damaged(f"column {column.weights!r} has other bags than {column.name!r}, which it weights")
+            weights = own[low:high]
+        return RaggedColumn(
+            values=values[low:high].astype(dtype), row_splits=offsets[start : stop + 1] - low, weights=weights
+        )
+
+    def refuse_values(self, name: str, start: int, stop: int) -> None:
+        """Names the first row in [start, stop) with an id, or a label, that no row of the column may have.
+
+        Raises:
+            ValueError: there is one.
+        """
+        found = self.column(name)
+        columns = {column.name: column for column in self._spec.categorical}
+        limit = id_limit(self._spec, columns[name]) if name in columns else LABEL_LIMIT
+        assert limit is not None
+        for row in range(start, stop):
+            values = found[0][found[1][row] : found[1][row + 1]] if isinstance(found, tuple) else np.ravel(found[row])
+            wrong = values[(values < 0) | (values >= limit)]
+            if len(wrong):
+                what = f"label {wrong[0]} is not 0 or 1"
+                if name in columns:
+                    what = f"id {wrong[0]} is not in [0, {limit}), the rows of table {columns[name].table!r}"
+                raise self._damaged(f"column {name!r}, row {row}: {what}")
+
+    def key(self, name: str, start: int, stop: int) -> Array:
+        """Keys of rows [start, stop)."""
+        values = self.column(name)
+        if isinstance(values, np.ndarray):
+            return values[start:stop]
+        return values.slice(start, stop - start).to_numpy(zero_copy_only=False)
+
+    def refuse_other_type(self, name: str, first: np.ndarray) -> None:
+        """Refuses a column whose numbers are of another type than those of the part's first file.
+
+        Raises:
+            ValueError: names file and column.
+        """
+        own = self.column(name).dtype
+        if own != first.dtype:
+            raise self._damaged(f"column {name!r} is {own}, in the part's first file {first.dtype}")
+
+    def _damaged(self, what: str) -> ValueError:
+        return ValueError(f"{self._path}: {what}. Prepare the data again.")
+
+
+class _Form(NamedTuple):
+    """What a column of the schema is prepared as: single values, or bags of `hotness` (None: of any length)."""
+
+    values: tuple[pa.DataType, ...]
+    hotness: int | None = 1
+
+    def __str__(self) -> str:
+        single = " or ".join(map(str, self.values))
+        return single if self.hotness == 1 else f"bags{f' of {self.hotness}' if self.hotness else ''}, {single}"
+
+    def fits(self, found: pa.DataType) -> bool:
+        if self.hotness is None:
+            return pa.types.is_large_list(found) and found.value_type in self.values
+        if self.hotness > 1:
+            is_list = pa.types.is_fixed_size_list(found) and found.list_size == self.hotness
+            return is_list and found.value_type in self.values
+        return found in self.values
+
+
+# of ids: as narrow as their table allows, or wider
+_IDS = (pa.uint8(), pa.uint16(), pa.int32(), pa.int64())
+_FLOATS, _LABELS = (pa.float32(),), (pa.uint8(),)
+_KEYS = (
+    *(pa.int8(), pa.int16(), pa.uint32(), pa.uint64(), *_IDS),
+    *(pa.bool_(), pa.float32(), pa.float64(), pa.large_string()),
+)
+
+
+def _form(spec: FeatureSpec, name: str) -> _Form:
+    if name in spec.labels:
+        return _Form(_LABELS)
+    if any(column.name == name for column in spec.dense):
+        return _Form(_FLOATS)
+    for column in spec.categorical:
+        if name in (column.name, column.weights):
+            return _Form(_IDS if name == column.name else _FLOATS, column.hotness)
+    return _Form(_KEYS)
