@@ -173,9 +173,12 @@ def test_a_signal_ends_with_its_own_code(capsys, monkeypatch, config_file, name,
     result = TrainResult(model=None, history={}, best=None, books="", test=None, interrupted_by=name)
     monkeypatch.setattr("tfdlrm.training.run.train", lambda *args, **options: result)
     assert run("train", config_file, "--model-dir", "m") == code == 128 + signal.Signals[name]
-    assert (
-        f"stopped by {name}; go on with: tfdlrm train {config_file} --model-dir m --resume" in capsys.readouterr().out
-    )
+    again = f"stopped by {name}; go on with: tfdlrm train {config_file}"
+    assert f"{again} --model-dir m --resume" in capsys.readouterr().out
+    flags = ["--data", "a b.csv", "--set", "train.epochs=3", "--set", "model.top_mlp=[4,1]", "--bad-rows", "quarantine"]
+    assert run("train", config_file, *flags, "--model-dir", "m") == code
+    said = "--data 'a b.csv' --set train.epochs=3 --set 'model.top_mlp=[4,1]' --model-dir m --bad-rows quarantine"
+    assert f"{again} {said} --resume" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,22 @@ def saved_and_loaded(model: keras.Model, scope: Any) -> list[list[float]]:
     return found
 
 
+def summed_loss(scope: Any, ids: np.ndarray) -> list[Any]:
+    """Rows after an epoch whose loss is the sum of the rows', and the loss; parts of the batches are uneven."""
+    with scope():
+        model = Counting()
+        model.compile(keras.optimizers.SGD(0.0), MinusSum())
+    history = model.fit({"f": ids}, np.ones([len(ids), 1], np.float32), batch_size=333, shuffle=False, verbose=0)
+    return [every_option.table_arrays(model)["t/rows"][:, 0].tolist(), history.history["loss"]]
+
+
+def loss_of_a_batch(labels: Any, scores: Any) -> Any:
+    return keras.ops.sum(keras.ops.square(labels - scores))
+
+
 def main() -> None:
     alone = run_out(contextlib.nullcontext)
+    summed = summed_loss(contextlib.nullcontext, np.random.default_rng(0).integers(0, VOCABULARY, NUM_ROWS))
     strategy = parameter_server(start_cluster(2, 2), min_shard_bytes=0, max_staleness=4)
     random = np.random.default_rng(0)
     ids, labels = random.integers(0, VOCABULARY, NUM_ROWS), np.ones([NUM_ROWS, 1], np.float32)
@@ -167,12 +181,29 @@ def main() -> None:
 
         return action
 
+    def fit_with(loss: Any) -> None:
+        with strategy.scope():
+            counting = Counting()
+            counting.compile(keras.optimizers.SGD(0.1), loss)
+        counting.fit({"f": ids}, labels, batch_size=BATCH_SIZE, verbose=0)
+
+    def no_batches() -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(({"f": ids[:5]}, labels[:5])).batch(9, drop_remainder=True)
+
     results["refused"] = {
         "accumulation": refusal(compile_with(gradient_accumulation_steps=2)),
         "scaling": refusal(compile_with(loss_scale_factor=2.0)),
     }
     strategy.options = dataclasses.replace(strategy.options, synchronous=True)
     results["refused"]["clipping"] = refusal(compile_with(global_clipnorm=1.0))
+    results["summed"] = [summed, summed_loss(strategy.scope, ids)]
+    for name, loss in {
+        "weighted mean": keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
+        "no reduction": keras.losses.MeanSquaredError(reduction=None),
+        "of a batch": loss_of_a_batch,
+    }.items():
+        results["refused"][name] = refusal(lambda loss=loss: fit_with(loss))
+    results["refused"]["no batch"] = refusal(lambda: model.fit(no_batches(), verbose=0))
     print(json.dumps(results))
 
 

@@ -170,6 +170,12 @@ def main(folder: Path) -> None:
             strategy.cluster, origin.replace("prepared", "nowhere", 1).replace("/prepared", "/x")
         )
     found["said"] = said.getvalue()
+    opened = tfdlrm.data.open(rows, BATCH_SIZE)
+    moved = rows.rename(rows.with_name("moved"))
+    with strategy.scope():
+        made = model()
+    found["gone"] = refusal(lambda: made.fit(opened, verbose=0))
+    moved.rename(rows)
     manifest = rows / "manifest.json"
     manifest.write_text(manifest.read_text() + "\n")
     origins.open_origin.cache_clear()

@@ -77,3 +77,14 @@ def test_what_cannot_be_honoured_is_refused_at_compile(results: dict[str, Any]) 
     assert "gradient_accumulation_steps=2 is not supported" in refused["accumulation"]
     assert "loss scaling" in refused["scaling"]
     assert "global_clipnorm=1.0 is not supported in synchronous mode" in refused["clipping"]
+    assert "reduction='mean_with_sample_weight' is not supported in synchronous mode" in refused["weighted mean"]
+    assert "a loss of reduction='None' is not supported" in refused["no reduction"].replace("=None", "='None'")
+    assert "the loss 'loss_of_a_batch' gives one number for a batch" in refused["of a batch"]
+    assert "there is no batch in the data. Give at least one row, or, with drop_remainder" in refused["no batch"]
+
+
+def test_losses_that_are_sums_are_those_of_one_machine(results: dict[str, Any]) -> None:
+    """In synchronous mode, where each worker has its part of a batch."""
+    (rows, loss), (rows_there, loss_there) = results["summed"]
+    assert rows_there == rows
+    assert loss_there == pytest.approx(loss, rel=1e-5)

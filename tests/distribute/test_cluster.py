@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
 
-from tfdlrm.distribute import ServerLostError, dispatch
+from tfdlrm.distribute import LocalCluster, ServerLostError, dispatch
 from tfdlrm.distribute.cluster import TF_CONFIG, Cluster, task_from_environment
 
 JOBS = {"worker": ["a:1", "b:2"], "ps": ["[::1]:3"]}
@@ -79,6 +80,31 @@ def test_a_bad_task_is_named(task: Any, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such cluster file"):
         Cluster.load(tmp_path / "nowhere.yaml")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xe6\x00\xff")
+    with pytest.raises(ValueError, match=r"binary\.yaml: not text .*Give a YAML file with worker: and ps: lists"):
+        Cluster.load(tmp_path / "binary.yaml")
+    with pytest.raises(IsADirectoryError, match=r"is a folder\. Give a YAML file"):
+        Cluster.load(tmp_path)
+
+
+def test_a_task_without_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TF_CONFIG, json.dumps({"cluster": JOBS, "task": {"type": "ps"}}))
+    with pytest.raises(ValueError, match=r"task index is None\. Give the number of the process in its job"):
+        task_from_environment()
+
+
+def test_a_process_that_dies_is_told_of() -> None:
+    said: list[tuple[str, str]] = []
+    local = LocalCluster(1, 1, show=lambda *line: said.append(line), environment={"PATH": ""})
+    with local:
+        local.processes["ps 0"].send_signal(signal.SIGBUS)
+        for process in local.processes.values():
+            process.wait()
+        local._readers[1].join()
+    assert ("ps 0", "ended by SIGBUS: a file that it reads was cut short") in said
 
 
 def test_only_the_server_that_is_lost_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,11 @@ def test_rows_that_vanish_end_the_training_by_name(results: dict[str, Any]) -> N
     assert "Traceback" not in results["lost"]
 
 
+def test_rows_that_are_gone_before_the_training_begins(results: dict[str, Any]) -> None:
+    assert results["gone"].startswith("FileNotFoundError: ")
+    assert "manifest.json: no prepared data there" in results["gone"]
+
+
 class _FirstIsSlow:
     """A dispatcher whose first block ends only where nothing else is under way."""
 

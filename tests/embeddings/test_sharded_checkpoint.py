@@ -111,11 +111,11 @@ def test_servers_write_and_read_their_slices_side_by_side(
     again = EmbeddingTables(configs, Adagrad(0.1), seed=5)
     restore_tables(again, tmp_path / "servers")
     assert_same(first, again)
-    assert not list(tmp_path.glob("*mark*")) + list(tmp_path.glob("*server-*"))
+    assert not [file for kind in ("mark", "answer", "server-") for file in tmp_path.glob(f"*{kind}*")]
 
 
 def test_servers_that_do_not_see_the_folder_leave_it_to_this_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configs = some_tables()
     first = filled(configs, Adagrad(0.1))
@@ -124,12 +124,18 @@ def test_servers_that_do_not_see_the_folder_leave_it_to_this_process(
     parts: list[str] = []
     write = functools.partial(_recorded_write, parts, write_parts)
     monkeypatch.setattr("tfdlrm.embeddings.checkpoint.write_parts", write)
-    # another machine's folder of the same name: what it writes is not found here, and what it reads is other
-    monkeypatch.setattr(tf.io, "write_file", lambda *_: None)
+    # another machine's folder of the same name: what it reads is other, and nothing is written there
+    written: list[str] = []
+    monkeypatch.setattr(tf.io, "write_file", lambda name, _: written.append(name))
     monkeypatch.setattr(tf.io, "read_file", lambda _: tf.constant(b"another"))
+    monkeypatch.setattr("tfdlrm.embeddings.checkpoint._APART", set())
     restore_tables(tables, tmp_path / "alone")
     save_tables(tables, tmp_path / "tables")
     assert parts == [str(tmp_path / "tables")]
+    assert not written
+    said = capsys.readouterr().err
+    assert said.count(f"/CPU:0 does not share {tmp_path}: its rows of checkpoints are moved by this process.") == 1
+    assert said.count("does not share") == 2  # once a server
     again = EmbeddingTables(configs, Adagrad(0.1), seed=5)
     restore_tables(again, tmp_path / "tables")
     assert_same(first, again)

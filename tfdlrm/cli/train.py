@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,8 @@ def parse_seeds(text: str) -> list[int]:
 def _run(arguments: argparse.Namespace) -> int | None:
     from tfdlrm.cli.quiet_start import import_tensorflow
 
+    if arguments.cluster is not None and arguments.parameter_servers and CLUSTER_RUN not in os.environ:
+        raise ValueError("--cluster and --parameter-servers name two clusters, a file's and TF_CONFIG's. Give one.")
     config, model_dir = _config(arguments), _model_dir(arguments)
     if config.train.strategy == "parameter_server":
         _listen_at_one_address(arguments)
@@ -205,8 +208,19 @@ def _exit_code(interrupted_by: str | None, arguments: argparse.Namespace, model_
     if CLUSTER_RUN in os.environ:
         run = f"tfdlrm cluster run {os.environ[CLUSTER_RUN]} -- train"
     elif arguments.cluster is not None:
-        where = f" --cluster {arguments.cluster}"
+        where = f" --cluster {shlex.quote(arguments.cluster)}"
     elif arguments.parameter_servers:
         where = " --parameter-servers"
-    print(f"stopped by {interrupted_by}; go on with: {run} {arguments.config} --model-dir {model_dir}{where} --resume")
+    flags = [arguments.config]
+    if arguments.data is not None:
+        flags += ["--data", arguments.data]
+    for override in arguments.overrides:
+        flags += ["--set", override]
+    flags += ["--model-dir", str(model_dir)]
+    if arguments.seeds is not None:
+        flags += ["--seeds", ",".join(map(str, arguments.seeds))]
+    if arguments.bad_rows is not None:
+        flags += ["--bad-rows", arguments.bad_rows]
+    flags += ["--deterministic"] if arguments.deterministic else []
+    print(f"stopped by {interrupted_by}; go on with: {run} {shlex.join(flags)}{where} --resume")
     return SIGNAL_EXIT_CODES[interrupted_by]

@@ -41,11 +41,16 @@ def origin_of(rows: Dataset) -> str | None:
 
 @functools.lru_cache(maxsize=_KEPT)
 def open_origin(origin: str) -> StreamingDataset:
-    """The rows of an origin.
+    """The rows of an origin, opened once.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: they cannot be opened here; says why.
     """
+    return open_anew(origin)
+
+
+def open_anew(origin: str) -> StreamingDataset:
+    """`open_origin`, whatever was opened before."""
     told = json.loads(origin)
     if told["format"] == "synthetic":
         from tfdlrm.data.synthetic import synthetic_dataset

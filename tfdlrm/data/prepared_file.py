@@ -39,6 +39,8 @@ class PreparedFile:
         try:
             with pa.memory_map(str(self._path)) as stream:
                 table = pa.ipc.open_file(stream).read_all()
+        except FileNotFoundError as error:
+            raise self._damaged("it was there and has gone") from error
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(f"not a whole Arrow file ({error})") from error
         if table.num_rows != self._rows:

@@ -113,9 +113,14 @@ class Cluster:
         if isinstance(cluster, Mapping):
             return cls._from_mapping(_inner(cluster, "cluster"), "cluster")
         path = Path(cluster)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: is a folder. Give a YAML file with worker: and ps: lists.")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such cluster file. Give a YAML file with worker: and ps: lists.")
-        given = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
+        try:
+            given = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not text ({error}). Give a YAML file with worker: and ps: lists.") from error
         if given is None:
             raise ValueError(f"{path}: the file is empty. Write lists worker: and ps: of host:port.")
         return cls._from_mapping(_inner(given, str(path)), str(path))
@@ -160,7 +165,7 @@ def task_from_environment() -> tuple[str, int]:
     task = config.get("task")
     if not isinstance(task, Mapping) or task.get("type") not in JOBS:
         raise ValueError(f"{TF_CONFIG}: task is {task!r}. Give its type, one of {', '.join(JOBS)}, and its index.")
-    index = task.get("index", 0)
+    index = task.get("index")
     if isinstance(index, bool) or not isinstance(index, int) or index < 0:
         raise ValueError(f"{TF_CONFIG}: task index is {index!r}. Give the number of the process in its job, from 0.")
     return str(task["type"]), index

@@ -12,13 +12,13 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters import array_slicing
 
 from tfdlrm.data.epochs import ResumableInput, input_of
-from tfdlrm.data.origins import origin_of
+from tfdlrm.data.origins import open_anew, origin_of
 from tfdlrm.distribute.dense_server import DenseServer
 from tfdlrm.distribute.dispatch import Dispatcher, explaining
 from tfdlrm.distribute.fingerprint import have_rows
 from tfdlrm.distribute.metric_sums import MetricSums
 from tfdlrm.distribute.work import BatchWork, Block, ReadingWork, ScoringWork, Work
-from tfdlrm.distribute.worker_step import WorkerStep, refuse_options
+from tfdlrm.distribute.worker_step import WorkerStep, refuse_loss_of_a_batch, refuse_options
 
 _FIT = inspect.signature(keras.Model.fit)
 _EVALUATE = inspect.signature(keras.Model.evaluate)
@@ -104,6 +104,8 @@ class FitLoop:
         work = self._work(
             x, y, sample_weight, given["batch_size"], given["steps_per_epoch"], given["shuffle"], given["class_weight"]
         )
+        if work.num_batches == 0:
+            raise self._no_batch()
         step = self._prepare(work)
         callbacks = given["callbacks"]
         if not isinstance(callbacks, keras.callbacks.CallbackList):
@@ -223,10 +225,15 @@ class FitLoop:
         )
 
     def _workers_read(self, resumable: ResumableInput) -> bool:
-        """Whether every worker can open the rows; says once where one cannot."""
+        """Whether every worker can open the rows; says once where one cannot.
+
+        Raises:
+            FileNotFoundError, ValueError: nobody can any longer.
+        """
         origin = origin_of(resumable.rows)
         if origin is None:
             return False
+        open_anew(origin)
         if origin not in self._readable:
             self._readable[origin] = have_rows(self.strategy.cluster, origin)
         return self._readable[origin]
@@ -258,13 +265,21 @@ class FitLoop:
         try:
             example = work.example()
         except StopIteration:
-            raise ValueError(f"model {model.name!r}: there is no batch in the data. Give at least one row.") from None
+            raise self._no_batch() from None
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(example)
         y_pred = model(x, training=False)
+        if compiled and self.strategy.options.synchronous:
+            refuse_loss_of_a_batch(model, y, y_pred)
         if compiled:
             model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
             model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
             model.reset_metrics()
+
+    def _no_batch(self) -> ValueError:
+        return ValueError(
+            f"model {self.model.name!r}: there is no batch in the data. Give at least one row, or, with "
+            "drop_remainder, as many as a batch has."
+        )
 
     def dispatcher(self) -> Dispatcher:
         """A new one, with nothing under way."""

@@ -61,6 +61,7 @@ class LocalCluster:
         self.cluster = Cluster(workers=tuple(addresses[:workers]), parameter_servers=tuple(addresses[workers:]))
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: list[threading.Thread] = []
+        self._ending = False
 
     def __enter__(self) -> Cluster:
         folder = Path(tempfile.mkdtemp(prefix="tfdlrm-cluster-"))
@@ -102,9 +103,13 @@ class LocalCluster:
             for line in lines:
                 if self._show is not None:
                     self._show(name, line.rstrip("\n"))
+        code = process.wait()
+        if self._show is not None and code and not self._ending:
+            self._show(name, f"ended {_how(code)}")
 
     def _end(self) -> None:
         """Stops all, first asking, then not."""
+        self._ending = True
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         for process in self.processes.values():
@@ -120,6 +125,14 @@ class LocalCluster:
         self.file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.file.parent.rmdir()
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"with exit code {code}"
+    name = signal.Signals(-code).name
+    why = {"SIGBUS": ": a file that it reads was cut short", "SIGKILL": ": by somebody, or for want of memory"}
+    return f"by {name}{why.get(name, '')}"
 
 
 def reserve_port() -> socket.socket:

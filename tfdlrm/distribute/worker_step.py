@@ -26,6 +26,9 @@ Sums = list[tf.Tensor]
 """What a step adds to each variable of the metrics and to each collection's counts of id policies."""
 
 
+MEAN, SUM = "sum_over_batch_size", "sum"
+
+
 class Part(NamedTuple):
     """Which part of a synchronous step's batch.
 
@@ -107,9 +110,13 @@ class WorkerStep:
             tape.watch(values.trainable)
             y_pred = self.model(x, training=True)
             loss = self.model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            if part is not None and _reduction(self.model) == SUM:
+                # of the whole batch, if all its rows were as these; what is added to it does not grow with the rows
+                added = sum(self.model.losses, tf.constant(0.0, loss.dtype))
+                loss = (loss - added) / tf.cast(part.share, loss.dtype) + added
             self.model._loss_tracker.update_state(loss, sample_weight=_num_rows(x))
             self.model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-            objective = loss if part is None else loss * part.share
+            objective = loss if part is None else loss * tf.cast(part.share, loss.dtype)
         dense, pooled = tape.gradient(objective, [values.trainable, recorder.leaves])
         dense = [tf.zeros_like(v) if g is None else g for g, v in zip(dense, values.trainable, strict=True)]
         old = {id(variable): value for variable, value in zip(self.dense.state, state, strict=True)}
@@ -231,11 +238,43 @@ def refuse_options(model: keras.Model, *, synchronous: bool) -> None:
             f"model {model.name!r}: gradient_accumulation_steps={inner.gradient_accumulation_steps} is not supported "
             "on parameter servers, where pushes of several workers would be held together. Raise the batch size."
         )
+    if synchronous and _reduction(model) not in (MEAN, SUM):
+        raise ValueError(
+            f"model {model.name!r}: a loss of reduction={_reduction(model)!r} is not supported in synchronous mode, "
+            f"which adds up the losses of parts of a batch. Use {MEAN!r}, or {SUM!r} for all losses."
+        )
     if synchronous and inner.global_clipnorm:
         raise ValueError(
             f"model {model.name!r}: global_clipnorm={inner.global_clipnorm} is not supported in synchronous mode: no "
             "process sees the whole gradient. Use clipnorm of single weights and of row optimizers."
         )
+
+
+def _reduction(model: keras.Model) -> Any:
+    """How a model's losses make one number of the rows of a batch; the first that is not the mean."""
+    losses = [loss for loss in keras.tree.flatten(model._compile_loss._user_loss) if loss is not None]
+    found = [loss.reduction if isinstance(loss, keras.losses.Loss) else MEAN for loss in losses]
+    found = [MEAN if reduction == "mean" else reduction for reduction in found]
+    if len(set(found)) > 1:
+        return " and ".join(sorted(map(str, set(found))))
+    return found[0] if found else MEAN
+
+
+def refuse_loss_of_a_batch(model: keras.Model, y: Any, y_pred: Any) -> None:
+    """Refuses, in synchronous mode, a loss that is one number for a whole batch: of its parts, nobody knows the whole.
+
+    Raises:
+        ValueError: names the model and the fix.
+    """
+    losses = [loss for loss in keras.tree.flatten(model._compile_loss._user_loss) if loss is not None]
+    pairs = list(zip(keras.tree.flatten(y), keras.tree.flatten(y_pred), strict=False))
+    for loss, (true, predicted) in zip(losses, pairs, strict=False):
+        function = loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
+        if len(keras.ops.shape(function(keras.ops.convert_to_tensor(true), predicted))) == 0:
+            raise ValueError(
+                f"model {model.name!r}: the loss {getattr(loss, '__name__', loss)!r} gives one number for a batch, "
+                "which is not supported in synchronous mode. Give a value for each row, and a reduction."
+            )
 
 
 def _num_rows(x: Any) -> tf.Tensor:

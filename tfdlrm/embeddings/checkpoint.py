@@ -16,6 +16,7 @@ import functools
 import itertools
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,6 +80,7 @@ def save_tables(tables: EmbeddingTables, prefix: str | os.PathLike[str], *, chun
         >>> restore_tables(tables_of_another_plan, "checkpoint/tables")
     """
     tables.build()
+    prefix = os.path.abspath(prefix)  # as every process finds it
     iterations = {ITERATIONS: tf.convert_to_tensor(tables.iterations)}
 
     def write(number: int, slices: list[TableSlice]) -> list[str]:
@@ -193,6 +195,7 @@ def restore_tables(
         DamagedCheckpointError: files or rows are missing or damaged; the tables are then partly written.
     """
     tables.build()
+    prefix = os.path.abspath(prefix)
     slices = [piece for piece in tables.slices() if not (weights_only and is_slot(piece.name))]
     saved = saved_shapes(prefix)
     if weights_only:
@@ -284,28 +287,49 @@ def _side_by_side(
         return list(pool.map(on_device, itertools.count(), by_place))
 
 
-def _can_write(prefix: str | os.PathLike[str], device: str) -> bool:
-    """Whether a device's process writes to the same folder as this one."""
-    mark = f"{os.fspath(prefix)}.mark-{secrets.token_hex(8)}"
+def _can_write(prefix: str, device: str) -> bool:
+    """Whether a device's process reads and writes the folder that this one does; says once where it does not."""
+    mark, answer = (Path(f"{prefix}.{kind}-{secrets.token_hex(8)}") for kind in ("mark", "answer"))
     try:
+        mark.write_text(answer.name, encoding="utf-8")
+        if not _finds(mark, device):
+            return False  # it writes nothing where it does not see this folder
         with tf.device(device):
-            tf.io.write_file(mark, mark)
-        return Path(mark).read_text(encoding="utf-8") == mark
-    except (tf.errors.OpError, OSError):
+            tf.io.write_file(str(answer), mark.name)
+        return answer.read_text(encoding="utf-8") == mark.name
+    except (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError, OSError):
+        _say_apart(device, prefix)
         return False
     finally:
-        Path(mark).unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
+        answer.unlink(missing_ok=True)
 
 
-def _can_read(prefix: str | os.PathLike[str], device: str) -> bool:
-    """Whether a device's process finds there what this one does."""
-    index = f"{os.fspath(prefix)}.index"
+def _can_read(prefix: str, device: str) -> bool:
+    """Whether a device's process finds there what this one does; says once where it does not."""
+    return _finds(Path(f"{prefix}.index"), device)
+
+
+def _finds(file: Path, device: str) -> bool:
     try:
         with tf.device(device):
-            theirs: tf.Tensor = tf.io.read_file(index)
-        return theirs.numpy() == Path(index).read_bytes()
-    except (tf.errors.OpError, OSError):
-        return False
+            theirs: tf.Tensor = tf.io.read_file(str(file))
+        if theirs.numpy() == file.read_bytes():
+            return True
+    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError, FileNotFoundError):
+        pass
+    _say_apart(device, str(file))
+    return False
+
+
+def _say_apart(device: str, path: str) -> None:
+    if device not in _APART:
+        _APART.add(device)
+        said = f"{device} does not share {os.path.dirname(path)}: its rows of checkpoints are moved by this process."
+        print(said, file=sys.stderr, flush=True)
+
+
+_APART: set[str] = set()
 
 
 def _chunks(slices: Iterable[TableSlice], chunk_bytes: int) -> Iterator[Chunk]:
