@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from savedmodels.names import QUANTIZATIONS
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.config import DLRMConfig, ExperimentConfig, TrainConfig
 from tfdlrm.data.columns import columns_of
 from tfdlrm.records import FrozenMapping, Reader, Record, each
@@ -34,7 +35,7 @@ class ShiftConfig(Record):
         checks.check_mapping(owner, "columns", self.columns)
         number = checks.check_number
         columns = {
-            name: checks.check_optional(number, owner, f"columns[{name!r}]", value, minimum=0.0, maximum=1.0)
+            name: checks.check_optional(number, owner, f"columns[{quoted(name)}]", value, minimum=0.0, maximum=1.0)
             for name, value in self.columns.items()
         }
         default = checks.check_optional(number, owner, "default", self.default, minimum=0.0, maximum=1.0)
@@ -186,7 +187,9 @@ class PipelineConfig(Record):
         for name in ("name", "data", "root"):
             checks.check_name(owner, name, getattr(self, name))
         if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"{owner}: name={self.name!r} cannot be in a path. Give letters, digits, _, . and -.")
+            raise ValueError(
+                f"{owner}: name={quoted(self.name)} cannot be in a path. Give letters, digits, _, . and -."
+            )
         maybe(checks.check_name, owner, "push_to", self.push_to)
         for name, kind in (
             ("schema", FeatureSpec),
@@ -216,8 +219,10 @@ class PipelineConfig(Record):
             for name in names:
                 if name not in columns:
                     near = checks.nearest(name, columns)
-                    hint = f", did you mean {near!r}?" if near else f". There are: {', '.join(columns)}."
-                    raise ValueError(f"PipelineConfig: {key} names {name!r}, which is no column of the schema{hint}")
+                    hint = f", did you mean {quoted(near)}?" if near else f". There are: {', '.join(columns)}."
+                    raise ValueError(
+                        f"PipelineConfig: {key} names {quoted(name)}, which is no column of the schema{hint}"
+                    )
         if len(self.schema.labels) != 1:
             raise ValueError(
                 f"PipelineConfig: the schema has {len(self.schema.labels)} labels ({', '.join(self.schema.labels)}), "

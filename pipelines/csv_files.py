@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import columns_of
 from tfdlrm.schema import FeatureSpec
 
@@ -73,7 +74,7 @@ def _check_columns(file: Path, header: Iterable[str], needed: FeatureSpec) -> No
     for name in columns_of(needed):
         if name not in header:
             hint = checks.hint(name, header)
-            raise ValueError(f"{file}: no column {name!r} of the schema{hint} There are: {', '.join(header)}.")
+            raise ValueError(f"{file}: no column {quoted(name)} of the schema{hint} There are: {', '.join(header)}.")
 
 
 def _header(file: Path) -> list[str]:
@@ -90,7 +91,7 @@ def _header(file: Path) -> list[str]:
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
         raise ValueError(
-            f"{file}: column {double[0]!r} is there {names.count(double[0])} times. Rename, or remove one."
+            f"{file}: column {quoted(double[0])} is there {names.count(double[0])} times. Rename, or remove one."
         )
     return names
 
@@ -130,7 +131,7 @@ def _check_rows(file: Path) -> None:
                 if cells and len(cells) != count:
                     raise ValueError(
                         f"{file}, line {reader.line_num}: {len(cells)} cells, and the header has {count}: "
-                        f"{','.join(cells)[:80]!r}. Correct the row."
+                        f"{quoted(','.join(cells)[:80])}. Correct the row."
                     )
         except csv.Error as error:
             raise ValueError(f"{file}, line {reader.line_num}: {error}. Correct the row.") from error

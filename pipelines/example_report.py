@@ -19,6 +19,7 @@ from pipelines.config import ExamplesConfig, ShiftConfig
 from pipelines.report import PAGE, read_problems, write_report
 from pipelines.shift import divergence, missing_share, nan_values, num_rows
 from pipelines.tfx_extra import tfdv, tfx
+from tfdlrm.checks import quoted
 
 _TRAIN = "train"
 
@@ -50,7 +51,7 @@ def ExampleReport(
     names = json.loads(columns)
     problems = [*_of_schema(Path(anomalies.uri)), *_of_rows(found, names["label"], names["dense"], config)]
     problems += [
-        f"column {name!r} has the value of the label {names['label']!r} in every row. Leave it out."
+        f"column {quoted(name)} has the value of the label {quoted(names['label'])} in every row. Leave it out."
         for name in _suspects(found, names["label"])
         if _is_label(name, names["label"], Path(examples.uri))
     ]
@@ -109,7 +110,7 @@ def _of_schema(folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob("Split-*/SchemaDiff.pb")):
         anomalies = Anomalies.FromString(file.read_bytes())
         columns = anomalies.anomaly_info.items()
-        reasons = [(f"column {name!r}", reason) for name, info in columns for reason in info.reason]
+        reasons = [(f"column {quoted(name)}", reason) for name, info in columns for reason in info.reason]
         reasons += [("rows", reason) for reason in anomalies.dataset_anomaly_info.reason]
         for what, reason in reasons:
             text = f"{what}: {reason.short_description}: {reason.description.rstrip('.')}"
@@ -129,12 +130,12 @@ def _of_rows(found: dict[str, Any], label: str, dense: list[str], config: Exampl
             yield from _of_label(split, label, columns[label])
         for name in dense:
             if name in columns and columns[name].HasField("string_stats"):
-                yield f"{split}: column {name!r}: text ({_texts(columns[name])}), and numbers are expected."
+                yield f"{split}: column {quoted(name)}: text ({_texts(columns[name])}), and numbers are expected."
         for name, feature in columns.items():
             share = nan_values(feature) / max(feature.num_stats.common_stats.tot_num_values, 1)
             if share > config.max_nan:
                 yield (
-                    f"{split}: column {name!r}: {share:.1%} of the values are NaN, and examples.max_nan is "
+                    f"{split}: column {quoted(name)}: {share:.1%} of the values are NaN, and examples.max_nan is "
                     f"{config.max_nan:.1%}."
                 )
 
@@ -142,14 +143,14 @@ def _of_rows(found: dict[str, Any], label: str, dense: list[str], config: Exampl
 def _of_label(split: str, label: str, feature: Any) -> Iterator[str]:
     numbers = feature.num_stats
     if feature.HasField("string_stats"):
-        yield f"{split}: label {label!r}: text ({_texts(feature)}), and 0 or 1 is expected."
+        yield f"{split}: label {quoted(label)}: text ({_texts(feature)}), and 0 or 1 is expected."
     elif missing_share(feature):
         rows = num_rows(feature)
-        yield f"{split}: label {label!r}: {round(missing_share(feature) * rows):,} of {rows:,} rows have none."
+        yield f"{split}: label {quoted(label)}: {round(missing_share(feature) * rows):,} of {rows:,} rows have none."
     elif numbers.min < 0 or numbers.max > 1:
-        yield f"{split}: label {label!r}: values from {numbers.min:g} to {numbers.max:g}, and 0 or 1 is expected."
+        yield f"{split}: label {quoted(label)}: values from {numbers.min:g} to {numbers.max:g}, and 0 or 1 is expected."
     elif not numbers.std_dev:
-        yield f"{split}: label {label!r}: it is {numbers.mean:g} in every row. There is nothing to learn."
+        yield f"{split}: label {quoted(label)}: it is {numbers.mean:g} in every row. There is nothing to learn."
 
 
 def _texts(feature: Any) -> str:
@@ -206,8 +207,8 @@ def _shift(now: Any, before: Any, limits: ShiftConfig, whose: str) -> tuple[dict
             limit = limits.of(name)
             if limit is not None and shifts[name] > limit:
                 problems.append(
-                    f"column {name!r}: its values are {shifts[name]:.3f} away from those of {whose} (Jensen-Shannon "
-                    f"divergence), and {limit:g} is allowed."
+                    f"column {quoted(name)}: its values are {shifts[name]:.3f} away from those of {whose} "
+                    f"(Jensen-Shannon divergence), and {limit:g} is allowed."
                 )
     return shifts, problems
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from pipelines.tfx_extra import tft
 from savedmodels.inputs import DENSE, Raw
 from savedmodels.raw_encoding import RawEncoder, fill_missing
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_folders import key_column
@@ -52,8 +53,8 @@ def transform_config(
     for column in spec.categorical:
         if min_count > 1 and column.encoding in ("vocabulary", "hex") and column.id_policy != "oov":
             raise ValueError(
-                f"column {column.name!r}: min_count={min_count} leaves rare values without an id, and id_policy is "
-                f"{column.id_policy!r}. Set id_policy: oov for it."
+                f"column {quoted(column.name)}: min_count={min_count} leaves rare values without an id, "
+                f"and id_policy is {quoted(column.id_policy)}. Set id_policy: oov for it."
             )
     for table in _open_tables(spec):
         needs_size(table, _columns_of(spec, table))
@@ -157,7 +158,7 @@ class _RawColumns:
         """All values of a column, `[B, None]`."""
         if name not in self._inputs:
             raise ValueError(
-                f"column {name!r} of the schema is not among the examples' columns: {', '.join(sorted(self._inputs))}."
+                f"column {quoted(name)} of the schema is not in the examples: {', '.join(sorted(self._inputs))}."
             )
         return cells_of(self._inputs[name])
 
@@ -165,7 +166,7 @@ class _RawColumns:
         """float32 `[B]`, NaN where missing."""
         cells = self._cells(name)
         if cells.dtype == tf.string:
-            raise ValueError(f"column {name!r} holds text in the examples, and numbers are expected.")
+            raise ValueError(f"column {quoted(name)} holds text in the examples, and numbers are expected.")
         cells = self._at_most_one(name, cells)
         return _first(tf.cast(cells, tf.float32), float("nan"))
 
@@ -178,13 +179,13 @@ class _RawColumns:
     def _values(self, column: CategoricalColumn) -> Any:
         cells = self._cells(column.name)
         if cells.dtype == tf.float32:
-            raise ValueError(f"column {column.name!r} holds floats in the examples, and ids are integers or text.")
+            raise ValueError(f"column {quoted(column.name)} holds floats in the examples; ids are integers or text.")
         if column.encoding == "integer" and cells.dtype == tf.string and not (self._split and column.hotness != 1):
-            raise ValueError(f"column {column.name!r} holds text in the examples, and its encoding is 'integer'.")
+            raise ValueError(f"column {quoted(column.name)} holds text in the examples, and its encoding is 'integer'.")
         if column.encoding == "hex" and cells.dtype == tf.int64 and self._split:
             raise ValueError(
-                f"column {column.name!r}: every value looks like a whole number, and CsvExampleGen has taken them for "
-                "such, so they are no hex text any more. Set encoding: vocabulary for it."
+                f"column {quoted(column.name)}: every value looks like a whole number, and CsvExampleGen has "
+                "taken them for such, so they are no hex text any more. Set encoding: vocabulary for it."
             )
         if column.hotness == 1:
             cells = self._at_most_one(column.name, cells)
@@ -393,5 +394,6 @@ def _series(table: str, columns: Sequence[CategoricalColumn], values: Sequence[b
     except UnicodeDecodeError as error:
         names = ", ".join(column.name for column in columns)
         raise ValueError(
-            f"table {table!r}: a value of column {names} is not UTF-8: {error.object!r}. Convert the column."
+            f"table {quoted(table)}: a value of column {names} is not UTF-8: "
+            f"{quoted(error.object)}. Convert the column."
         ) from error

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.tfx_extra import tft
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.prepare.encode import narrow_type
 from tfdlrm.data.prepare.output import FILE_BYTES, OutputFile, part_file, parts_of_manifest
@@ -125,7 +126,7 @@ def _ids(values: Any, column: CategoricalColumn, spec: FeatureSpec) -> pa.Array:
     flat = values.flat_values if isinstance(values, tf.RaggedTensor) else values
     if column.encoding in ("vocabulary", "hex") and (flat.numpy() < 0).any():
         raise ValueError(
-            f"column {column.name!r}: an example has a value that the training examples do not have. Set "
+            f"column {quoted(column.name)}: an example has a value that the training examples do not have. Set "
             "id_policy: oov for the column."
         )
     return _bags(values, column, narrow_type(spec, column))

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from savedmodels.serving_rows import StoredArray
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import merge_parts, write_parts
 from tfdlrm.embeddings.placement.base import TableSlice
 
@@ -101,7 +102,7 @@ def stored_array(prefix: str, name: str) -> StoredArray:
     reader = tf.train.load_checkpoint(prefix)
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     if key not in shapes:
-        raise KeyError(f"{prefix}: no array {name!r} there. It is of another model.")
+        raise KeyError(f"{prefix}: no array {quoted(name)} there. It is of another model.")
     (rows, width), dtype = shapes[key], dtypes[key]
 
     def read(start: int, stop: int) -> np.ndarray:

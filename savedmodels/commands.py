@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
+
 if TYPE_CHECKING:
     from tfdlrm.training.demo import DemoResult
 
@@ -171,7 +173,8 @@ def _print_sizes(folder: Path) -> None:
     if errors:
         table, worst = max(errors.items(), key=lambda item: item[1]["largest"])
         print(
-            f"rounding: at most {worst['largest']:.3g} (table {table!r}; analytic bound {worst['bound']:.3g}); rows "
+            f"rounding: at most {worst['largest']:.3g} (table {quoted(table)}; analytic bound "
+            f"{worst['bound']:.3g}); rows "
             f"beyond their bound: {sum(each['beyond_bound'] for each in errors.values())}"
         )
 

@@ -26,6 +26,7 @@ from savedmodels.bundle import small_values, stored_array, variables_prefix, wri
 from savedmodels.manifest import MANIFEST_FILE, check_files, read_manifest
 from savedmodels.serving_rows import StoredArray
 from savedmodels.versions import new_version
+from tfdlrm.checks import quoted
 
 DELTA_FILE = "delta.json"
 FORMAT = 1
@@ -138,7 +139,7 @@ def _read_description(delta: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is no description of a delta of format {FORMAT}. Make the delta again.")
     for name in description["arrays"]:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"{file}: {name!r} is not the name of an array. Make the delta again.")
+            raise ValueError(f"{file}: {quoted(name)} is not the name of an array. Make the delta again.")
     return description
 
 
@@ -151,7 +152,8 @@ def _same_arrays(base: Path, new: Path, manifests: list[dict[str, Any]]) -> list
         was, now = (found.get(name, "absent") for found in shapes)
         if was != now:
             raise ValueError(
-                f"array {name!r} is {was} in {base} and {now} in {new}: another model, vocabulary, quantization or "
+                f"array {quoted(name)} is {was} in {base} and {now} in {new}: another model, "
+                f"vocabulary, quantization or "
                 "pruning. Export the new version whole."
             )
     return list(shapes[1])
@@ -188,10 +190,11 @@ def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
     row_bytes = before.width * before.dtype.size
     is_sorted = places.ndim == 1 and places.dtype == np.int64 and bool((np.diff(places) > 0).all())
     if not is_sorted or (len(places) and not 0 <= places[0] <= places[-1] < before.rows):
-        raise ValueError(f"{delta}: places of array {name!r} are not rows of it, in order. Make the delta again.")
+        raise ValueError(f"{delta}: places of array {quoted(name)} are not rows of it, in order. Make the delta again.")
     if values.dtype != np.uint8 or values.shape != (len(places), row_bytes):
         raise ValueError(
-            f"{delta}: values of array {name!r} have shape {values.shape}, need {(len(places), row_bytes)}. Make the "
+            f"{delta}: values of array {quoted(name)} have shape {values.shape}, need "
+            f"{(len(places), row_bytes)}. Make the "
             "delta again."
         )
 

@@ -32,6 +32,7 @@ from savedmodels.serving_rows import PART_BYTES, ServingPlacement, StoredArray, 
 from savedmodels.signatures import Encoder, Signatures
 from savedmodels.versions import new_version
 from savedmodels.warmup import write_warmup
+from tfdlrm.checks import quoted
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.dlrm import DLRM
@@ -124,7 +125,9 @@ def write_version(
         model, spec, preprocessing, encoder, options: as for `export`.
     """
     if not model.built:
-        raise ValueError(f"model {model.name!r} is not built, so it has no weights to export. Train or load it first.")
+        raise ValueError(
+            f"model {quoted(model.name)} is not built, so it has no weights to export. Train or load it first."
+        )
     options = options or ExportOptions()
     preprocessing = preprocessing if encoder is None else encoder.preprocessing
     spec = preprocessing.spec if preprocessing is not None else spec
@@ -215,6 +218,7 @@ def _refuse_foreign_ops(model: DLRM, folder: Path) -> None:
     foreign = foreign_ops(folder)
     if foreign:
         raise ValueError(
-            f"model {model.name!r}: the export holds ops that stock TensorFlow does not have: {', '.join(foreign)}. "
+            f"model {quoted(model.name)}: the export holds ops that stock TensorFlow does not "
+            f"have: {', '.join(foreign)}. "
             "Replace the layers that use them."
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import DLRMConfig
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
@@ -218,14 +219,14 @@ def _bags(name: str, values: tf.Tensor, lengths: tf.Tensor, batch_size: tf.Tenso
         tf.debugging.assert_equal(
             tf.reduce_sum(lengths),
             tf.size(values, tf.int64),
-            message=f"input {lengths_name!r} does not add up to the number of ids in {name!r}.",
+            message=f"input {quoted(lengths_name)} does not add up to the number of ids in {quoted(name)}.",
         ),
         tf.debugging.assert_equal(
             tf.size(lengths, tf.int64),
             tf.cast(batch_size, tf.int64),
-            message=f"input {lengths_name!r} has not one number for each row of the batch.",
+            message=f"input {quoted(lengths_name)} has not one number for each row of the batch.",
         ),
-        tf.debugging.assert_non_negative(lengths, message=f"input {lengths_name!r} holds a negative number."),
+        tf.debugging.assert_non_negative(lengths, message=f"input {quoted(lengths_name)} holds a negative number."),
     ]
     with tf.control_dependencies(checks):
         return tf.RaggedTensor.from_row_lengths(tf.identity(values), tf.identity(lengths), validate=False)

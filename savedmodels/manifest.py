@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tfdlrm.checks import quoted
+
 MANIFEST_FILE = Path("assets.extra", "tfdlrm", "manifest.json")
 FORMAT = 1
 # What `write_manifest` finds out by itself.
@@ -123,7 +125,7 @@ def read_manifest(version_folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is no JSON: {error}. Export the model again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         given = manifest.get("format") if isinstance(manifest, dict) else None
-        raise ValueError(f"{path} has format {given!r}, and this version reads {FORMAT}. Export the model again.")
+        raise ValueError(f"{path} has format {quoted(given)}, and this version reads {FORMAT}. Export the model again.")
     if manifest.get("checksum") != _checksum(manifest):
         raise ValueError(f"{path} was changed since it was written: its checksum does not fit. Export the model again.")
     problem = _problem(manifest)
@@ -205,35 +207,35 @@ def _problem(manifest: Mapping[str, Any]) -> str | None:
     """What is wrong with a manifest's fields, if anything is."""
     version = manifest.get("version")
     if version is not None and (not _is_count(version) or version == 0):
-        return f"version={version!r} is no whole number from 1"
+        return f"version={quoted(version)} is no whole number from 1"
     for field in ("quantization", "rows", "sizes", "metrics", "tolerance", "signatures", "files"):
         if not isinstance(manifest.get(field), Mapping):
-            return f"{field}={manifest.get(field)!r} is no mapping"
+            return f"{field}={quoted(manifest.get(field))} is no mapping"
     for table, storage in manifest["quantization"].items():
         if not isinstance(storage, str):
-            return f"quantization of table {table!r}: {storage!r} is no text"
+            return f"quantization of table {quoted(table)}: {quoted(storage)} is no text"
     for table, rows in manifest["rows"].items():
         if not _is_count(rows):
-            return f"rows of table {table!r}: {rows!r} is no count"
+            return f"rows of table {quoted(table)}: {quoted(rows)} is no count"
     for kind in SIZE_KINDS:
         if not _is_count(manifest["sizes"].get(kind)):
-            return f"sizes of {kind!r}: {manifest['sizes'].get(kind)!r} is no number of bytes"
+            return f"sizes of {quoted(kind)}: {quoted(manifest['sizes'].get(kind))} is no number of bytes"
     for name, number in manifest["metrics"].items():
         if number is not None and not _is_number(number):
-            return f"metrics of {name!r}: {number!r} is no number"
+            return f"metrics of {quoted(name)}: {quoted(number)} is no number"
     for name, number in manifest["tolerance"].items():
         if not _is_number(number) or not 0 <= number < math.inf:
-            return f"tolerance of {name!r}: {number!r} is no finite number from 0"
+            return f"tolerance of {quoted(name)}: {quoted(number)} is no finite number from 0"
     return _problem_of_files(manifest["files"])
 
 
 def _problem_of_files(files: Mapping[str, Any]) -> str | None:
     for name, entry in files.items():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            return f"file {name!r} is not below the folder"
+            return f"file {quoted(name)} is not below the folder"
         is_entry = isinstance(entry, Mapping) and _is_count(entry.get("bytes")) and isinstance(entry.get("sha256"), str)
         if not is_entry:
-            return f"file {name!r} has no bytes and sha256"
+            return f"file {quoted(name)} has no bytes and sha256"
     return None
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from savedmodels.names import QUANTIZATIONS
+from tfdlrm.checks import quoted
 
 # below this width a pair of float32 takes more than a fifth of an int8 row
 NARROW_WIDTH = 32
@@ -127,7 +128,7 @@ def row_format(quantization: str, width: int, stored_dtype: str = "float32") -> 
         ValueError: an unknown quantization.
     """
     if quantization not in QUANTIZATIONS:
-        raise ValueError(f"quantize={quantization!r} is unknown. Use one of: {', '.join(QUANTIZATIONS)}.")
+        raise ValueError(f"quantize={quoted(quantization)} is unknown. Use one of: {', '.join(QUANTIZATIONS)}.")
     if quantization == "none":
         return RowFormat(kind=stored_dtype, width=width)
     kind = {"bf16": "bfloat16"}.get(quantization, quantization)

@@ -16,6 +16,7 @@ from savedmodels.inputs import DENSE, InputColumn, Raw, parse_examples
 from savedmodels.names import UNSEEN_POLICIES
 from savedmodels.serving_rows import StoredArray
 from savedmodels.vocabulary_lookup import VocabularyLookup
+from tfdlrm.checks import quoted
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.embeddings.ids import stop_if
@@ -59,7 +60,7 @@ class RawEncoder(tf.Module):
     ):
         super().__init__(name="raw_encoder")
         if unseen is not None and unseen not in UNSEEN_POLICIES:
-            raise ValueError(f"unseen={unseen!r} is unknown. Use one of: {', '.join(UNSEEN_POLICIES)}.")
+            raise ValueError(f"unseen={quoted(unseen)} is unknown. Use one of: {', '.join(UNSEEN_POLICIES)}.")
         self.preprocessing = preprocessing
         self.unseen = unseen
         self._own = {

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
+
 if TYPE_CHECKING:
     from savedmodels.client import Client
     from savedmodels.client.base import Arrays
@@ -117,7 +119,7 @@ def _configs(arguments: argparse.Namespace) -> list[ModelConfig]:
         raise ValueError("There is no model to serve. Give DIR, --model NAME=DIR or --model-config FILE.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"model {twice!r} is given twice. Name the model in DIR with --name.")
+        raise ValueError(f"model {quoted(twice)} is given twice. Name the model in DIR with --name.")
     return configs
 
 

@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+from tfdlrm.checks import quoted
+
 HOST = "127.0.0.1"
 SIGNATURE = "predict"
 PATH = "/v1/models/model:predict"
@@ -110,7 +112,7 @@ class _OneRequest(BaseHTTPRequestHandler):
                 tensors[name] = tf.constant(given[name], spec.dtype)
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"input {name!r}: {spec.dtype.name} of shape {spec.shape} is expected: {error}"
+                    f"input {quoted(name)}: {spec.dtype.name} of shape {spec.shape} is expected: {error}"
                 ) from error
         return {name: output.numpy().tolist() for name, output in self.signature(**tensors).items()}
 

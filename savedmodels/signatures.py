@@ -11,6 +11,7 @@ from savedmodels.inputs import DENSE, EXAMPLES, InputColumn, Raw, columnar_specs
 from savedmodels.names import EMBED, PREDICT, RANK, SERVING_DEFAULT, SIGNATURES
 from savedmodels.ranking import Ranker
 from savedmodels.serving_rows import StoredArray
+from tfdlrm.checks import quoted
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.layers.pair_products import picked_by_slices
 from tfdlrm.models.dlrm import DLRM
@@ -94,7 +95,7 @@ class Signatures:
             if name == RANK and self._ranker is None:
                 raise ValueError("signature 'rank' needs to know what is the candidates'. Give --candidates.")
             if name not in makers:
-                raise ValueError(f"signature {name!r} is unknown. Use some of: {', '.join(SIGNATURES)}.")
+                raise ValueError(f"signature {quoted(name)} is unknown. Use some of: {', '.join(SIGNATURES)}.")
         with picked_by_slices():
             return {name: makers[name]() for name in chosen}
 

@@ -26,6 +26,7 @@ from savedmodels.verification.comparison import Difference, compare
 from savedmodels.verification.documented_signatures import signature_problems
 from savedmodels.verification.job_file import JobRequest
 from savedmodels.verification.report import Check, Report, Result
+from tfdlrm.checks import quoted
 
 # TensorFlow restores a variable as one tensor, and protobuf and many clients end at int32 bytes
 MAX_TENSOR_BYTES = 2**31 - 1
@@ -122,7 +123,7 @@ def _check_files(folder: Path) -> tuple[dict[str, Any] | None, Check]:
 def _check_ops(findings: Mapping[str, Any]) -> Check:
     if findings["foreign_ops"] is None:
         return Check.of(OPS, [findings["graph_problem"]])
-    problems = [f"op {op!r} is not one of stock TensorFlow" for op in findings["foreign_ops"]]
+    problems = [f"op {quoted(op)} is not one of stock TensorFlow" for op in findings["foreign_ops"]]
     return Check.of(OPS, problems, "stock TensorFlow only" if not problems else "")
 
 
@@ -131,7 +132,7 @@ def _check_tensors(findings: Mapping[str, Any]) -> Check:
     for name, dtype, shape, num_bytes in findings["tensors"]:
         if num_bytes > MAX_TENSOR_BYTES:
             problems.append(
-                f"tensor {name!r} ({dtype} {shape}) has {num_bytes} bytes, and {MAX_TENSOR_BYTES} is the most"
+                f"tensor {quoted(name)} ({dtype} {shape}) has {num_bytes} bytes, and {MAX_TENSOR_BYTES} is the most"
             )
     total = sum(num_bytes for *_, num_bytes in findings["tensors"])
     return Check.of(TENSORS, problems, f"{len(findings['tensors'])} in variables, {_size(total)}")
@@ -170,7 +171,7 @@ def _check_c_api(folder: Path, findings: Mapping[str, Any], manifest: Mapping[st
             tensors = {kind: signatures[signature][kind] for kind in ("inputs", "outputs")}
             feeds = {tensors["inputs"][name]["tensor"]: array for name, array in request.inputs.items()}
         except KeyError as error:
-            unknown[place] = f"the graph has no {error.args[0]!r}"
+            unknown[place] = f"the graph has no {quoted(error.args[0])}"
             continue
         jobs.append(JobRequest(feeds, [tensor["tensor"] for tensor in tensors["outputs"].values()]))
         names.append(list(tensors["outputs"]))
@@ -205,7 +206,7 @@ def _compared(
     problems = []
     worst: dict[str, Difference] = {}
     for (signature, number, request), outputs in zip(requests, answered, strict=True):
-        where = f"signature {signature!r}, request {number}"
+        where = f"signature {quoted(signature)}, request {number}"
         if isinstance(outputs, str):
             problems.append(f"{where}: {' '.join(outputs.split())}")
             continue
@@ -223,7 +224,7 @@ def _compared(
 
 def _without(what: str, findings: Mapping[str, Any], covered: set[str]) -> list[str]:
     """A signature that nothing was tried with has not been shown to work."""
-    return [f"signature {name!r} has no {what}" for name in findings["signatures"] or () if name not in covered]
+    return [f"signature {quoted(name)} has no {what}" for name in findings["signatures"] or () if name not in covered]
 
 
 def _check_warmup(findings: Mapping[str, Any]) -> Check:
@@ -232,7 +233,7 @@ def _check_warmup(findings: Mapping[str, Any]) -> Check:
     problems = [findings["warmup_problem"]] if findings["warmup_problem"] else []
     for each in findings["warmup"]:
         if each["problem"]:
-            problems.append(f"signature {each['signature']!r}, record {each['number']}: {each['problem']}")
+            problems.append(f"signature {quoted(each['signature'])}, record {each['number']}: {each['problem']}")
     if not findings["warmup_problem"]:
         problems += _without("warm-up request", findings, {each["signature"] for each in findings["warmup"]})
     return Check.of(WARM_UP, problems, f"{len(findings['warmup'])} requests")

@@ -30,6 +30,13 @@ UNSAFE_CALLS = frozenset({"eval", "exec"})
 # The one place that runs text: the documentation's own blocks.
 MAY_EXEC = frozenset({"tests/test_docs.py"})
 
+# They import nothing, and what they quote comes from a caller in Python; or they run in a process of their own, where
+# nothing of ours is imported, and whose lines are cut by who started it.
+UNQUOTED_ROOMS = (
+    *(f"tfdlrm/{room}" for room in ("native/", "losses", "metrics/", "hashing", "file_lock", "stop_signals", "files")),
+    *(f"savedmodels/{room}" for room in ("graph_ops", "recorded", "warmup", "verification/fresh_process")),
+)
+
 LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing", "stop_signals", "file_lock", "files"})
 CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
@@ -43,7 +50,7 @@ CLI = TRAINING | {"interop", "demo", "cli"}
 # Room of tfdlrm (its first name below the package) -> rooms that it may import. A new room needs a line here.
 ARROWS: Mapping[str, frozenset[str]] = {
     "checks": frozenset(),
-    "yaml_text": frozenset(),
+    "yaml_text": frozenset({"checks"}),
     "hashing": frozenset(),
     "stop_signals": frozenset(),
     "file_lock": frozenset(),
@@ -198,6 +205,26 @@ def forbidden_use(source: str, path: str) -> list[str]:
 
 def _allowed_calls(path: str) -> frozenset[str]:
     return frozenset({"exec"}) if path in MAY_EXEC else frozenset()
+
+
+def unbounded_quotes(source: str, path: str) -> list[str]:
+    """`{value!r}` in a room that may import `checks.quoted`: what a file or a client has given may be of any length."""
+    found: list[str] = []
+    if PurePosixPath(path).with_suffix("").as_posix().startswith(UNQUOTED_ROOMS):
+        return found
+
+    class Visitor(ast.NodeVisitor):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            if node.name != "__repr__":
+                self.generic_visit(node)
+
+        def visit_FormattedValue(self, node: ast.FormattedValue) -> None:
+            if node.conversion == ord("r"):
+                found.append(f"{path}:{node.lineno}: {ast.unparse(node)}: quote it by tfdlrm.checks.quoted")
+            self.generic_visit(node)
+
+    Visitor().visit(ast.parse(source))
+    return found
 
 
 def size_and_name_violations(source: str, path: str) -> list[str]:

@@ -36,6 +36,15 @@ def test_nothing_forbidden_is_used():
     assert _check(files, architecture.forbidden_use) == []
 
 
+def test_messages_quote_at_bounded_length():
+    assert _check(architecture.python_files(ROOT, *LIBRARY), architecture.unbounded_quotes) == []
+    bad = 'def f(x):\n    raise ValueError(f"got {x!r}, and {x}")\n'
+    assert len(architecture.unbounded_quotes(bad, "tfdlrm/data/x.py")) == 1
+    assert architecture.unbounded_quotes(bad, "tfdlrm/native/x.py") == []
+    good = 'def __repr__(self):\n    return f"{self.x!r}"\ndef f(x):\n    raise ValueError(f"got {quoted(x)}")\n'
+    assert architecture.unbounded_quotes(good, "tfdlrm/data/x.py") == []
+
+
 def test_modules_are_short_and_well_named():
     files = architecture.python_files(ROOT, *LIBRARY, "tests", "benchmarks")
     assert _check(files, architecture.size_and_name_violations) == []

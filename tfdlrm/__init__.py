@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
+
 if TYPE_CHECKING:
     from tfdlrm import distribute, layers, losses, metrics
     from tfdlrm.config import (
@@ -104,7 +106,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
-        raise AttributeError(f"module 'tfdlrm' has no attribute {name!r}. Public names: {', '.join(sorted(_EXPORTS))}.")
+        raise AttributeError(
+            f"module 'tfdlrm' has no attribute {quoted(name)}. Public names: {', '.join(sorted(_EXPORTS))}."
+        )
     module_name, attribute = _EXPORTS[name]
     module = import_module(module_name)
     value = getattr(module, attribute) if attribute else module

@@ -14,6 +14,51 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
+LONGEST_QUOTE = 200  # characters
+
+
+def quoted(value: object) -> str:
+    """`repr` for a message: at most `LONGEST_QUOTE` characters, then `…`, in time that does not grow with the rest.
+
+    Whatever a file or a client has given may be of any length, and nested as deeply as it likes.
+
+    Example:
+        >>> quoted({"a": [1, 2]}), len(quoted("x" * 10**9))
+        ("{'a': [1, 2]}", 201)
+    """
+    text = _begin_of(value, LONGEST_QUOTE)
+    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
+
+
+def _begin_of(value: Any, room: int) -> str:
+    """At least the first `room` characters of `repr(value)`, or all of it."""
+    kind = type(value)
+    if kind in (str, bytes):
+        return repr(value[: room + 1])
+    if kind is int and value.bit_length() > 4 * LONGEST_QUOTE:
+        return f"an integer of {value.bit_length()} bits"
+    if kind not in _BRACKETS or not value:
+        return repr(value)
+    begin, end = _BRACKETS[kind]
+    text = begin
+    for item in value:
+        if len(text) > room:
+            return text
+        text += "" if text == begin else ", "
+        text += _begin_of(item, room - len(text))
+        if kind is dict and len(text) <= room:
+            text += ": " + _begin_of(value[item], room - len(text))
+    return text + ("," if kind is tuple and len(value) == 1 else "") + end
+
+
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    dict: ("{", "}"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+}
+
 
 def nearest(given: object, allowed: Iterable[str]) -> str | None:
     """The allowed word most like `given`, or None where nothing is near."""
@@ -25,7 +70,7 @@ def nearest(given: object, allowed: Iterable[str]) -> str | None:
 def hint(given: object, allowed: Iterable[str]) -> str:
     """How a sentence about an unknown word ends: `, did you mean 'epochs'?`, or a full stop where nothing is near."""
     near = nearest(given, allowed)
-    return f", did you mean {near!r}?" if near else "."
+    return f", did you mean {quoted(near)}?" if near else "."
 
 
 def reject_unknown_keys(object_name: str, given: Iterable[object], allowed: Iterable[str]) -> None:
@@ -47,14 +92,16 @@ def reject_unknown_keys(object_name: str, given: Iterable[object], allowed: Iter
     valid = list(allowed)
     for key in given:
         if key not in valid:
-            raise ValueError(f"{object_name}: unknown key {key!r}{hint(key, valid)} Valid keys: {', '.join(valid)}.")
+            raise ValueError(
+                f"{object_name}: unknown key {quoted(key)}{hint(key, valid)} Valid keys: {', '.join(valid)}."
+            )
 
 
 def check_choice(owner: str, field: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse a value that is not one of the words in `allowed`."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(
-            f"{owner}: {field}={value!r} is not known{hint(value, allowed)} Choose one of: {', '.join(allowed)}."
+            f"{owner}: {field}={quoted(value)} is not known{hint(value, allowed)} Choose one of: {', '.join(allowed)}."
         )
 
 
@@ -62,7 +109,8 @@ def check_name(owner: str, field: str, value: object) -> str:
     """A non-empty string without surrounding blanks."""
     if not isinstance(value, str) or not value or value != value.strip() or "\0" in value:
         raise ValueError(
-            f"{owner}: {field}={value!r} is not a name. Give a non-empty string without blanks around it or NUL in it."
+            f"{owner}: {field}={quoted(value)} is not a name. Give a non-empty string without "
+            f"blanks around it or NUL in it."
         )
     return value
 
@@ -70,14 +118,14 @@ def check_name(owner: str, field: str, value: object) -> str:
 def check_text(owner: str, field: str, value: object) -> str:
     """Any string, the empty one included."""
     if not isinstance(value, str):
-        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a string.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give a string.")
     return value
 
 
 def check_flag(owner: str, field: str, value: object) -> bool:
     """True or False and nothing that merely looks like it (the string "False" is true in Python)."""
     if not isinstance(value, bool):
-        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give true or false.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give true or false.")
     return value
 
 
@@ -85,9 +133,9 @@ def check_integer(owner: str, field: str, value: object, *, minimum: int | None 
     """An integer of at least `minimum`; booleans and floats are refused, NumPy integers accepted."""
     wanted = "an integer" if minimum is None else f"an integer of {minimum} or more"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give {wanted}.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give {wanted}.")
     if minimum is not None and value < minimum:
-        raise ValueError(f"{owner}: {field}={value!r} is too small. Give {wanted}.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is too small. Give {wanted}.")
     return int(value)
 
 
@@ -109,7 +157,7 @@ def check_number(
     ]
     wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give {wanted}.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give {wanted}.")
     number = float(value)
     inside = (
         math.isfinite(number)
@@ -119,7 +167,7 @@ def check_number(
         and (below is None or number < below)
     )
     if not inside:
-        raise ValueError(f"{owner}: {field}={value!r} is out of range. Give {wanted}.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is out of range. Give {wanted}.")
     return number
 
 
@@ -131,7 +179,7 @@ def check_optional(check: Callable[..., Value], owner: str, field: str, value: o
 def check_list(owner: str, field: str, value: object) -> tuple[Any, ...]:
     """A list or tuple, as a tuple. A string is refused: it would come apart into letters."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a list.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give a list.")
     return tuple(value)
 
 
@@ -149,7 +197,9 @@ def check_integers(owner: str, field: str, value: object, *, minimum: int | None
 def check_mapping(owner: str, field: str, value: object) -> None:
     """Refuse what is not a mapping."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a mapping of names to values.")
+        raise ValueError(
+            f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give a mapping of names to values."
+        )
 
 
 def check_instances(owner: str, field: str, value: object, kind: type[Value]) -> tuple[Value, ...]:
@@ -163,7 +213,7 @@ def check_instances(owner: str, field: str, value: object, kind: type[Value]) ->
 def check_instance(owner: str, field: str, value: object, kind: type[Value]) -> Value:
     """One object of class `kind`."""
     if not isinstance(value, kind):
-        raise ValueError(f"{owner}: {field}={value!r} is a {type(value).__name__}. Give a {kind.__name__}.")
+        raise ValueError(f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give a {kind.__name__}.")
     return value
 
 
@@ -172,5 +222,5 @@ def check_unique(owner: str, field: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"{owner}: {field} has {name!r} twice. Rename one of them.")
+            raise ValueError(f"{owner}: {field} has {quoted(name)} twice. Rename one of them.")
         seen.add(name)

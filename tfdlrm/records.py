@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Self, TypeVar
 
-from tfdlrm.checks import reject_unknown_keys
+from tfdlrm.checks import quoted, reject_unknown_keys
 from tfdlrm.yaml_text import dump_yaml, parse_yaml
 
 Value = TypeVar("Value")
@@ -66,14 +66,16 @@ class Record:
         """
         if not isinstance(given, Mapping):
             raise ValueError(
-                f"{cls.__name__}: got {given!r}, a {type(given).__name__}. "
+                f"{cls.__name__}: got {quoted(given)}, a {type(given).__name__}. "
                 f"Give a mapping with keys among: {', '.join(cls.field_names())}."
             )
         reject_unknown_keys(cls.__name__, given, cls.field_names())
         for field in fields(cls):
             required = field.default is MISSING and field.default_factory is MISSING
             if required and field.name not in given:
-                raise ValueError(f"{cls.__name__}: key {field.name!r} is missing. Given: {', '.join(given) or 'none'}.")
+                raise ValueError(
+                    f"{cls.__name__}: key {quoted(field.name)} is missing. Given: {', '.join(given) or 'none'}."
+                )
         return cls(**{name: cls.readers.get(name, _as_is)(value) for name, value in given.items()})
 
     def to_yaml(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
 from tfdlrm import checks
-from tfdlrm.checks import reject_unknown_keys
+from tfdlrm.checks import quoted, reject_unknown_keys
 from tfdlrm.records import FrozenMapping, Reader, Record, each
 
 __all__ = [
@@ -66,7 +66,7 @@ class DenseColumn(Record):
     maximum: float | None = None
 
     def __post_init__(self) -> None:
-        owner = f"dense column {self.name!r}"
+        owner = f"dense column {quoted(self.name)}"
         checks.check_name("DenseColumn", "name", self.name)
         checks.check_choice(owner, "transform", self.transform, get_args(Transform))
         for name in ("missing", "mean", "minimum", "maximum"):
@@ -76,8 +76,8 @@ class DenseColumn(Record):
             given = [name for name in names if getattr(self, name) is not None]
             if given and self.transform != transform:
                 raise ValueError(
-                    f"{owner}: {given[0]}={getattr(self, given[0])!r} has no meaning with "
-                    f"transform={self.transform!r}. Remove it, or set transform: {transform}."
+                    f"{owner}: {given[0]}={quoted(getattr(self, given[0]))} has no meaning with "
+                    f"transform={quoted(self.transform)}. Remove it, or set transform: {transform}."
                 )
             if transform == self.transform == "standardize" and len(given) == 1:
                 raise ValueError(f"{owner}: {given[0]} is given without its partner. Give both mean and std, or none.")
@@ -118,7 +118,7 @@ class CategoricalColumn(Record):
     weights: str = ""
 
     def __post_init__(self) -> None:
-        owner = f"categorical column {self.name!r}"
+        owner = f"categorical column {quoted(self.name)}"
         checks.check_name("CategoricalColumn", "name", self.name)
         checks.check_text(owner, "table", self.table)
         self._set(table=checks.check_name(owner, "table", self.table or self.name))

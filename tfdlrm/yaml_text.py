@@ -1,5 +1,8 @@
 """YAML text to plain values and back, without YAML 1.1's traps.
 
+A document may be of anyone: it is limited in length, in depth, and in what its aliases unfold to, before anything is
+made of it.
+
 Two things plain `yaml.safe_load` gets wrong for config files: a key given twice silently keeps the last, and
 `1e-3` (no dot) is a string. Both are mended here, in reader and writer alike, so that what is written reads
 back as the same value.
@@ -12,6 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+
+from tfdlrm.checks import LONGEST_QUOTE, quoted
+
+MAX_CHARACTERS = 2**21
+MAX_VALUES = 200_000  # each counted as often as an alias names it
+MAX_DEPTH = 50
 
 # YAML 1.2 floats, which include an exponent without a dot (YAML 1.1 wants 1.0e-3).
 _FLOAT = re.compile(
@@ -43,7 +52,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any
     for key_node, _ in node.value:
         if key_node.value in seen:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {key_node.value!r} is given twice; remove one", key_node.start_mark
+                None, None, f"key {quoted(key_node.value)} is given twice; remove one", key_node.start_mark
             )
         if isinstance(key_node.value, str):
             seen.add(key_node.value)
@@ -72,12 +81,69 @@ def parse_yaml(text: str, source: str) -> Any:
         source: the file or flag it came from, for the error.
 
     Raises:
-        ValueError: a syntax error or a key given twice, with source, line and column.
+        ValueError: a syntax error or a key given twice, with source, line and column; or more than `MAX_CHARACTERS`,
+            `MAX_VALUES` or `MAX_DEPTH`.
     """
-    loader = _Loader(text)
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{source}: {len(text):,} characters of YAML. At most {MAX_CHARACTERS:,} are read.")
+    loader = None
     try:
-        return loader.get_single_data()
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_what_unfolds(node, source)
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        # not its own text: that quotes the whole line
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(f"{source}: not valid YAML: {_shortened(what)}{_place(error)}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not valid YAML: {error}") from error
+        raise ValueError(f"{source}: not valid YAML: {_shortened(str(error))}") from error
+    except RecursionError as error:
+        raise ValueError(f"{source}: lists and mappings in each other more than {MAX_DEPTH} deep.") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
+
+
+def _place(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _refuse_what_unfolds(document: yaml.Node, source: str) -> None:
+    """Counts the values of a document with its aliases unfolded, each node's once: a few hundred bytes can name 10^8.
+
+    Raises:
+        ValueError: there are too many, too deep in each other, or without an end.
+    """
+    sizes: dict[int, int | None] = {}  # None: being counted, so that to meet it again is a circle
+    depths: dict[int, int] = {}
+    waiting: list[tuple[yaml.Node, bool]] = [(document, False)]
+    while waiting:
+        node, are_parts_counted = waiting.pop()
+        parts = _parts(node)
+        if are_parts_counted:
+            sizes[id(node)] = 1 + sum(sizes[id(part)] or 0 for part in parts)
+            depths[id(node)] = 1 + max((depths[id(part)] for part in parts), default=0)
+            if depths[id(node)] > MAX_DEPTH:
+                raise ValueError(f"{source}: lists and mappings in each other more than {MAX_DEPTH} deep.")
+            if (sizes[id(node)] or 0) > MAX_VALUES:
+                raise ValueError(f"{source}: more than {MAX_VALUES:,} values, aliases unfolded. Write fewer.")
+        elif id(node) not in sizes:
+            sizes[id(node)] = None
+            waiting.append((node, True))
+            waiting.extend((part, False) for part in parts)
+        elif sizes[id(node)] is None:
+            raise ValueError(f"{source}: an alias names what it is in. Write the value itself.")
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []

@@ -15,6 +15,7 @@ from savedmodels.client.retries import Result, RetryPolicy
 from savedmodels.wire.arrays import InputError, to_array
 from savedmodels.wire.batches import check_arrays, check_names, cut, join
 from savedmodels.wire.signatures import DEFAULT_SIGNATURE, RANK_SIGNATURE, SignatureSpec
+from tfdlrm.checks import quoted
 
 Arrays = dict[str, np.ndarray]
 
@@ -136,7 +137,7 @@ class Client(ABC):
             array([[0.31]], dtype=float32)
         """
         if version is not None and label:
-            raise InvalidRequestError(f"Give version={version} or label={label!r}, not both.")
+            raise InvalidRequestError(f"Give version={version} or label={quoted(label)}, not both.")
         deadline = self._deadline(timeout_seconds)
         asked = Asked(version=version, label=label)
         spec, is_fresh = self._signature(signature, asked, deadline)
@@ -175,7 +176,7 @@ class Client(ABC):
         spec, _ = self._signature(signature, Asked(version=version, label=label), deadline)
         if not spec.takes_examples:
             raise InvalidRequestError(
-                f"signature {signature!r} takes {', '.join(spec.inputs)}, not serialized Examples. Use predict."
+                f"signature {quoted(signature)} takes {', '.join(spec.inputs)}, not serialized Examples. Use predict."
             )
         serialized = [row if isinstance(row, bytes) else _serialized(n, row) for n, row in enumerate(examples)]
         return self.predict(
@@ -273,7 +274,7 @@ class Client(ABC):
         fresh = self._fetch(asked, deadline)
         if name not in fresh.signatures:
             raise InvalidRequestError(
-                f"signature {name!r} is not in version {fresh.version} of model {self.model!r}. It has: "
+                f"signature {quoted(name)} is not in version {fresh.version} of model {quoted(self.model)}. It has: "
                 f"{', '.join(sorted(fresh.signatures))}."
             )
         return fresh.signatures[name], True
@@ -324,6 +325,6 @@ def check_outputs(spec: SignatureSpec, outputs: Arrays) -> Arrays:
     """
     if set(outputs) != set(spec.outputs):
         raise ServerError(
-            f"signature {spec.name!r}: the server answered {sorted(outputs)}, not {sorted(spec.outputs)}."
+            f"signature {quoted(spec.name)}: the server answered {sorted(outputs)}, not {sorted(spec.outputs)}."
         )
     return {name: outputs[name] for name in spec.outputs}

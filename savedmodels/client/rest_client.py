@@ -16,6 +16,7 @@ from savedmodels.client.base import Arrays, Asked, Client, ModelMetadata, Versio
 from savedmodels.client.errors import BY_STATUS, DeadlineError, ServerError, UnavailableError
 from savedmodels.wire.arrays import BASE64_KEY, to_array
 from savedmodels.wire.signatures import INIT_SIGNATURE, SignatureSpec, from_json
+from tfdlrm.checks import quoted
 
 _GONE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
@@ -39,7 +40,7 @@ class RestClient(Client):
         super().__init__(address, model, **options)
         parts = urlsplit(address if "://" in address else f"http://{address}")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
-            raise ValueError(f"address {address!r} is not HOST:PORT, http://HOST:PORT or https://HOST:PORT.")
+            raise ValueError(f"address {quoted(address)} is not HOST:PORT, http://HOST:PORT or https://HOST:PORT.")
         self._host, self._port = parts.hostname, parts.port
         # http.client and not urllib: a proxy of the environment has no business between a service and its model
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection

@@ -11,6 +11,7 @@ from typing import IO, Any
 from savedmodels.client.base import Arrays
 from savedmodels.client.errors import InvalidRequestError
 from savedmodels.wire.signatures import RANK_SIGNATURE, SignatureSpec
+from tfdlrm.checks import quoted
 
 JSONL, CSV = "jsonl", "csv"
 Row = dict[str, Any]
@@ -91,7 +92,7 @@ def rows_to_inputs(signature: SignatureSpec, rows: Sequence[Row], *, from_text: 
         InvalidRequestError: a row has other columns than the signature; names row and column.
     """
     if signature.name == RANK_SIGNATURE:
-        raise InvalidRequestError(f"signature {RANK_SIGNATURE!r} is asked about one user at a time, not in rows.")
+        raise InvalidRequestError(f"signature {quoted(RANK_SIGNATURE)} is asked about one user at a time, not in rows.")
     lengths = set(signature.bags.values())
     expected = [name for name in signature.inputs if name not in lengths]
     for position, row in enumerate(rows):
@@ -99,7 +100,7 @@ def rows_to_inputs(signature: SignatureSpec, rows: Sequence[Row], *, from_text: 
             differing = min(set(row) ^ set(expected))
             problem = "missing" if differing in expected else "unknown"
             raise InvalidRequestError(
-                f"row {position}: column {differing!r} is {problem}. A row has: {', '.join(expected)}."
+                f"row {position}: column {quoted(differing)} is {problem}. A row has: {', '.join(expected)}."
             )
     columns = {name: [row[name] for row in rows] for name in expected}
     if from_text:
@@ -111,14 +112,14 @@ def rows_to_inputs(signature: SignatureSpec, rows: Sequence[Row], *, from_text: 
             continue
         for position, bag in enumerate(values):
             if not isinstance(bag, list):
-                raise InvalidRequestError(f"row {position}: column {name!r}: a list of values is expected.")
+                raise InvalidRequestError(f"row {position}: column {quoted(name)}: a list of values is expected.")
         counted = [len(bag) for bag in values]
         length_name = signature.bags[name]
         if inputs.setdefault(length_name, counted) != counted:
             position = next(
                 i for i, pair in enumerate(zip(inputs[length_name], counted, strict=True)) if len({*pair}) > 1
             )
-            raise InvalidRequestError(f"row {position}: column {name!r} has not one value for each id.")
+            raise InvalidRequestError(f"row {position}: column {quoted(name)} has not one value for each id.")
         inputs[name] = [value for bag in values for value in bag]
     return inputs
 
@@ -139,7 +140,9 @@ def _from_cells(signature: SignatureSpec, name: str, cells: Sequence[str]) -> li
                 values.append(cell)
             if values[-1] is None or isinstance(values[-1], list) != is_list:
                 wanted = "a JSON list" if is_list else spec.text
-                raise InvalidRequestError(f"row {position}: column {name!r}: {cell!r}; {wanted} is expected.")
+                raise InvalidRequestError(
+                    f"row {position}: column {quoted(name)}: {quoted(cell)}; {wanted} is expected."
+                )
     return values
 
 
@@ -182,7 +185,8 @@ class RowWriter:
         for name, array in outputs.items():
             if array.ndim == 0 or len(array) != num_rows:
                 raise InvalidRequestError(
-                    f"output {name!r} has the shape {list(array.shape)}, not one row for each of {num_rows} rows. "
+                    f"output {quoted(name)} has the shape {list(array.shape)}, not one row for "
+                    f"each of {num_rows} rows. "
                     "Ask for another signature."
                 )
         if self._csv is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from savedmodels.server.errors import ServingError
+from tfdlrm.checks import quoted
 
 _NAME = re.compile(r"[^/:\s]+")  # what TensorFlow Serving's REST paths can hold
 
@@ -34,9 +35,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"model name {self.name!r} cannot be in a path. Use no '/', ':' or blanks.")
+            raise ValueError(f"model name {quoted(self.name)} cannot be in a path. Use no '/', ':' or blanks.")
         if self.num_latest is not None and self.num_latest < 1:
-            raise ValueError(f"model {self.name!r}: the newest {self.num_latest} versions: give 1 or more.")
+            raise ValueError(f"model {quoted(self.name)}: the newest {self.num_latest} versions: give 1 or more.")
 
     def wanted(self, versions: Iterable[int]) -> set[int]:
         """Of the versions there are, those to serve."""
@@ -81,12 +82,12 @@ def from_proto(config: Any) -> list[ModelConfig]:
         if entry.model_platform not in ("", "tensorflow") or entry.model_type not in (0, 1):
             raise ServingError(
                 "INVALID_ARGUMENT",
-                f'model {entry.name!r}: model_platform "{entry.model_platform}" is not "tensorflow".',
+                f'model {quoted(entry.name)}: model_platform "{entry.model_platform}" is not "tensorflow".',
             )
         if not entry.base_path:
-            raise ServingError("INVALID_ARGUMENT", f"model {entry.name!r} has no base_path.")
+            raise ServingError("INVALID_ARGUMENT", f"model {quoted(entry.name)} has no base_path.")
         if entry.name in models:
-            raise ServingError("INVALID_ARGUMENT", f"model {entry.name!r} is listed twice.")
+            raise ServingError("INVALID_ARGUMENT", f"model {quoted(entry.name)} is listed twice.")
         policy = entry.model_version_policy
         kind = policy.WhichOneof("policy_choice")
         try:
@@ -100,5 +101,7 @@ def from_proto(config: Any) -> list[ModelConfig]:
         except ValueError as error:
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
         if kind == "specific" and not policy.specific.versions:
-            raise ServingError("INVALID_ARGUMENT", f"model {entry.name!r}: the policy specific lists no versions.")
+            raise ServingError(
+                "INVALID_ARGUMENT", f"model {quoted(entry.name)}: the policy specific lists no versions."
+            )
     return list(models.values())

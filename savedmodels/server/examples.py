@@ -14,6 +14,7 @@ import numpy as np
 from savedmodels.server.errors import ServingError
 from savedmodels.wire.protos import classification_pb2, regression_pb2
 from savedmodels.wire.signatures import SignatureSpec
+from tfdlrm.checks import quoted
 
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 
@@ -25,7 +26,10 @@ def check_classify(signature: SignatureSpec) -> None:
         ServingError: INVALID_ARGUMENT.
     """
     _check_form(
-        signature, "Classify", f"{CLASSES!r} (string [B, C]) and/or {SCORES!r} (float32 [B, C])", {CLASSES, SCORES}
+        signature,
+        "Classify",
+        f"{quoted(CLASSES)} (string [B, C]) and/or {quoted(SCORES)} (float32 [B, C])",
+        {CLASSES, SCORES},
     )
 
 
@@ -35,7 +39,7 @@ def check_regress(signature: SignatureSpec) -> None:
     Raises:
         ServingError: INVALID_ARGUMENT.
     """
-    _check_form(signature, "Regress", f"{OUTPUTS!r} (float32 [B] or [B, 1])", {OUTPUTS})
+    _check_form(signature, "Regress", f"{quoted(OUTPUTS)} (float32 [B] or [B, 1])", {OUTPUTS})
 
 
 def _check_form(signature: SignatureSpec, method: str, wanted: str, names: set[str]) -> None:
@@ -43,7 +47,8 @@ def _check_form(signature: SignatureSpec, method: str, wanted: str, names: set[s
     if not (signature.takes_examples and set(signature.inputs) == {INPUTS} and outputs and outputs <= names):
         raise ServingError(
             "INVALID_ARGUMENT",
-            f"signature {signature.name!r} is not for {method}, which needs the one input {INPUTS!r} (string [B]) "
+            f"signature {quoted(signature.name)} is not for {method}, which needs the one input "
+            f"{quoted(INPUTS)} (string [B]) "
             f"and the outputs {wanted}. It takes {', '.join(signature.inputs)} and gives "
             f"{', '.join(signature.outputs)}: use Predict.",
         )
@@ -89,11 +94,12 @@ def classification_result(outputs: Mapping[str, np.ndarray]) -> Any:
     """
     for name, array in outputs.items():
         if array.ndim != 2:
-            raise ServingError("INVALID_ARGUMENT", f"output {name!r}: shape {list(array.shape)} is not [B, C].")
+            raise ServingError("INVALID_ARGUMENT", f"output {quoted(name)}: shape {list(array.shape)} is not [B, C].")
     labels, scores = outputs.get(CLASSES), outputs.get(SCORES)
     if labels is not None and scores is not None and labels.shape != scores.shape:
         raise ServingError(
-            "INVALID_ARGUMENT", f"{CLASSES!r} {list(labels.shape)} and {SCORES!r} {list(scores.shape)} differ in shape."
+            "INVALID_ARGUMENT",
+            f"{quoted(CLASSES)} {list(labels.shape)} and {quoted(SCORES)} {list(scores.shape)} differ in shape.",
         )
     shape = (labels if labels is not None else outputs[SCORES]).shape
     result = classification_pb2.ClassificationResult()
@@ -117,7 +123,8 @@ def regression_result(outputs: Mapping[str, np.ndarray]) -> Any:
     array = outputs[OUTPUTS]
     if array.dtype != np.float32 or not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
         raise ServingError(
-            "INVALID_ARGUMENT", f"output {OUTPUTS!r}: {array.dtype} {list(array.shape)} is not float32 [B] or [B, 1]."
+            "INVALID_ARGUMENT",
+            f"output {quoted(OUTPUTS)}: {array.dtype} {list(array.shape)} is not float32 [B] or [B, 1].",
         )
     result = regression_pb2.RegressionResult()
     for value in array.ravel().tolist():

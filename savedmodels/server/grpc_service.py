@@ -33,6 +33,7 @@ from savedmodels.wire.protos import (
 )
 from savedmodels.wire.signatures import SignatureSpec
 from savedmodels.wire.tensors import from_proto, to_proto
+from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -177,7 +178,8 @@ class GrpcService:
         fields = list(request.metadata_field)
         if not fields or any(field != SIGNATURE_DEF for field in fields):
             raise ServingError(
-                "INVALID_ARGUMENT", f"metadata_field is {[f[:100] for f in fields]}; [{SIGNATURE_DEF!r}] is expected."
+                "INVALID_ARGUMENT",
+                f"metadata_field is {[f[:100] for f in fields]}; [{quoted(SIGNATURE_DEF)}] is expected.",
             )
         return model_metadata(self._inference.store, target_of(request.model_spec))
 

@@ -22,6 +22,7 @@ from savedmodels.server.store import ModelStore
 from savedmodels.server.versions import Lease
 from savedmodels.wire.batches import check_arrays, check_names
 from savedmodels.wire.signatures import SignatureSpec
+from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -193,11 +194,11 @@ def _check_filter(signature: SignatureSpec, output_filter: Sequence[str]) -> Non
         if name not in signature.outputs:
             raise ServingError(
                 "INVALID_ARGUMENT",
-                f"output {name[:100]!r} is unknown to signature {signature.name!r}. "
+                f"output {quoted(name[:100])} is unknown to signature {quoted(signature.name)}. "
                 f"It gives: {', '.join(signature.outputs)}.",
             )
         if name in output_filter[:position]:
-            raise ServingError("INVALID_ARGUMENT", f"output {name!r} is asked for twice.")
+            raise ServingError("INVALID_ARGUMENT", f"output {quoted(name)} is asked for twice.")
 
 
 def _answered(error: BaseException) -> ServingError:

@@ -16,6 +16,7 @@ import numpy as np
 from savedmodels.server.batching import Batcher
 from savedmodels.server.errors import ServingError
 from savedmodels.wire.signatures import DEFAULT_SIGNATURE, INIT_SIGNATURE, SignatureSpec, from_proto
+from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -68,7 +69,7 @@ class LoadedModel:
         if spec is None:
             raise ServingError(
                 "FAILED_PRECONDITION",
-                f"signature {name[:100] or DEFAULT_SIGNATURE!r} is not in the model. It has: "
+                f"signature {quoted(name[:100] or DEFAULT_SIGNATURE)} is not in the model. It has: "
                 f"{', '.join(sorted(self.signatures))}.",
             )
         return spec
@@ -121,7 +122,7 @@ def _signature_definitions(folder: Path) -> dict[str, Any]:
                     # a copy: the message itself would keep the whole graph in memory
                     definitions[name] = type(definition).FromString(definition.SerializeToString())
             return definitions
-    raise ValueError(f"{folder} has no graph with the tag {SERVE_TAG!r}. Export it with tf.saved_model.save.")
+    raise ValueError(f"{folder} has no graph with the tag {quoted(SERVE_TAG)}. Export it with tf.saved_model.save.")
 
 
 def free_memory() -> None:

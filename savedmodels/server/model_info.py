@@ -8,6 +8,7 @@ from savedmodels.server.errors import ServingError
 from savedmodels.server.inference import Target
 from savedmodels.server.store import ModelStore
 from savedmodels.wire.protos import get_model_metadata_pb2, get_model_status_pb2
+from tfdlrm.checks import quoted
 
 SIGNATURE_DEF = "signature_def"
 # error_codes.proto, of those that a version ends with
@@ -27,7 +28,7 @@ def model_status(store: ModelStore, target: Target) -> Any:
             number = lease.number
     versions = [v for v in model.statuses() if number is None or v.number == number]
     if not versions and number is not None:
-        raise ServingError("NOT_FOUND", f"version {number} of model {target.model!r} is not here.")
+        raise ServingError("NOT_FOUND", f"version {number} of model {quoted(target.model)} is not here.")
     response = get_model_status_pb2.GetModelStatusResponse()
     for version in versions:
         entry = response.model_version_status.add()

@@ -6,6 +6,8 @@ import ipaddress
 import os
 from dataclasses import dataclass
 
+from tfdlrm.checks import quoted
+
 LOOPBACK = "127.0.0.1"
 MEBIBYTE = 2**20
 
@@ -65,7 +67,7 @@ class ServerOptions:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible. Give 0 or more.")
         if not self.allow_any_address and not _is_loopback(self.host):
             raise ValueError(
-                f"host {self.host!r} is reached from other machines, and this server has no authentication. "
+                f"host {quoted(self.host)} is reached from other machines, and this server has no authentication. "
                 f"Give {LOOPBACK}, or allow it with --allow-any-address."
             )
 

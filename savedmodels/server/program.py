@@ -18,6 +18,7 @@ from savedmodels.server.metrics import Metrics
 from savedmodels.server.options import ServerOptions
 from savedmodels.server.rest_service import RestService
 from savedmodels.server.store import ModelStore
+from tfdlrm.checks import quoted
 from tfdlrm.stop_signals import StopSignals
 
 logger = logging.getLogger("tfdlrm.serve")
@@ -52,7 +53,8 @@ class Server:
         for config in configs:
             if not config.base_path.is_dir():
                 raise FileNotFoundError(
-                    f"model {config.name!r}: {config.base_path} is no folder. Give the folder of its numbered versions."
+                    f"model {quoted(config.name)}: {config.base_path} is no folder. Give the "
+                    f"folder of its numbered versions."
                 )
         self._options = options
         self._metrics = Metrics()

@@ -12,6 +12,7 @@ from savedmodels.server.errors import ServingError
 from savedmodels.server.loading import free_memory
 from savedmodels.server.metrics import Metrics
 from savedmodels.server.versions import ServedModel
+from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -66,7 +67,7 @@ class ModelStore:
             model = self._models.get(name)
             if model is None:
                 known = ", ".join(sorted(self._models)) or "none"
-                raise ServingError("NOT_FOUND", f"model {name[:100]!r} is not served here. Models: {known}.")
+                raise ServingError("NOT_FOUND", f"model {quoted(name[:100])} is not served here. Models: {known}.")
             return model
 
     @property
@@ -109,7 +110,7 @@ class ModelStore:
         configs = list(configs)
         for config in configs:
             if not config.base_path.is_dir():
-                raise ServingError("INVALID_ARGUMENT", f"model {config.name!r}: {config.base_path} is no folder.")
+                raise ServingError("INVALID_ARGUMENT", f"model {quoted(config.name)}: {config.base_path} is no folder.")
         with self._reloading:
             with self._lock:
                 models = {}

@@ -22,6 +22,7 @@ from savedmodels.server.folders import Fingerprint, fingerprint, missing_parts, 
 from savedmodels.server.loading import LoadedModel
 from savedmodels.server.metrics import Metrics
 from savedmodels.server.warmup import warm_up
+from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -98,7 +99,8 @@ class ServedModel:
                     known = ", ".join(sorted(self.labels)) or "none"
                     raise ServingError(
                         "NOT_FOUND",
-                        f"model {self.config.name!r} has no version label {label[:100]!r}. Its labels: {known}.",
+                        f"model {quoted(self.config.name)} has no version label "
+                        f"{quoted(label[:100])}. Its labels: {known}.",
                     )
                 number = self.labels[label]
             available = self._available()
@@ -109,7 +111,7 @@ class ServedModel:
             elif number not in available:
                 raise ServingError(
                     "NOT_FOUND",
-                    f"version {number} of model {self.config.name!r} is not available. Available: "
+                    f"version {number} of model {quoted(self.config.name)} is not available. Available: "
                     f"{', '.join(map(str, available)) or 'none'}.",
                 )
             version = self._versions[number]
@@ -133,10 +135,10 @@ class ServedModel:
     def _none_available(self) -> ServingError:
         loading = [number for number, version in self._versions.items() if version.state in (START, LOADING)]
         if loading:
-            return ServingError("UNAVAILABLE", f"model {self.config.name!r} is loading version {max(loading)}.")
+            return ServingError("UNAVAILABLE", f"model {quoted(self.config.name)} is loading version {max(loading)}.")
         failed = [version for version in self._versions.values() if version.error_code != "OK"]
         why = f" Version {failed[-1].number}: {failed[-1].error_message}" if failed else ""
-        return ServingError("NOT_FOUND", f"model {self.config.name!r} has no version to serve.{why}")
+        return ServingError("NOT_FOUND", f"model {quoted(self.config.name)} has no version to serve.{why}")
 
     # ---- status
 

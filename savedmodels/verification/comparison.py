@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfdlrm.checks import quoted
+
 # The sigmoid of a logit that is 1e-5 off moves by a quarter of that at most, and logits of trained models are well
 # within 1e-5; a wrong row, a lost weight or ids cut to float32 show as 1e-3 and more.
 PROBABILITY_ATOL = 1e-6
@@ -70,17 +72,17 @@ def compare(
     problems, differences = [], {}
     for name in sorted(recorded.keys() | answered.keys()):
         if name not in answered:
-            problems.append(f"output {name!r} is missing")
+            problems.append(f"output {quoted(name)} is missing")
             continue
         if name not in recorded:
             if name in _TOP and "probability" in recorded:
                 continue
-            problems.append(f"output {name!r} was not recorded")
+            problems.append(f"output {quoted(name)} was not recorded")
             continue
         expected, given = recorded[name], answered[name]
         if expected.dtype != given.dtype or expected.shape != given.shape:
             problems.append(
-                f"output {name!r} is {given.dtype} {list(given.shape)}, recorded {expected.dtype} "
+                f"output {quoted(name)} is {given.dtype} {list(given.shape)}, recorded {expected.dtype} "
                 f"{list(expected.shape)}"
             )
         elif expected.dtype.kind == "f":
@@ -93,7 +95,7 @@ def compare(
             where = np.argwhere(expected != given)[0]
             at = tuple(where)
             problems.append(
-                f"output {name!r} is {given[at]!r} at {where.tolist()}, recorded {expected[at]!r}: "
+                f"output {quoted(name)} is {quoted(given[at])} at {where.tolist()}, recorded {quoted(expected[at])}: "
                 f"{np.count_nonzero(expected != given)} of {expected.size} differ"
             )
     if {"probability", *_TOP} <= answered.keys():
@@ -119,7 +121,7 @@ def _compare_floats(
     for array, whose in ((expected, "the recorded one"), (given, "the answer")):
         if not np.isfinite(array).all():
             at = np.argwhere(~np.isfinite(array))[0].tolist()
-            return [f"output {name!r}: {whose} is {array[tuple(at)]} at {at}"], Difference(np.inf, 0.0)
+            return [f"output {quoted(name)}: {whose} is {array[tuple(at)]} at {at}"], Difference(np.inf, 0.0)
     apart = np.abs(expected.astype(np.float64) - given.astype(np.float64))
     bound = _bound(name, expected, tolerance)
     worst = np.unravel_index(np.argmax(apart / bound), apart.shape)
@@ -128,7 +130,8 @@ def _compare_floats(
         return [], difference
     at = [int(i) for i in worst]
     return [
-        f"output {name!r} is {difference.apart:.3g} off at {at}: {given[worst]:.6g}, recorded {expected[worst]:.6g}; "
+        f"output {quoted(name)} is {difference.apart:.3g} off at {at}: {given[worst]:.6g}, "
+        f"recorded {expected[worst]:.6g}; "
         f"{difference.allowed:.3g} is allowed"
     ], difference
 

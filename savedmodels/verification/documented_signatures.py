@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tfdlrm.checks import quoted
+
 DEFAULT = "serving_default"
 _ROW_LENGTHS = "_row_lengths"
 _WEIGHTS = "_weights"
@@ -42,7 +44,7 @@ def signature_problems(signatures: Mapping[str, Any], expected: Mapping[str, Any
     """
     problems = []
     for name in sorted({DEFAULT, *(expected or {})} - set(signatures)):
-        problems.append(f"signature {name!r} is missing")
+        problems.append(f"signature {quoted(name)} is missing")
     for name, signature in signatures.items():
         if name in OUTPUTS:
             problems += _input_problems(name, signature["inputs"])
@@ -56,7 +58,7 @@ def _input_problems(signature: str, inputs: Mapping[str, Any]) -> Iterator[str]:
     if signature == DEFAULT and "examples" in inputs:
         yield from _compare(signature, "input", _EXAMPLES, inputs)
         for name in sorted(set(inputs) - set(_EXAMPLES)):
-            yield f"signature {signature!r}: input {name!r} beside 'examples' is not documented"
+            yield f"signature {quoted(signature)}: input {quoted(name)} beside 'examples' is not documented"
         return
     fixed = {"dense": _Tensor("float32", 2)}
     if signature == "rank":
@@ -74,45 +76,53 @@ def _column_problems(signature: str, name: str, tensor: Mapping[str, Any], input
     is_weights = weights_of is not None and tensor["dtype"] == "float32"
     if not is_weights and tensor["dtype"] not in _ID_DTYPES:
         yield (
-            f"signature {signature!r}: input {name!r} is {tensor['dtype']}, and ids are int64 or string: "
+            f"signature {quoted(signature)}: input {quoted(name)} is {tensor['dtype']}, and ids are int64 or string: "
             "others do not hold every id"
         )
     if tensor["shape"] is None or len(tensor["shape"]) not in (1, 2):
-        yield f"signature {signature!r}: input {name!r} has shape {tensor['shape']}, and [B], [B, H] or [N] is expected"
+        yield (
+            f"signature {quoted(signature)}: input {quoted(name)} has shape {tensor['shape']}, "
+            f"and [B], [B, H] or [N] is expected"
+        )
     if is_weights and tensor["shape"] != weights_of["shape"]:  # type: ignore[index]
-        yield f"signature {signature!r}: input {name!r} has not the shape of its ids"
+        yield f"signature {quoted(signature)}: input {quoted(name)} has not the shape of its ids"
     if name.endswith(_ROW_LENGTHS) and name.removesuffix(_ROW_LENGTHS) in inputs and tensor["dtype"] == "string":
-        yield f"signature {signature!r}: input {name!r} is string, and row lengths are int64"
+        yield f"signature {quoted(signature)}: input {quoted(name)} is string, and row lengths are int64"
 
 
 def _compare(signature: str, kind: str, documented: Mapping[str, _Tensor], given: Mapping[str, Any]) -> Iterator[str]:
     for name, (dtype, rank) in documented.items():
         if name not in given:
-            yield f"signature {signature!r}: {kind} {name!r} is missing"
+            yield f"signature {quoted(signature)}: {kind} {quoted(name)} is missing"
             continue
         tensor = given[name]
         if tensor["dtype"] != dtype:
-            yield f"signature {signature!r}: {kind} {name!r} is {tensor['dtype']}, and {dtype} is documented"
+            yield (
+                f"signature {quoted(signature)}: {kind} {quoted(name)} is {tensor['dtype']}, and {dtype} is documented"
+            )
         # an unknown rank is none that a client could rely on, but it contradicts nothing
         if tensor["shape"] is not None and len(tensor["shape"]) != rank:
-            yield f"signature {signature!r}: {kind} {name!r} has shape {tensor['shape']}, and rank {rank} is documented"
+            yield (
+                f"signature {quoted(signature)}: {kind} {quoted(name)} has shape "
+                f"{tensor['shape']}, and rank {rank} is documented"
+            )
 
 
 def _changes(name: str, signature: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
     if name not in expected:
-        yield f"signature {name!r} is not in the manifest"
+        yield f"signature {quoted(name)} is not in the manifest"
         return
     for kind in ("inputs", "outputs"):
         now, then = signature[kind], expected[name].get(kind, {})
         for tensor in sorted(now.keys() | then.keys()):
             if tensor not in now:
-                yield f"signature {name!r}: {kind[:-1]} {tensor!r} of the manifest is missing"
+                yield f"signature {quoted(name)}: {kind[:-1]} {quoted(tensor)} of the manifest is missing"
             elif tensor not in then:
-                yield f"signature {name!r}: {kind[:-1]} {tensor!r} is not in the manifest"
+                yield f"signature {quoted(name)}: {kind[:-1]} {quoted(tensor)} is not in the manifest"
             else:
                 for field in ("dtype", "shape"):
                     if now[tensor][field] != then[tensor].get(field):
                         yield (
-                            f"signature {name!r}: {kind[:-1]} {tensor!r} has {field} {now[tensor][field]}, "
+                            f"signature {quoted(name)}: {kind[:-1]} {quoted(tensor)} has {field} {now[tensor][field]}, "
                             f"and {then[tensor].get(field)} in the manifest"
                         )

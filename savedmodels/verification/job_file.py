@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfdlrm.checks import quoted
+
 JOB_MAGIC = b"TFDLJOB1"
 ANSWERS_MAGIC = b"TFDLANS1"
 _STRING = 7
@@ -87,7 +89,7 @@ def _text(text: str) -> bytes:
 def _output(tensor: str) -> bytes:
     operation, _, output = tensor.rpartition(":")
     if not operation or not output.isdecimal():
-        raise ValueError(f"tensor {tensor!r} is none of the graph: <operation>:<output> is expected.")
+        raise ValueError(f"tensor {quoted(tensor)} is none of the graph: <operation>:<output> is expected.")
     return _text(operation) + struct.pack("<I", int(output))
 
 
@@ -95,7 +97,7 @@ def _tensor(name: str, array: np.ndarray) -> Iterator[bytes]:
     is_text = array.dtype.kind in "OSU"
     code = _STRING if is_text else _DATA_TYPES.get(array.dtype.name)
     if code is None:
-        raise ValueError(f"tensor {name!r}: dtype {array.dtype} cannot be given to the C API.")
+        raise ValueError(f"tensor {quoted(name)}: dtype {array.dtype} cannot be given to the C API.")
     if is_text:
         data = b"".join(struct.pack("<Q", len(element)) + element for element in array.flat)
     else:

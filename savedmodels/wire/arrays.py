@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from savedmodels.wire.signatures import TensorSpec, dtype_text
+from tfdlrm.checks import quoted
 
 MAX_RANK = 8
 MAX_EXACT_FLOAT = 2**53  # larger whole numbers may have lost digits on their way through a float64
@@ -57,7 +58,7 @@ def _from_numpy(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
         return _floats_that_fit(spec, array)
     if (spec.dtype.kind in "iu" and array.dtype.kind == "f") or array.dtype.kind == "O":
         return _convert(spec, array.ravel().tolist(), array.shape).reshape(array.shape)
-    raise InputError(f"input {spec.name!r}: {dtype_text(array.dtype)} was given; {spec.text} is expected.")
+    raise InputError(f"input {quoted(spec.name)}: {dtype_text(array.dtype)} was given; {spec.text} is expected.")
 
 
 def _flatten(spec: TensorSpec, value: Any) -> tuple[list[Any], tuple[int, ...]]:
@@ -67,7 +68,7 @@ def _flatten(spec: TensorSpec, value: Any) -> tuple[list[Any], tuple[int, ...]]:
     while level and isinstance(level[0], (list, tuple)):
         if len(shape) == MAX_RANK:
             raise InputError(
-                f"input {spec.name!r}: lists are nested more than {MAX_RANK} deep; {spec.text} is expected."
+                f"input {quoted(spec.name)}: lists are nested more than {MAX_RANK} deep; {spec.text} is expected."
             )
         size = len(level[0])
         for position, entry in enumerate(level):
@@ -75,7 +76,7 @@ def _flatten(spec: TensorSpec, value: Any) -> tuple[list[Any], tuple[int, ...]]:
                 found = f"a list of {len(entry)}" if isinstance(entry, (list, tuple)) else _shown(entry)
                 hint = "" if spec.shape is not None and len(spec.shape) > 1 else _bag_hint(spec)
                 raise InputError(
-                    f"input {spec.name!r}: entry {position} is {found} where entry 0 is a list of {size}; "
+                    f"input {quoted(spec.name)}: entry {position} is {found} where entry 0 is a list of {size}; "
                     f"{spec.text} is expected.{hint}"
                 )
         shape.append(size)
@@ -83,7 +84,7 @@ def _flatten(spec: TensorSpec, value: Any) -> tuple[list[Any], tuple[int, ...]]:
     for position, entry in enumerate(level):
         if isinstance(entry, (list, tuple)):
             raise InputError(
-                f"input {spec.name!r}: entry {position} is a list where entry 0 is {_shown(level[0])}; "
+                f"input {quoted(spec.name)}: entry {position} is a list where entry 0 is {_shown(level[0])}; "
                 f"{spec.text} is expected."
             )
     return level, tuple(shape)
@@ -170,19 +171,19 @@ def _to_bytes(spec: TensorSpec, position: int, leaf: Any, shape: tuple[int, ...]
             return leaf.encode()
         except UnicodeEncodeError:
             raise InputError(
-                f"input {spec.name!r}, {_place(position, shape)}: text that is not valid Unicode. "
+                f"input {quoted(spec.name)}, {_place(position, shape)}: text that is not valid Unicode. "
                 f'Give bytes as {{"{BASE64_KEY}": ...}}.'
             ) from None
     if isinstance(leaf, dict) and set(leaf) == {BASE64_KEY} and isinstance(leaf[BASE64_KEY], str):
         try:
             return base64.b64decode(leaf[BASE64_KEY], validate=True)
         except (binascii.Error, ValueError) as error:
-            raise InputError(f"input {spec.name!r}, {_place(position, shape)}: not base64: {error}.") from None
+            raise InputError(f"input {quoted(spec.name)}, {_place(position, shape)}: not base64: {error}.") from None
     raise _refused(spec, position, leaf, shape)
 
 
 def _refused(spec: TensorSpec, position: int, leaf: Any, shape: tuple[int, ...]) -> InputError:
-    return InputError(f"input {spec.name!r}, {_place(position, shape)}: {_shown(leaf)}; {spec.text} is expected.")
+    return InputError(f"input {quoted(spec.name)}, {_place(position, shape)}: {_shown(leaf)}; {spec.text} is expected.")
 
 
 def _place(position: int, shape: tuple[int, ...]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from savedmodels.wire.arrays import InputError
 from savedmodels.wire.signatures import RANK_SIGNATURE, SignatureSpec, TensorSpec, dtype_text
+from tfdlrm.checks import quoted
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -23,14 +24,15 @@ def check_names(signature: SignatureSpec, names: Sequence[str]) -> None:
     for name in names:
         if name not in signature.inputs:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = f" Did you mean {quoted(near[0])}?" if near else ""
             raise InputError(
-                f"input {name[:100]!r} is unknown to signature {signature.name!r}.{hint} It takes: {', '.join(known)}."
+                f"input {quoted(name[:100])} is unknown to signature "
+                f"{quoted(signature.name)}.{hint} It takes: {', '.join(known)}."
             )
     missing = [name for name in known if name not in names]
     if missing:
         listed = ", ".join(f"{name} ({signature.inputs[name].text})" for name in missing)
-        raise InputError(f"signature {signature.name!r}: missing inputs: {listed}.")
+        raise InputError(f"signature {quoted(signature.name)}: missing inputs: {listed}.")
 
 
 def check_arrays(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> int:
@@ -55,14 +57,14 @@ def check_arrays(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> int
     num_rows = max(rows.values(), default=0)
     if num_rows > max_rows:
         name = max(rows, key=lambda key: rows[key])
-        raise InputError(f"input {name!r} has {num_rows} rows; a request may have {max_rows}. Send it in parts.")
+        raise InputError(f"input {quoted(name)} has {num_rows} rows; a request may have {max_rows}. Send it in parts.")
     allowed = {1, num_rows} if signature.name == RANK_SIGNATURE else {num_rows}
     if signature.is_batch_first or signature.name == RANK_SIGNATURE:
         for name, count in rows.items():
             if count not in allowed:
                 most = max(rows, key=lambda key: rows[key])
                 raise InputError(
-                    f"input {name!r} has {count} rows where {most!r} has {num_rows}"
+                    f"input {quoted(name)} has {count} rows where {quoted(most)} has {num_rows}"
                     f"{'; 1 or as many' if len(allowed) > 1 else '; one for each row'} is expected."
                 )
     return num_rows
@@ -70,7 +72,7 @@ def check_arrays(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> int
 
 def _check_array(spec: TensorSpec, array: np.ndarray, is_bag: bool) -> None:
     if array.dtype != spec.dtype:
-        raise InputError(f"input {spec.name!r}: {dtype_text(array.dtype)} was given; {spec.text} is expected.")
+        raise InputError(f"input {quoted(spec.name)}: {dtype_text(array.dtype)} was given; {spec.text} is expected.")
     if spec.shape is None:
         return
     is_shape = array.ndim == len(spec.shape) and all(
@@ -78,7 +80,9 @@ def _check_array(spec: TensorSpec, array: np.ndarray, is_bag: bool) -> None:
     )
     if not is_shape:
         hint = " Its bags are given one after another, beside their lengths." if is_bag else ""
-        raise InputError(f"input {spec.name!r}: shape {list(array.shape)} was given; {spec.text} is expected.{hint}")
+        raise InputError(
+            f"input {quoted(spec.name)}: shape {list(array.shape)} was given; {spec.text} is expected.{hint}"
+        )
 
 
 def _check_bags(values_name: str, values: np.ndarray, lengths_name: str, lengths: np.ndarray) -> None:
@@ -86,13 +90,15 @@ def _check_bags(values_name: str, values: np.ndarray, lengths_name: str, lengths
         return
     if lengths.size and lengths.min() < 0:
         row = int(np.flatnonzero(lengths < 0)[0])
-        raise InputError(f"input {lengths_name!r}, row {row}: {lengths[row]} is no length.")
+        raise InputError(f"input {quoted(lengths_name)}, row {row}: {lengths[row]} is no length.")
     # in Python's integers: a sum of int64 could wrap around to the right number
     total = (
         int(lengths.sum()) if not lengths.size or int(lengths.max()) <= 2**62 // lengths.size else sum(lengths.tolist())
     )
     if total != len(values):
-        raise InputError(f"input {lengths_name!r} adds up to {total}, but {values_name!r} holds {len(values)} values.")
+        raise InputError(
+            f"input {quoted(lengths_name)} adds up to {total}, but {quoted(values_name)} holds {len(values)} values."
+        )
 
 
 def cut(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -107,7 +113,8 @@ def cut(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> Iterator[dic
         return
     if not signature.is_batch_first:
         raise InputError(
-            f"signature {signature.name!r} cannot be asked in parts: {num_rows} rows where {max_rows} are allowed."
+            f"signature {quoted(signature.name)} cannot be asked in parts: {num_rows} rows where "
+            f"{max_rows} are allowed."
         )
     offsets = {name: np.concatenate([[0], np.cumsum(arrays[name])]) for name in set(signature.bags.values())}
     for start in range(0, num_rows, max_rows):

@@ -9,6 +9,7 @@ import numpy as np
 
 from savedmodels.wire.arrays import InputError
 from savedmodels.wire.protos import example_pb2
+from tfdlrm.checks import quoted
 
 INT64 = range(-(2**63), 2**63)
 
@@ -45,6 +46,6 @@ def serialize_example(columns: Mapping[str, Any]) -> bytes:
         else:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             raise InputError(
-                f"column {name!r} holds {names}; all integers of 64 bits, all floats or all strings are expected."
+                f"column {quoted(name)} holds {names}; all integers of 64 bits, all floats or all strings are expected."
             )
     return example.SerializeToString()

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tfdlrm.checks import quoted
+
 DEFAULT_SIGNATURE = "serving_default"
 RANK_SIGNATURE = "rank"
 INIT_SIGNATURE = "__saved_model_init_op"  # no signature to call: TensorFlow runs it once, when it loads a model
@@ -165,6 +167,6 @@ def from_json(name: str, signature: Mapping[str, Any]) -> SignatureSpec:
 
 def _tensor_spec(name: str, dtype: str, sizes: Sequence[int] | None) -> TensorSpec:
     if dtype not in DTYPES:
-        raise ValueError(f"tensor {name!r} is {dtype}, which has no form in a request. Export another signature.")
+        raise ValueError(f"tensor {quoted(name)} is {dtype}, which has no form in a request. Export another signature.")
     shape = None if sizes is None else tuple(None if size < 0 else size for size in sizes)
     return TensorSpec(name=name, dtype=DTYPES[dtype], shape=shape)

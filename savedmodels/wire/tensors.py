@@ -10,6 +10,7 @@ import numpy as np
 from savedmodels.wire.arrays import InputError
 from savedmodels.wire.protos import tensor_pb2, types_pb2
 from savedmodels.wire.signatures import DTYPE_NAMES, DTYPES
+from tfdlrm.checks import quoted
 
 _VALUE_FIELDS = {
     "DT_FLOAT": "float_val",
@@ -66,22 +67,22 @@ def from_proto(name: str, proto: Any, max_bytes: int) -> np.ndarray:
         types_pb2.DataType.Name(proto.dtype) if proto.dtype in types_pb2.DataType.values() else str(proto.dtype)
     )
     if dtype_name not in DTYPES:
-        raise InputError(f"input {name!r}: dtype {dtype_name} is not supported.")
+        raise InputError(f"input {quoted(name)}: dtype {dtype_name} is not supported.")
     dtype = DTYPES[dtype_name]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise InputError(f"input {name!r}: the tensor's shape {list(shape)} is not fully known.")
+        raise InputError(f"input {quoted(name)}: the tensor's shape {list(shape)} is not fully known.")
     num_values = math.prod(shape)
     num_bytes = num_values * (POINTER_BYTES if dtype.kind == "O" else dtype.itemsize)
     # max: sizes beside a 0 are not bounded by the product
     if num_bytes > max_bytes or max(shape, default=0) > max_bytes:
-        raise InputError(f"input {name!r}: shape {list(shape)} takes more than the {max_bytes} bytes allowed.")
+        raise InputError(f"input {quoted(name)}: shape {list(shape)} takes more than the {max_bytes} bytes allowed.")
     if proto.tensor_content:
         if dtype.kind == "O":
-            raise InputError(f"input {name!r}: strings are expected in string_val, not in tensor_content.")
+            raise InputError(f"input {quoted(name)}: strings are expected in string_val, not in tensor_content.")
         if len(proto.tensor_content) != num_bytes:
             raise InputError(
-                f"input {name!r}: tensor_content holds {len(proto.tensor_content)} bytes; "
+                f"input {quoted(name)}: tensor_content holds {len(proto.tensor_content)} bytes; "
                 f"shape {list(shape)} takes {num_bytes}."
             )
         array = np.frombuffer(proto.tensor_content, dtype.newbyteorder("<")).astype(dtype, copy=False)
@@ -94,7 +95,7 @@ def from_proto(name: str, proto: Any, max_bytes: int) -> np.ndarray:
 def _from_values(name: str, values: Any, dtype: np.dtype[Any], num_values: int) -> np.ndarray:
     given = len(values)
     if given > num_values or (given == 0 and num_values > 0):
-        raise InputError(f"input {name!r}: {given} values were given for a shape of {num_values}.")
+        raise InputError(f"input {quoted(name)}: {given} values were given for a shape of {num_values}.")
     if dtype.kind == "O":
         array: np.ndarray = np.empty(given, object)
         array[:] = list(values)

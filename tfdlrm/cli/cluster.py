@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
+from tfdlrm.checks import quoted
 from tfdlrm.cli.train import CLUSTER_RUN
 
 TRAIN = "train"
@@ -42,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError("cluster run: there is no command. Write: cluster run ... -- train CONFIG.")
     if command[0] != TRAIN:
         raise ValueError(
-            f"cluster run: {command[0]!r} cannot be run over a cluster. Write: cluster run ... -- train CONFIG."
+            f"cluster run: {quoted(command[0])} cannot be run over a cluster. Write: cluster run ... -- train CONFIG."
         )
     for flag in ("--cluster", "--parameter-servers"):
         if any(word.partition("=")[0] == flag for word in command):

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
+
 if TYPE_CHECKING:
     from tfdlrm.data.inspect.report import DataReport
 
@@ -120,7 +122,7 @@ def _print(report: DataReport) -> None:
     for estimate in report.estimates:
         print(f"estimate  {estimate}")
     for bad in report.bad_rows:
-        column = f"column {bad.column!r}: " if bad.column else ""
+        column = f"column {quoted(bad.column)}: " if bad.column else ""
         print(f"bad rows  {bad.rows:,}: {column}{bad.reason}. The first: {bad.example}")
     for found in report.findings:
         print(f"{found.severity:8}  {found.column + ': ' if found.column else ''}{found.text}")

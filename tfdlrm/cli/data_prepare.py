@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
 from tfdlrm.cli.quiet_start import import_tensorflow
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def parse_size(text: str) -> int:
     """
     found = _SIZE.fullmatch(text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size. Write it as 2GB, 512MB or a number of bytes")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a size. Write it as 2GB, 512MB or a number of bytes")
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 

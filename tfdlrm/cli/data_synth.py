@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
+
 if TYPE_CHECKING:
     from tfdlrm.config.data import SyntheticConfig
     from tfdlrm.data.synth.write import Progress
@@ -84,7 +86,9 @@ def parse_hotness(text: str) -> int | tuple[int, ...]:
     try:
         numbers = tuple(int(number) for number in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no hotness. Write it as 3, or one a column as 3,2,1") from error
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is no hotness. Write it as 3, or one a column as 3,2,1"
+        ) from error
     return numbers[0] if len(numbers) == 1 else numbers
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
 from tfdlrm.cli.config import add_overrides
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def parse_seeds(text: str) -> list[int]:
     try:
         return [int(seed) for seed in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of seeds. Write it as 0,1,2") from error
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a list of seeds. Write it as 0,1,2") from error
 
 
 def _run(arguments: argparse.Namespace) -> int | None:
@@ -143,7 +144,8 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
     config = apply_overrides(config, [*flags, *arguments.overrides])
     if _over_a_cluster(arguments) and config.train.strategy != "parameter_server":
         raise ValueError(
-            f"train.strategy={config.train.strategy!r} trains in one process, and a cluster is given. Drop one of them."
+            f"train.strategy={quoted(config.train.strategy)} trains in one process, and a cluster "
+            f"is given. Drop one of them."
         )
     return config
 
@@ -167,7 +169,7 @@ def _model_dir(arguments: argparse.Namespace) -> Path:
     if arguments.config in preset_names():
         return Path(RUNS, arguments.config)
     raise ValueError(
-        f"--model-dir is missing, and {arguments.config!r} is a file. Give a folder, such as {RUNS}/first."
+        f"--model-dir is missing, and {quoted(arguments.config)} is a file. Give a folder, such as {RUNS}/first."
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.records import Reader, Record, optional
 from tfdlrm.schema import FeatureSpec
 
@@ -88,7 +89,7 @@ class SyntheticConfig(Record):
         checks.check_choice(owner, "hotness_distribution", self.hotness_distribution, get_args(HotnessDistribution))
         if self.hotness_distribution != "fixed" and max(self.hotness_per_feature) == 1:
             raise ValueError(
-                f"{owner}: hotness_distribution={self.hotness_distribution!r} is given and every hotness is 1. "
+                f"{owner}: hotness_distribution={quoted(self.hotness_distribution)} is given and every hotness is 1. "
                 "Raise hotness, or remove it."
             )
         if self.days > self.num_rows:
@@ -172,10 +173,10 @@ class DataConfig(Record):
             )
         if self.synthetic is not None and self.format != "synthetic":
             raise ValueError(
-                f"{owner}: synthetic is given with format={self.format!r}. Remove it, or set format: synthetic."
+                f"{owner}: synthetic is given with format={quoted(self.format)}. Remove it, or set format: synthetic."
             )
         if self.format == "synthetic" and self.path is not None:
             raise ValueError(
-                f"{owner}: path={self.path!r} is given with format='synthetic', which reads no file. Set "
+                f"{owner}: path={quoted(self.path)} is given with format='synthetic', which reads no file. Set "
                 f"format to one of: {', '.join(f for f in get_args(Format) if f != 'synthetic')}."
             )

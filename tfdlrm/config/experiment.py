@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.config.data import DataConfig
 from tfdlrm.config.model import DLRMConfig
 from tfdlrm.config.train import TrainConfig
@@ -60,7 +61,7 @@ def preset(name: str) -> ExperimentConfig:
     """
     checks.check_choice("preset", "name", name, preset_names())
     text = (_PRESETS / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
-    return ExperimentConfig.from_yaml(text, source=f"preset {name!r}")
+    return ExperimentConfig.from_yaml(text, source=f"preset {quoted(name)}")
 
 
 def load_config(path_or_preset: str | os.PathLike[str]) -> ExperimentConfig:
@@ -77,7 +78,7 @@ def load_config(path_or_preset: str | os.PathLike[str]) -> ExperimentConfig:
     if name in preset_names():
         return preset(name)
     raise FileNotFoundError(
-        f"{name!r} is neither a file nor a preset{checks.hint(name, preset_names())} Presets: "
+        f"{quoted(name)} is neither a file nor a preset{checks.hint(name, preset_names())} Presets: "
         f"{', '.join(preset_names())}."
     )
 
@@ -102,7 +103,7 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
         path, equals, text = override.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            raise ValueError(f"--set {override!r} is not an assignment. Write it as train.epochs=2.")
+            raise ValueError(f"--set {quoted(override)} is not an assignment. Write it as train.epochs=2.")
         _assign(plain, keys, parse_yaml(text, f"--set {override}"), f"--set {override}")
     return type(config).from_dict(plain)
 
@@ -116,7 +117,9 @@ def _assign(plain: dict[str, Any], keys: list[str], value: Any, source: str) -> 
         elif isinstance(here, dict):
             position = key
         else:
-            raise ValueError(f"{source}: {walked} is {here!r}, which has no key {key!r}. Set {walked} itself.")
+            raise ValueError(
+                f"{source}: {walked} is {quoted(here)}, which has no key {quoted(key)}. Set {walked} itself."
+            )
         if depth == len(keys) - 1:
             here[position] = value  # an unknown last key is refused by from_dict, which knows the valid ones
             return
@@ -134,6 +137,6 @@ def _find(items: list[Any], key: str, walked: str, source: str) -> int:
     if key.isdecimal() and int(key) < len(items):
         return int(key)
     raise ValueError(
-        f"{source}: {walked} has no item {key!r}{checks.hint(key, names)} Give a name in it, or a position below "
+        f"{source}: {walked} has no item {quoted(key)}{checks.hint(key, names)} Give a name in it, or a position below "
         f"{len(items)}."
     )

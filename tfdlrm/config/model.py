@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.config.tables import (
     Combiner,
     FeatureConfig,
@@ -159,7 +160,8 @@ class DLRMConfig(Record):
             table = feature.table
             if isinstance(table, TableConfig) and tables.setdefault(table.name, table) != table:
                 raise ValueError(
-                    f"DLRMConfig: feature {feature.name!r} carries a table {table.name!r} that differs from "
+                    f"DLRMConfig: feature {quoted(feature.name)} carries a table "
+                    f"{quoted(table.name)} that differs from "
                     "another one of that name. Share one TableConfig, or rename it."
                 )
         self._set(
@@ -175,20 +177,21 @@ class DLRMConfig(Record):
                 raise ValueError("DLRMConfig: a feature is named 'dense', the name of the dense vector. Rename it.")
             if feature.table_name not in names:
                 raise ValueError(
-                    f"DLRMConfig: feature {feature.name!r} reads table {feature.table_name!r}, which is not "
+                    f"DLRMConfig: feature {quoted(feature.name)} reads table "
+                    f"{quoted(feature.table_name)}, which is not "
                     f"in tables{checks.hint(feature.table_name, names)} Add it, or name one that is there."
                 )
         used = {feature.table_name for feature in self.features}
         for table in self.tables:
             if table.name not in used:
                 raise ValueError(
-                    f"DLRMConfig: table {table.name!r} is read by no feature. Remove it, or add a feature "
+                    f"DLRMConfig: table {quoted(table.name)} is read by no feature. Remove it, or add a feature "
                     f"with table: {table.name}."
                 )
             if table.output_width != self.embedding_dim:
                 field = "embedding_dim" if table.output_dim is None else "output_dim"
                 raise ValueError(
-                    f"DLRMConfig: table {table.name!r}: {field}={table.output_width} differs from the "
+                    f"DLRMConfig: table {quoted(table.name)}: {field}={table.output_width} differs from the "
                     f"model's embedding_dim={self.embedding_dim}. Make them equal, or project (output_dim)."
                 )
 
@@ -237,7 +240,7 @@ class DLRMConfig(Record):
         for name in spec.table_names:
             if name not in spec.vocabulary_sizes:
                 raise ValueError(
-                    f"DLRMConfig: the schema has no vocabulary size for table {name!r}. Prepare the data "
+                    f"DLRMConfig: the schema has no vocabulary size for table {quoted(name)}. Prepare the data "
                     "first, or add it to vocabulary_sizes."
                 )
             size = spec.vocabulary_sizes[name]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.records import FrozenMapping, Record
 
 MAX_STALENESS = 1024
@@ -49,7 +50,7 @@ class ParameterServerConfig(Record):
         checks.check_choice(owner, "wire_dtype", self.wire_dtype, get_args(WireDtype))
         if isinstance(self.permute, Mapping):
             for table, asked in self.permute.items():
-                checks.check_flag(owner, f"permute[{table!r}]", asked)
+                checks.check_flag(owner, f"permute[{quoted(table)}]", asked)
             self._set(permute=FrozenMapping(self.permute))
         elif self.permute is not None:
             checks.check_flag(owner, "permute", self.permute)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.initializers import (
     Initializer,
     ScaledUniform,
@@ -147,7 +148,7 @@ class TableConfig(Record):
 
     def __post_init__(self) -> None:
         checks.check_name("TableConfig", "name", self.name)
-        owner = f"table {self.name!r}"
+        owner = f"table {quoted(self.name)}"
         positive = checks.check_integer
         self._set(
             vocabulary_size=positive(owner, "vocabulary_size", self.vocabulary_size, minimum=1),
@@ -185,7 +186,7 @@ class TableConfig(Record):
             )
         if self.pooling_weights is not None:
             raise ValueError(
-                f"{owner}: quotient_remainder and pooling_weights={self.pooling_weights!r} are both given; "
+                f"{owner}: quotient_remainder and pooling_weights={quoted(self.pooling_weights)} are both given; "
                 "quotient and remainder tables have no row per id to weight. Remove one."
             )
 
@@ -241,11 +242,12 @@ class FeatureConfig(Record):
 
     def __post_init__(self) -> None:
         checks.check_name("FeatureConfig", "name", self.name)
-        owner = f"feature {self.name!r}"
+        owner = f"feature {quoted(self.name)}"
         if not isinstance(self.table, TableConfig):
             if not isinstance(self.table, str):
                 raise ValueError(
-                    f"{owner}: table={self.table!r} is a {type(self.table).__name__}. Give a TableConfig or its name."
+                    f"{owner}: table={quoted(self.table)} is a {type(self.table).__name__}. Give "
+                    f"a TableConfig or its name."
                 )
             self._set(table=checks.check_name(owner, "table", self.table or self.name))
         self._set(hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.config.parameter_server import ParameterServerConfig
 from tfdlrm.config.tables import read_row_optimizer
 from tfdlrm.embeddings.optimizers import RowOptimizer, row_optimizer_to_dict
@@ -197,7 +198,7 @@ class TrainConfig(Record):
             if is_set:
                 value = getattr(self, name)
                 raise ValueError(
-                    f"{owner}: {name}={value!r} cannot be honoured with strategy='parameter_server': {why}."
+                    f"{owner}: {name}={quoted(value)} cannot be honoured with strategy='parameter_server': {why}."
                 )
 
     def _check_loss_weights(self, owner: str) -> tuple[float, ...]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
+
 if TYPE_CHECKING:
     from tfdlrm.data.dataset import Books, Dataset
     from tfdlrm.data.epochs import ResumableInput
@@ -79,7 +81,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
-        raise AttributeError(f"module 'tfdlrm.data' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
+        raise AttributeError(
+            f"module 'tfdlrm.data' has no attribute {quoted(name)}. Public names: {', '.join(__all__)}."
+        )
     value = getattr(import_module(_EXPORTS[name]), name)
     globals()[name] = value  # the next access does not come here
     return value

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.column_types import parse_text
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.raw_rows import Tokens
@@ -55,7 +56,9 @@ def parse_numbers(cells: pl.Series) -> Numbers:
     elif cells.dtype == pl.Null:
         empty, parsed = np.ones(len(cells), bool), cells.cast(pl.Float64)
     else:
-        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Numbers are expected; convert the column.")
+        raise ValueError(
+            f"column {quoted(cells.name)} has dtype {cells.dtype}. Numbers are expected; convert the column."
+        )
     wrong = parsed.is_null().to_numpy() & ~empty
     return Numbers(values=parsed.fill_null(0.0).to_numpy(), empty=empty, wrong=wrong)
 
@@ -70,7 +73,8 @@ def refuse_rounded(cells: pl.Series) -> None:
     rounded = cells.filter((cells.abs() >= most) & cells.is_finite())
     if len(rounded):
         raise ValueError(
-            f"column {cells.name!r} holds ids as {cells.dtype} such as {rounded[0]:.0f}, and from {most:.0f} on floats "
+            f"column {quoted(cells.name)} holds ids as {cells.dtype} such as {rounded[0]:.0f}, "
+            f"and from {most:.0f} on floats "
             "lose the last digits of integers. Write the column as integers or text; pandas makes floats of integers "
             "with missing values, which astype('Int64') prevents."
         )
@@ -94,7 +98,9 @@ def parse_integers(cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
         whole = cells == cells.floor()
         integers = cells.set(~whole.fill_null(False), None).cast(pl.Int64, strict=False)
     else:
-        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Integers are expected; convert the column.")
+        raise ValueError(
+            f"column {quoted(cells.name)} has dtype {cells.dtype}. Integers are expected; convert the column."
+        )
     return integers.fill_null(0), integers.is_null().to_numpy()
 
 
@@ -163,7 +169,8 @@ def parse_tokens(cells: pl.Series, column: CategoricalColumn) -> tuple[Tokens, n
         cells, lengths = split_bags(cells, column.separator)
     elif cells.dtype.is_nested():
         raise ValueError(
-            f"column {column.name!r} holds lists, and its hotness is 1. Set hotness: null (any length) or the length."
+            f"column {quoted(column.name)} holds lists, and its hotness is 1. Set hotness: null "
+            f"(any length) or the length."
         )
     if column.encoding == "integer":
         values, wrong = parse_integers(cells)

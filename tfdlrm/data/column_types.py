@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 
 _INT64_END = 2.0**63
@@ -13,7 +14,9 @@ def parse_text(cells: pl.Series) -> pl.Series:
     The same value is the same text whatever its type: 5, 5.0 of a float or decimal column, and "5"; NaN is empty.
     """
     if cells.dtype.is_nested():
-        raise ValueError(f"column {cells.name!r} has dtype {cells.dtype}. Single values are expected; set hotness.")
+        raise ValueError(
+            f"column {quoted(cells.name)} has dtype {cells.dtype}. Single values are expected; set hotness."
+        )
     if cells.dtype.is_float():
         cells = cells.fill_nan(None)
         whole = (cells == cells.floor()) & (cells.abs() < _INT64_END)
@@ -58,7 +61,7 @@ def _plain(cells: pl.Series) -> pl.Series:
             return cells.cast(pl.String)
         except pl.exceptions.PolarsError as error:
             raise ValueError(
-                f"column {cells.name!r} holds bytes that are not UTF-8. Convert the column to text (hex, say)."
+                f"column {quoted(cells.name)} holds bytes that are not UTF-8. Convert the column to text (hex, say)."
             ) from error
     if cells.dtype.is_nested() or cells.dtype in (pl.Duration, pl.Object):
         raise _unknown_type(cells)
@@ -67,6 +70,6 @@ def _plain(cells: pl.Series) -> pl.Series:
 
 def _unknown_type(cells: pl.Series) -> ValueError:
     return ValueError(
-        f"column {cells.name!r} has dtype {cells.dtype}, of which no feature can be made. Convert the column "
+        f"column {quoted(cells.name)} has dtype {cells.dtype}, of which no feature can be made. Convert the column "
         "to numbers, text, or lists of either, or leave it out."
     )

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.chunks import CHUNK_BYTES, check_readable_file, read_first_line
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.quarantine import Quarantine
@@ -46,7 +47,7 @@ def criteo_source(
         )
     weighted = [column.name for column in spec.categorical if column.weights]
     if weighted:
-        raise ValueError(f"Criteo files have no weights: column {weighted[0]!r}. Remove weights from the schema.")
+        raise ValueError(f"Criteo files have no weights: column {quoted(weighted[0])}. Remove weights from the schema.")
     file = check_readable_file(path, "a Criteo file (tab-separated text, plain or gzip)")
     columns = (*spec.labels, *(column.name for column in spec.dense), *spec.feature_names)
     num_fields = read_first_line(file).count(b"\t") + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import Array, Columns, RaggedColumn, aligned_array, fixed_columns, id_dtype, weighted_columns
 from tfdlrm.data.parse import parse_key
 from tfdlrm.data.polars_extra import pl
@@ -77,7 +78,7 @@ def _mark_outside(
         fix = "Set id_policy: oov for the column and train again."
     elif column.encoding == "integer" and column.id_policy == "error":
         wrong = (ids < 0) | (ids >= size)
-        reason = f"the id is not in [0, {size}), the rows of table {column.table!r}"
+        reason = f"the id is not in [0, {size}), the rows of table {quoted(column.table)}"
         fix = "Correct it, raise vocabulary_sizes, or set id_policy: clip, modulo, oov or hash."
     else:
         return

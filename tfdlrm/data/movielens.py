@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.chunks import check_readable_file
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.movielens_columns import GENRES
@@ -118,7 +119,7 @@ class MovieLensSource:
         if wrong.any():
             row = int(wrong.arg_true()[0])
             raise ValueError(
-                f"{self._files['user']}, line {users['line'][row]}, column 'age': {users['age'][row]!r} is not a "
+                f"{self._files['user']}, line {users['line'][row]}, column 'age': {quoted(users['age'][row])} is not a "
                 "number. Correct the file, or get it again."
             )
         return users.drop("line", "number").with_columns(ages)
@@ -158,7 +159,7 @@ class MovieLensSource:
         if key and table[key].is_duplicated().any():
             row = int(table[key].is_duplicated().arg_true()[1])
             raise ValueError(
-                f"{source.file}, line {table['line'][row]}: {key} {table[key][row]!r} occurs twice. Remove one."
+                f"{source.file}, line {table['line'][row]}: {key} {quoted(table[key][row])} occurs twice. Remove one."
             )
         return table, source
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tfdlrm.checks import quoted
 from tfdlrm.config.data import DataConfig
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.memory import InMemoryDataset
@@ -56,13 +57,14 @@ def open_dataset(
         return open_synthetic(config)
     if config.path is None:
         raise ValueError(
-            f"DataConfig: path is missing, and format={config.format!r} reads files. Give path (or --data)."
+            f"DataConfig: path is missing, and format={quoted(config.format)} reads files. Give path (or --data)."
         )
     if config.format == "prepared":
         return _open_prepared(config, preprocessing)
     if config.split != "none" and (config.validation_path or config.test_path):
         raise ValueError(
-            f"DataConfig: split={config.split!r} divides path, and validation_path or test_path is given as well. "
+            f"DataConfig: split={quoted(config.split)} divides path, and validation_path or "
+            f"test_path is given as well. "
             "Remove one of them: split: none keeps the files as the parts."
         )
     quarantine = Quarantine(bad_rows, quarantine_dir)
@@ -85,7 +87,8 @@ def _open_prepared(config: DataConfig, preprocessing: Preprocessing | None) -> S
     for name, is_given in given.items():
         if is_given:
             raise ValueError(
-                f"DataConfig: {name}={getattr(config, name)!r} has no meaning with format='prepared': the folder has "
+                f"DataConfig: {name}={quoted(getattr(config, name))} has no meaning with "
+                f"format='prepared': the folder has "
                 "its parts and its schema. Remove it, or give it to tfdlrm data prepare."
             )
     splits = open_prepared(config.path or "", config.max_rows)
@@ -205,7 +208,7 @@ def _spec_of(config: DataConfig) -> FeatureSpec:
     spec = default_spec(config.format, Path(config.path or ""))
     if spec is None:
         raise ValueError(
-            f"DataConfig: format={config.format!r} needs a schema. Give data.schema, or put {SCHEMA_FILE} beside "
+            f"DataConfig: format={quoted(config.format)} needs a schema. Give data.schema, or put {SCHEMA_FILE} beside "
             f"{config.path}."
         )
     return spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.cells import parse_numbers, parse_tokens, split_bags
 from tfdlrm.data.column_types import parse_text
 from tfdlrm.data.columns import ROW_ID
@@ -121,7 +122,7 @@ class RowParser:
         )
         problems.mark(wrong, column.name, f"not {kind}", f"Give {kind}, or change the column's encoding.")
         if column.hotness is not None and tokens.lengths is not None:
-            fix = f"Give {column.hotness} ids separated by {column.separator!r}, or set hotness: null."
+            fix = f"Give {column.hotness} ids separated by {quoted(column.separator)}, or set hotness: null."
             problems.mark(tokens.lengths != column.hotness, column.name, f"not {column.hotness} ids", fix)
         if self._id_modulo is not None and column.encoding in ("integer", "hex"):
             values = np.mod(tokens.values.cast(pl.Int64).to_numpy(), self._id_modulo)
@@ -138,7 +139,7 @@ class RowParser:
         if size is not None:
             outside = outside | (tokens.values >= size).to_numpy()
         rows = np.bincount(tokens.rows()[outside], minlength=len(problems.bad)) > 0
-        bounds = "is negative" if size is None else f"is not in [0, {size}), the rows of table {column.table!r}"
+        bounds = "is negative" if size is None else f"is not in [0, {size}), the rows of table {quoted(column.table)}"
         fix = "Correct it, raise vocabulary_sizes, or set id_policy: clip, modulo, oov or hash."
         problems.mark(rows, column.name, f"the id {bounds}", fix)
 
@@ -154,7 +155,7 @@ class RowParser:
         reason = "a weight is not a finite number"
         problems.mark(np.bincount(rows[wrong], minlength=frame.height) > 0, column.weights, reason, "Give a number.")
         unequal = lengths != (1 if tokens.lengths is None else tokens.lengths)
-        fix = f"Give one weight for each id of {column.name!r}."
+        fix = f"Give one weight for each id of {quoted(column.name)}."
         problems.mark(unequal, column.weights, "another number of weights than ids", fix)
         weights = numbers.values.astype(np.float32)
         if tokens.lengths is not None and unequal.any():

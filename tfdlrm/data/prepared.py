@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import (
     ROW_ID,
     Array,
@@ -232,7 +233,9 @@ def prepared_dataset(
     folder = Path(folder)
     manifest = read_manifest(folder)
     if part not in manifest["parts"]:
-        raise ValueError(f"{folder}: has no {part!r} part, but {', '.join(manifest['parts'])}. Choose one of these.")
+        raise ValueError(
+            f"{folder}: has no {quoted(part)} part, but {', '.join(manifest['parts'])}. Choose one of these."
+        )
     form = manifest["config"]["output"]
     if form != "arrow":
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import Array, RaggedColumn
 from tfdlrm.data.prepared_folders import id_limit
 from tfdlrm.data.pyarrow_extra import pa
@@ -60,22 +61,22 @@ class PreparedFile:
     def _view(self, name: str) -> Any:
         found = self._table.column_names.count(name)
         if found != 1:
-            missing = f"column {name!r} of the schema is {'there twice' if found else 'missing'}"
+            missing = f"column {quoted(name)} of the schema is {'there twice' if found else 'missing'}"
             raise self._damaged(missing)
         if self._table[name].num_chunks != 1:
-            raise self._damaged(f"column {name!r} is in {self._table[name].num_chunks} pieces, and not in one")
+            raise self._damaged(f"column {quoted(name)} is in {self._table[name].num_chunks} pieces, and not in one")
         array = self._table[name].chunk(0)
         form = _form(self._spec, name)
         if not form.fits(array.type):
-            raise self._damaged(f"column {name!r} is {array.type} where the schema asks for {form}")
+            raise self._damaged(f"column {quoted(name)} is {array.type} where the schema asks for {form}")
         lists = pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
         try:
             # reading maps buffers as they are; only this compares their sizes, and offsets, with the rows
             array.validate(full=pa.types.is_large_list(array.type) or pa.types.is_large_string(array.type))
         except pa.ArrowException as error:
-            raise self._damaged(f"column {name!r}: {error}") from error
+            raise self._damaged(f"column {quoted(name)}: {error}") from error
         if array.null_count or (lists and array.values.null_count):
-            raise self._damaged(f"column {name!r} has empty cells")
+            raise self._damaged(f"column {quoted(name)} has empty cells")
         if pa.types.is_large_string(array.type):
             return array
         if pa.types.is_large_list(array.type):
@@ -95,7 +96,9 @@ class PreparedFile:
         if column.weights:
             own, places = self.column(column.weights)
             if not np.array_equal(places[start : stop + 1], offsets[start : stop + 1]):
-                raise self._damaged(f"column {column.weights!r} has other bags than {column.name!r}, which it weights")
+                raise self._damaged(
+                    f"column {quoted(column.weights)} has other bags than {quoted(column.name)}, which it weights"
+                )
             weights = own[low:high]
         return RaggedColumn(
             values=values[low:high].astype(dtype), row_splits=offsets[start : stop + 1] - low, weights=weights
@@ -117,8 +120,8 @@ class PreparedFile:
             if len(wrong):
                 what = f"label {wrong[0]} is not 0 or 1"
                 if name in columns:
-                    what = f"id {wrong[0]} is not in [0, {limit}), the rows of table {columns[name].table!r}"
-                raise self._damaged(f"column {name!r}, row {row}: {what}")
+                    what = f"id {wrong[0]} is not in [0, {limit}), the rows of table {quoted(columns[name].table)}"
+                raise self._damaged(f"column {quoted(name)}, row {row}: {what}")
 
     def key(self, name: str, start: int, stop: int) -> Array:
         """Keys of rows [start, stop)."""
@@ -135,7 +138,7 @@ class PreparedFile:
         """
         own = self.column(name).dtype
         if own != first.dtype:
-            raise self._damaged(f"column {name!r} is {own}, in the part's first file {first.dtype}")
+            raise self._damaged(f"column {quoted(name)} is {own}, in the part's first file {first.dtype}")
 
     def _damaged(self, what: str) -> ValueError:
         return ValueError(f"{self._path}: {what}. Prepare the data again.")

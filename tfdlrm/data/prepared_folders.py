@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 FORMAT_NAME, FORMAT_VERSION = "tfdlrm-prepared", 1
@@ -42,7 +43,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
     if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
         raise ValueError(
-            f"{file}: format {name!r}, version {version}; this program reads {FORMAT_NAME!r}, version "
+            f"{file}: format {quoted(name)}, version {version}; this program reads {quoted(FORMAT_NAME)}, version "
             f"{FORMAT_VERSION}. Prepare the data again."
         )
     try:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tfdlrm.checks import reject_unknown_keys
+from tfdlrm.checks import quoted, reject_unknown_keys
 from tfdlrm.data.transforms import fit_standardize
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 from tfdlrm.yaml_text import dump_yaml, parse_yaml
@@ -170,7 +170,7 @@ def has_vocabulary(table: str, columns: Sequence[CategoricalColumn]) -> bool:
     if with_vocabulary and len(encodings) > 1:
         names = ", ".join(f"{column.name} ({column.encoding})" for column in columns)
         raise ValueError(
-            f"table {table!r} is shared by columns of different encodings: {names}. Give all the same one."
+            f"table {quoted(table)} is shared by columns of different encodings: {names}. Give all the same one."
         )
     return bool(with_vocabulary)
 
@@ -192,7 +192,7 @@ def check_size(table: str, size: int, needed: int) -> None:
     """Refuse a table that is smaller than its vocabulary."""
     if size < needed:
         raise ValueError(
-            f"table {table!r}: vocabulary_sizes gives {size} rows, and the training part needs {needed}. "
+            f"table {quoted(table)}: vocabulary_sizes gives {size} rows, and the training part needs {needed}. "
             f"Raise it to {needed}, or leave it out to have it counted."
         )
 
@@ -208,6 +208,7 @@ def needs_size(table: str, columns: Sequence[CategoricalColumn]) -> None:
     for column in columns:
         if column.encoding == "hash" or column.id_policy in ("modulo", "hash"):
             raise ValueError(
-                f"table {table!r}: column {column.name!r} (encoding {column.encoding!r}, id_policy "
-                f"{column.id_policy!r}) does not tell how many rows it needs. Give vocabulary_sizes: {{{table}: N}}."
+                f"table {quoted(table)}: column {quoted(column.name)} (encoding {quoted(column.encoding)}, id_policy "
+                f"{quoted(column.id_policy)}) does not tell how many rows it needs. Give "
+                f"vocabulary_sizes: {{{table}: N}}."
             )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
+from tfdlrm.checks import quoted
+
 QUARANTINE_FILE = "quarantine.tsv"
 QUARANTINE_HEADER = "file\tline\tcolumn\treason\traw\n"
 
@@ -41,8 +43,8 @@ class BadRow:
         """For an error: where, what, and the fix."""
         place = f"{self.file}, line {self.line}"
         if self.column:
-            place += f", column {self.column!r}"
-        value = f" (found {_shortened(self.value)!r})" if self.column else ""
+            place += f", column {quoted(self.column)}"
+        value = f" (found {quoted(_shortened(self.value))})" if self.column else ""
         return f"{place}: {self.reason}{value}. {self.fix} Or set bad rows aside: --bad-rows quarantine."
 
 
@@ -81,7 +83,7 @@ class Quarantine:
         self, mode: Literal["error", "quarantine"] = "error", directory: str | os.PathLike[str] | None = None
     ) -> None:
         if mode not in ("error", "quarantine"):
-            raise ValueError(f"bad_rows={mode!r} is not known. Choose one of: error, quarantine.")
+            raise ValueError(f"bad_rows={quoted(mode)} is not known. Choose one of: error, quarantine.")
         self.mode = mode
         self.count = 0
         self.examples: list[BadRow] = []

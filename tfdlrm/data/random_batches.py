@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from tfdlrm.checks import quoted
+
 
 @dataclass(frozen=True, kw_only=True)
 class RandomBatch:
@@ -81,7 +83,7 @@ class RandomBatches:
                 raise ValueError(f"RandomBatches: {name}={getattr(self, name)} is too small. Give 1 or more.")
         if self.distribution not in ("uniform", "gaussian"):
             raise ValueError(
-                f"RandomBatches: distribution={self.distribution!r} is not known. Use uniform or gaussian."
+                f"RandomBatches: distribution={quoted(self.distribution)} is not known. Use uniform or gaussian."
             )
         smallest = min(self.vocabulary_sizes)
         if self.distribution == "gaussian" and not 0 <= self.minimum <= self.maximum < smallest:

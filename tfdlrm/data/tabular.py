@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdlrm.checks import nearest
+from tfdlrm.checks import nearest, quoted
 from tfdlrm.data.chunks import CHUNK_BYTES, check_readable_file, read_first_line
 from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.columns import ROW_ID, columns_of
@@ -42,21 +42,21 @@ def check_columns(file: str, found: Sequence[str], spec: FeatureSpec, *, allow_u
     """
     for name in found:
         if list(found).count(name) > 1:
-            raise ValueError(f"{file}: column {name!r} occurs twice in the header. Rename one.")
+            raise ValueError(f"{file}: column {quoted(name)} occurs twice in the header. Rename one.")
     wanted = columns_of(spec)
     labelled = not allow_unlabelled or any(name in found for name in spec.labels)
     for name in wanted:
         if name not in found and (labelled or name not in spec.labels):
             near = nearest(name, [column for column in found if column not in wanted])
-            hint = f" Is it {near!r}?" if near else ""
+            hint = f" Is it {quoted(near)}?" if near else ""
             raise ValueError(
-                f"{file}: column {name!r} of the schema is missing.{hint} Columns there: {', '.join(found)}. "
+                f"{file}: column {quoted(name)} of the schema is missing.{hint} Columns there: {', '.join(found)}. "
                 "Add the column, or change the schema."
             )
     for name in found:
         if name not in wanted and name != ROW_ID:
             raise ValueError(
-                f"{file}: column {name!r} is not in the schema. Add it (under keys, if it is no feature), "
+                f"{file}: column {quoted(name)} is not in the schema. Add it (under keys, if it is no feature), "
                 "or remove it from the file."
             )
     return labelled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.schema import DenseColumn
 
 
@@ -28,7 +29,7 @@ def transform_dense(column: DenseColumn, values: np.ndarray) -> np.ndarray:
     if column.transform == "standardize":
         if column.mean is None or column.std is None:
             raise ValueError(
-                f"dense column {column.name!r}: transform='standardize' has no mean and std. "
+                f"dense column {quoted(column.name)}: transform='standardize' has no mean and std. "
                 "Fit the preprocessing on the training part first, or give both in the schema."
             )
         values = (values - column.mean) / column.std

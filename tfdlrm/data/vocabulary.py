@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.schema import OOV_ID
 
@@ -74,7 +75,7 @@ class Vocabulary:
         if values.n_unique() != len(values):
             line = int(values.is_duplicated().arg_true()[1]) + 1
             raise ValueError(
-                f"{file}, line {line}: the value {text.decode().splitlines()[line - 1]!r} occurs twice. Remove "
+                f"{file}, line {line}: the value {quoted(text.decode().splitlines()[line - 1])} occurs twice. Remove "
                 "one, and retrain."
             )
         return cls(values, has_oov=has_oov)
@@ -119,7 +120,7 @@ def _hex(file: str | os.PathLike[str], number: int, line: str) -> int:
     try:
         return int(line, 16)
     except ValueError as error:
-        raise ValueError(f"{file}, line {number}: {line!r} is not a hex number. Restore the file.") from error
+        raise ValueError(f"{file}, line {number}: {quoted(line)} is not a hex number. Restore the file.") from error
 
 
 def unescaped(line: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
+
 if TYPE_CHECKING:
     from tfdlrm.distribute.cluster import Cluster
     from tfdlrm.distribute.errors import ServerLostError, WorkersLostError
@@ -37,7 +39,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(
-            f"module 'tfdlrm.distribute' has no attribute {name!r}. Public names: {', '.join(__all__)}."
+            f"module 'tfdlrm.distribute' has no attribute {quoted(name)}. Public names: {', '.join(__all__)}."
         )
     value = getattr(import_module(_EXPORTS[name]), name)
     globals()[name] = value  # the next access does not come here

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from tfdlrm.checks import quoted
 from tfdlrm.native import build, plain
 
 BIND = "TFDLRM_BIND"
@@ -29,7 +30,7 @@ def resolve(host: str) -> str:
     try:
         found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        raise OSError(f"host {host!r} is unknown: {error.strerror}. Give an address of this machine.") from error
+        raise OSError(f"host {quoted(host)} is unknown: {error.strerror}. Give an address of this machine.") from error
     return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfdlrm.checks import hint
+from tfdlrm.checks import hint, quoted
 from tfdlrm.yaml_text import parse_yaml
 
 TF_CONFIG = "TF_CONFIG"
@@ -64,9 +64,9 @@ class Cluster:
         for address in self.addresses():
             match = _ADDRESS.match(address)
             if not match or not 0 < int(match["port"]) < 2**16:
-                raise ValueError(f"cluster: {address!r} is no address. Write host:port, such as '10.0.0.1:2222'.")
+                raise ValueError(f"cluster: {quoted(address)} is no address. Write host:port, such as '10.0.0.1:2222'.")
             if address in seen:
-                raise ValueError(f"cluster: {address!r} is given twice. Each process has its own address.")
+                raise ValueError(f"cluster: {quoted(address)} is given twice. Each process has its own address.")
             seen.add(address)
 
     def addresses(self) -> list[str]:
@@ -134,12 +134,12 @@ class Cluster:
         for key in given:
             if key not in JOBS:
                 raise ValueError(
-                    f"{source}: unknown job {key!r}{hint(key, JOBS)} Jobs are: "
+                    f"{source}: unknown job {quoted(key)}{hint(key, JOBS)} Jobs are: "
                     f"{', '.join(JOBS)} (chief is the coordinator, ps a parameter server)."
                 )
         for key, addresses in given.items():
             if isinstance(addresses, str) or not isinstance(addresses, Sequence):
-                raise ValueError(f"{source}: {key} is {addresses!r}, not a list of addresses 'host:port'.")
+                raise ValueError(f"{source}: {key} is {quoted(addresses)}, not a list of addresses 'host:port'.")
         chief = list(given.get("chief", ()))
         if len(chief) > 1:
             raise ValueError(f"{source}: chief has {len(chief)} addresses {chief}. There is one coordinator.")
@@ -164,10 +164,14 @@ def task_from_environment() -> tuple[str, int]:
     config = _tf_config()
     task = config.get("task")
     if not isinstance(task, Mapping) or task.get("type") not in JOBS:
-        raise ValueError(f"{TF_CONFIG}: task is {task!r}. Give its type, one of {', '.join(JOBS)}, and its index.")
+        raise ValueError(
+            f"{TF_CONFIG}: task is {quoted(task)}. Give its type, one of {', '.join(JOBS)}, and its index."
+        )
     index = task.get("index")
     if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-        raise ValueError(f"{TF_CONFIG}: task index is {index!r}. Give the number of the process in its job, from 0.")
+        raise ValueError(
+            f"{TF_CONFIG}: task index is {quoted(index)}. Give the number of the process in its job, from 0."
+        )
     return str(task["type"]), index
 
 
@@ -185,7 +189,7 @@ def _tf_config() -> Mapping[str, Any]:
         raise ValueError(f"{TF_CONFIG} has no 'cluster'. Give {{'cluster': {{'worker': [...], 'ps': [...]}}}}.")
     unknown = sorted(set(config) - {"cluster", "task", "rpc_layer", "environment"})
     if unknown:
-        raise ValueError(f"{TF_CONFIG}: unknown key {unknown[0]!r}. Keys are: cluster, task.")
+        raise ValueError(f"{TF_CONFIG}: unknown key {quoted(unknown[0])}. Keys are: cluster, task.")
     return config
 
 
@@ -194,5 +198,5 @@ def _inner(given: Any, source: str) -> Any:
         return given
     unknown = sorted(set(given) - {"cluster", "task"})
     if unknown:
-        raise ValueError(f"{source}: unknown key {unknown[0]!r}. Keys beside the cluster are: task.")
+        raise ValueError(f"{source}: unknown key {quoted(unknown[0])}. Keys beside the cluster are: task.")
     return given["cluster"]

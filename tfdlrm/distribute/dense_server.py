@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.placement import wire
 from tfdlrm.embeddings.placement.push_guard import PushGuard, PushNumber
 from tfdlrm.layers.table_variable import dense_weights
@@ -51,7 +52,7 @@ class DenseServer(tf.Module):
         for variable in (*self.trainable, *self.state):
             if tf.as_dtype(variable.dtype).size not in (4, 8):
                 raise ValueError(
-                    f"variable {variable.path!r} is {variable.dtype}, which parameter servers do not send. Use a "
+                    f"variable {quoted(variable.path)} is {variable.dtype}, which parameter servers do not send. Use a "
                     "precision policy with float32 variables (mixed_bfloat16 has them)."
                 )
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters import array_slicing
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.epochs import ResumableInput, input_of
 from tfdlrm.data.origins import open_anew, origin_of
 from tfdlrm.distribute.dense_server import DenseServer
@@ -277,7 +278,7 @@ class FitLoop:
 
     def _no_batch(self) -> ValueError:
         return ValueError(
-            f"model {self.model.name!r}: there is no batch in the data. Give at least one row, or, with "
+            f"model {quoted(self.model.name)}: there is no batch in the data. Give at least one row, or, with "
             "drop_remainder, as many as a batch has."
         )
 

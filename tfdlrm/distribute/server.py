@@ -8,6 +8,7 @@ import socket
 import time
 from typing import NoReturn
 
+from tfdlrm.checks import quoted
 from tfdlrm.distribute import binding
 from tfdlrm.distribute.cluster import ANY_ADDRESSES, Cluster
 from tfdlrm.distribute.fingerprint import FLAG as FINGERPRINT_FLAG
@@ -59,7 +60,7 @@ def settle(
 def _own_address(cluster: Cluster, job: str, task: int) -> tuple[str, int]:
     addresses = {"worker": cluster.workers, "ps": cluster.parameter_servers}.get(job)
     if addresses is None:
-        raise ValueError(f"job {job!r} is no server's. Use worker or ps (the coordinator is your script).")
+        raise ValueError(f"job {quoted(job)} is no server's. Use worker or ps (the coordinator is your script).")
     if not 0 <= task < len(addresses):
         raise ValueError(f"{job} {task} is not in the cluster, which has {len(addresses)}: {', '.join(addresses)}.")
     return binding.split_address(addresses[task])

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.distribute.dense_server import DenseServer, DenseValues
 from tfdlrm.embeddings.placement import wire
 from tfdlrm.embeddings.placement.parameter_server import ParameterServerPlacement
@@ -230,22 +231,26 @@ def refuse_options(model: keras.Model, *, synchronous: bool) -> None:
     inner = inner_optimizer(optimizer)
     if optimizer is not inner or inner.loss_scale_factor:
         raise ValueError(
-            f"model {model.name!r}: loss scaling (mixed_float16, loss_scale_factor) is not supported on parameter "
+            f"model {quoted(model.name)}: loss scaling (mixed_float16, loss_scale_factor) is not "
+            f"supported on parameter "
             "servers. Use mixed_bfloat16, which needs none."
         )
     if inner.gradient_accumulation_steps:
         raise ValueError(
-            f"model {model.name!r}: gradient_accumulation_steps={inner.gradient_accumulation_steps} is not supported "
+            f"model {quoted(model.name)}: "
+            f"gradient_accumulation_steps={inner.gradient_accumulation_steps} is not supported "
             "on parameter servers, where pushes of several workers would be held together. Raise the batch size."
         )
     if synchronous and _reduction(model) not in (MEAN, SUM):
         raise ValueError(
-            f"model {model.name!r}: a loss of reduction={_reduction(model)!r} is not supported in synchronous mode, "
-            f"which adds up the losses of parts of a batch. Use {MEAN!r}, or {SUM!r} for all losses."
+            f"model {quoted(model.name)}: a loss of reduction={quoted(_reduction(model))} is not "
+            f"supported in synchronous mode, "
+            f"which adds up the losses of parts of a batch. Use {quoted(MEAN)}, or {quoted(SUM)} for all losses."
         )
     if synchronous and inner.global_clipnorm:
         raise ValueError(
-            f"model {model.name!r}: global_clipnorm={inner.global_clipnorm} is not supported in synchronous mode: no "
+            f"model {quoted(model.name)}: global_clipnorm={inner.global_clipnorm} is not "
+            f"supported in synchronous mode: no "
             "process sees the whole gradient. Use clipnorm of single weights and of row optimizers."
         )
 
@@ -272,7 +277,8 @@ def refuse_loss_of_a_batch(model: keras.Model, y: Any, y_pred: Any) -> None:
         function = loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
         if len(keras.ops.shape(function(keras.ops.convert_to_tensor(true), predicted))) == 0:
             raise ValueError(
-                f"model {model.name!r}: the loss {getattr(loss, '__name__', loss)!r} gives one number for a batch, "
+                f"model {quoted(model.name)}: the loss {quoted(getattr(loss, '__name__', loss))} "
+                f"gives one number for a batch, "
                 "which is not supported in synchronous mode. Give a value for each row, and a reduction."
             )
 

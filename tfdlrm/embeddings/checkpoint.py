@@ -24,6 +24,7 @@ from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.placement.base import TableSlice
 from tfdlrm.embeddings.tables import EmbeddingTables
 
@@ -223,7 +224,7 @@ def _read(prefix: str | os.PathLike[str], names: list[str], specs: list[str], dt
     except tf.errors.OpError as error:
         # of one model, by now, so whatever is missing has been lost
         raise DamagedCheckpointError(
-            f"{os.fspath(prefix)}: {names[0]!r} and {len(names) - 1} more cannot be read: {error.message}"
+            f"{os.fspath(prefix)}: {quoted(names[0])} and {len(names) - 1} more cannot be read: {error.message}"
         ) from error
 
 
@@ -235,19 +236,20 @@ def _refuse_another_model(prefix: str, saved: dict[str, tuple[int, int]], wanted
         if name not in saved_weights:
             held = sorted({other.rpartition("/")[0] for other in saved_weights})
             raise ValueError(
-                f"{prefix}: table {table!r}: no {kind} {list(shape)} in the checkpoint, whose tables are {held}. "
+                f"{prefix}: table {quoted(table)}: no {kind} {list(shape)} in the checkpoint, whose tables are {held}. "
                 "It is of another model: restore it into the config it was saved with."
             )
         if saved_weights[name] != shape:
             raise ValueError(
-                f"{prefix}: table {table!r}: {kind} were saved as {list(saved_weights[name])}, the model's are "
+                f"{prefix}: table {quoted(table)}: {kind} were saved as {list(saved_weights[name])}, the model's are "
                 f"{list(shape)}. Use the vocabulary_size and embedding_dim that it was saved with."
             )
     for name, shape in saved_weights.items():
         if name not in wanted_weights:
             table, _, kind = name.rpartition("/")
             raise ValueError(
-                f"{prefix}: table {table!r}: its {kind} {list(shape)} in the checkpoint have no place in this model. "
+                f"{prefix}: table {quoted(table)}: its {kind} {list(shape)} in the checkpoint "
+                f"have no place in this model. "
                 "It is of another model: restore it into the config it was saved with."
             )
 
@@ -261,7 +263,8 @@ def _refuse_another_optimizer(
         table, _, slot = name.rpartition("/")
         was, now = (list(shapes[name]) if name in shapes else "absent" for shapes in (saved, wanted))
         raise ValueError(
-            f"{prefix}: table {table!r}: row optimizer slot {slot!r} was saved as {was}, the model's is {now}. Use the "
+            f"{prefix}: table {quoted(table)}: row optimizer slot {quoted(slot)} was saved as "
+            f"{was}, the model's is {now}. Use the "
             "row optimizer that it was saved with, or restore with weights_only=True and begin its state anew."
         )
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.hashing import hash_to_buckets
 
 
@@ -49,25 +50,27 @@ def to_bags(feature: str, value: Any, hotness: int | None) -> Bags:
     if isinstance(ids, tf.RaggedTensor):
         return _from_ragged(feature, ids, weights)
     if isinstance(weights, (tf.SparseTensor, tf.RaggedTensor)):
-        raise ValueError(f"feature {feature!r}: weights are {type(weights).__name__} but ids are dense. Use one form.")
+        raise ValueError(
+            f"feature {quoted(feature)}: weights are {type(weights).__name__} but ids are dense. Use one form."
+        )
     ids = check_dtype(feature, tf.convert_to_tensor(ids))
     if ids.shape.rank == 1:
         ids = ids[:, tf.newaxis]
         weights = None if weights is None else tf.reshape(weights, tf.shape(ids))
     if ids.shape.rank != 2 or ids.shape[1] is None:
         raise ValueError(
-            f"feature {feature!r}: dense ids have shape {ids.shape}. Pass [B] or [B, H] with a static H, or a "
+            f"feature {quoted(feature)}: dense ids have shape {ids.shape}. Pass [B] or [B, H] with a static H, or a "
             "RaggedTensor [B, None]."
         )
     if hotness is not None and ids.shape[1] != hotness:
         raise ValueError(
-            f"feature {feature!r}: {ids.shape[1]} ids a row, but its config says hotness={hotness}. "
+            f"feature {quoted(feature)}: {ids.shape[1]} ids a row, but its config says hotness={hotness}. "
             "Change FeatureConfig.hotness (None for bags of any length) or the data."
         )
     if weights is not None:
         weights = tf.cast(weights, tf.float32)
         if not weights.shape.is_compatible_with(ids.shape):
-            raise ValueError(f"feature {feature!r}: weights {weights.shape} do not match ids {ids.shape}.")
+            raise ValueError(f"feature {quoted(feature)}: weights {weights.shape} do not match ids {ids.shape}.")
         weights = tf.ensure_shape(weights, ids.shape)
     static = ids.shape[0]
     return Bags(ids, None, weights, tf.shape(ids)[0] if static is None else static)
@@ -127,7 +130,7 @@ def check_dtype(feature: str, ids: tf.Tensor) -> tf.Tensor:
     if ids.dtype.is_integer:
         return tf.cast(ids, tf.int64)
     raise TypeError(
-        f"feature {feature!r}: ids have dtype {ids.dtype.name}"
+        f"feature {quoted(feature)}: ids have dtype {ids.dtype.name}"
         f"{'; floats corrupt ids above 2^24' if ids.dtype.is_floating else ''}. Pass int32, int64 or "
         "string ids; in a Keras model declare the input with keras.Input(..., dtype='int64')."
     )
@@ -136,16 +139,16 @@ def check_dtype(feature: str, ids: tf.Tensor) -> tf.Tensor:
 def _from_ragged(feature: str, ids: tf.RaggedTensor, weights: Any) -> Bags:
     if ids.ragged_rank != 1 or ids.flat_values.shape.rank != 1:
         raise ValueError(
-            f"feature {feature!r}: ragged ids have ragged_rank={ids.ragged_rank} and rank {ids.shape.rank}. "
+            f"feature {quoted(feature)}: ragged ids have ragged_rank={ids.ragged_rank} and rank {ids.shape.rank}. "
             "Pass one bag a row: [B, None]."
         )
     if weights is not None:
         if not isinstance(weights, tf.RaggedTensor):
-            raise ValueError(f"feature {feature!r}: ids are ragged but weights are not. Use the same row splits.")
+            raise ValueError(f"feature {quoted(feature)}: ids are ragged but weights are not. Use the same row splits.")
         same = tf.debugging.assert_equal(
             ids.row_splits,
             tf.cast(weights.row_splits, ids.row_splits.dtype),
-            message=f"feature {feature!r}: the row splits of ids and weights differ.",
+            message=f"feature {quoted(feature)}: the row splits of ids and weights differ.",
         )
         with tf.control_dependencies([same] if same is not None else []):
             weights = tf.cast(tf.identity(weights.flat_values), tf.float32)
@@ -155,14 +158,16 @@ def _from_ragged(feature: str, ids: tf.RaggedTensor, weights: Any) -> Bags:
 
 def _from_sparse(feature: str, ids: tf.SparseTensor, weights: Any) -> Bags:
     if ids.shape.rank not in (None, 2):
-        raise ValueError(f"feature {feature!r}: sparse ids have rank {ids.shape.rank}. Pass [B, K], one bag a row.")
+        raise ValueError(
+            f"feature {quoted(feature)}: sparse ids have rank {ids.shape.rank}. Pass [B, K], one bag a row."
+        )
     if weights is not None:
         if not isinstance(weights, tf.SparseTensor):
-            raise ValueError(f"feature {feature!r}: ids are sparse but weights are not. Use the same indices.")
+            raise ValueError(f"feature {quoted(feature)}: ids are sparse but weights are not. Use the same indices.")
         same = tf.debugging.assert_equal(
             ids.indices,
             weights.indices,
-            message=f"feature {feature!r}: the indices of ids and weights differ.",
+            message=f"feature {quoted(feature)}: the indices of ids and weights differ.",
         )
         with tf.control_dependencies([same] if same is not None else []):
             weights = tf.cast(tf.identity(weights.values), tf.float32)
@@ -199,7 +204,9 @@ def apply_policy(
     elif policy == "oov":
         fixed = tf.where(outside, tf.zeros_like(wide), wide)
     else:
-        raise ValueError(f"feature {feature!r}: id_policy={policy!r} is unknown. Use error, clip, modulo, oov or hash.")
+        raise ValueError(
+            f"feature {quoted(feature)}: id_policy={quoted(policy)} is unknown. Use error, clip, modulo, oov or hash."
+        )
     return bags._replace(ids=tf.cast(fixed, ids.dtype)), count
 
 
@@ -207,7 +214,7 @@ def refuse_strings(ids: tf.Tensor, policy: str, feature: str, table: str) -> Non
     """Raises TypeError for string ids under a policy other than "hash"."""
     if ids.dtype == tf.string and policy != "hash":
         raise TypeError(
-            f"feature {feature!r} (table {table!r}): ids are strings but id_policy is {policy!r}. "
+            f"feature {quoted(feature)} (table {quoted(table)}): ids are strings but id_policy is {quoted(policy)}. "
             "Use id_policy='hash', or map strings to ids with a vocabulary first."
         )
 

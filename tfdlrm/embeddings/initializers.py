@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tfdlrm.checks import quoted
 from tfdlrm.schema import reject_unknown_keys
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def initializer_from_dict(config: Mapping[str, Any] | str) -> Initializer:
     name = fields.pop("name", None)
     classes = {cls.name: cls for cls in _INITIALIZERS}
     if name not in classes:
-        raise ValueError(f"initializer: unknown name {name!r}. Choose one of {sorted(classes)}.")
-    reject_unknown_keys(f"initializer {name!r}", fields, [f.name for f in dataclasses.fields(classes[name])])
+        raise ValueError(f"initializer: unknown name {quoted(name)}. Choose one of {sorted(classes)}.")
+    reject_unknown_keys(f"initializer {quoted(name)}", fields, [f.name for f in dataclasses.fields(classes[name])])
     return classes[name](**fields)
 
 

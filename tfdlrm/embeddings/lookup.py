@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.bags import BagGroup, FlatBags, bag_group, flat_bags, from_bags, in_order
 from tfdlrm.embeddings.ids import Bags, apply_policy, check_range, refuse_strings, signed, to_bags
@@ -85,7 +86,7 @@ class LookupPlan:
         for feature in self.features:
             if feature.name not in inputs:
                 raise ValueError(
-                    f"feature {feature.name!r} is missing from the inputs, which have {sorted(inputs)}. "
+                    f"feature {quoted(feature.name)} is missing from the inputs, which have {sorted(inputs)}. "
                     "Add the column, or remove the feature from the model."
                 )
         inputs = {feature.name: self._signed(feature, inputs[feature.name]) for feature in self.features}

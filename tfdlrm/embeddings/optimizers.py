@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from tfdlrm.checks import quoted
 from tfdlrm.schema import reject_unknown_keys
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class RowOptimizer:
             self._refuse("clipnorm", "a number above 0, or None for no clipping")
 
     def _refuse(self, field: str, wanted: str) -> None:
-        raise ValueError(f"{type(self).__name__}: {field}={getattr(self, field)!r} is not valid. Give {wanted}.")
+        raise ValueError(f"{type(self).__name__}: {field}={quoted(getattr(self, field))} is not valid. Give {wanted}.")
 
     def slots(self) -> tuple[Slot, ...]:
         """State arrays beside the rows."""
@@ -310,7 +311,7 @@ def row_optimizer_to_dict(optimizer: RowOptimizer) -> dict[str, Any]:
     """
     if callable(optimizer.learning_rate):
         raise ValueError(
-            f"{type(optimizer).__name__}: learning_rate={optimizer.learning_rate!r} is a schedule and cannot be "
+            f"{type(optimizer).__name__}: learning_rate={quoted(optimizer.learning_rate)} is a schedule and cannot be "
             "written to YAML. Use a number, or None to follow the dense optimizer, and TrainConfig.schedule."
         )
     return {"name": optimizer.name, **dataclasses.asdict(optimizer)}
@@ -326,6 +327,6 @@ def row_optimizer_from_dict(config: Mapping[str, Any] | str) -> RowOptimizer:
     name = fields.pop("name", None)
     classes = {cls.name: cls for cls in _OPTIMIZERS}
     if name not in classes:
-        raise ValueError(f"row optimizer: unknown name {name!r}. Choose one of {sorted(classes)}.")
-    reject_unknown_keys(f"row optimizer {name!r}", fields, [f.name for f in dataclasses.fields(classes[name])])
+        raise ValueError(f"row optimizer: unknown name {quoted(name)}. Choose one of {sorted(classes)}.")
+    reject_unknown_keys(f"row optimizer {quoted(name)}", fields, [f.name for f in dataclasses.fields(classes[name])])
     return classes[name](**fields)

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import TableConfig
 from tfdlrm.embeddings.initializers import Initializer, Uniform
 from tfdlrm.embeddings.optimizers import RowOptimizer
@@ -84,7 +85,7 @@ class ShardingPlan:
             for stored, offset in zip(stack.tables, stack.offsets, strict=True):
                 if stored.name == table:
                     return index, offset
-        raise KeyError(f"table {table!r} is not in the plan.")
+        raise KeyError(f"table {quoted(table)} is not in the plan.")
 
 
 def stored_tables(table: TableConfig, default_optimizer: RowOptimizer) -> tuple[StoredTable, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import ParameterServerConfig
 from tfdlrm.embeddings import row_types
 from tfdlrm.embeddings.initializers import table_seed
@@ -217,7 +218,9 @@ def bytes_text(num_bytes: int) -> str:
 def _refuse_unknown(permute: bool | dict[str, bool] | None, names: list[str]) -> None:
     unknown = sorted(set(permute) - set(names)) if isinstance(permute, dict) else []
     if unknown:
-        raise ValueError(f"permute={permute!r}: {unknown} are no stored tables. There are: {', '.join(sorted(names))}.")
+        raise ValueError(
+            f"permute={quoted(permute)}: {unknown} are no stored tables. There are: {', '.join(sorted(names))}."
+        )
 
 
 def _why_whole(table: StoredTable, num_servers: int, min_shard_bytes: int) -> str | None:

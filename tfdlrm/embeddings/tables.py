@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.trackable import base as trackable
 
-from tfdlrm.checks import nearest
+from tfdlrm.checks import nearest, quoted
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.lookup import LookupPlan
 from tfdlrm.embeddings.optimizers import RowOptimizer, RowwiseAdagrad
@@ -68,7 +68,8 @@ class EmbeddingTables(tf.Module):
             raise ValueError(f"tables {double} are given more than once. Give each table once and share it by name.")
         if optimizer is not None and not isinstance(optimizer, RowOptimizer):
             raise TypeError(
-                f"EmbeddingTables: optimizer={optimizer!r} is no row optimizer, and a dense one would touch every row. "
+                f"EmbeddingTables: optimizer={quoted(optimizer)} is no row optimizer, and a dense "
+                f"one would touch every row. "
                 "Give SGD, Adagrad, RowwiseAdagrad, LazyAdam or FTRL of tfdlrm.optimizers, RowwiseAdagrad() say."
             )
         self.optimizer = optimizer or RowwiseAdagrad()
@@ -205,7 +206,9 @@ class EmbeddingTables(tf.Module):
         found = [piece for piece in self.slices() if piece.name == name]
         if not found:
             near = nearest(name, [piece.name for piece in self.slices()])
-            raise KeyError(f"array {name!r} is not stored here{f'; did you mean {near!r}?' if near else '.'}")
+            raise KeyError(
+                f"array {quoted(name)} is not stored here{f'; did you mean {quoted(near)}?' if near else '.'}"
+            )
         return found[0]
 
     def rows(self, table: str, start: int = 0, stop: int | None = None) -> tf.Tensor:
@@ -290,7 +293,8 @@ class EmbeddingTables(tf.Module):
         if shape != (first.total, first.width):
             table, _, kind = name.rpartition("/")
             raise ValueError(
-                f"table {table!r}: its {kind} are {[first.total, first.width]}, and were given as {list(shape)}. Use "
+                f"table {quoted(table)}: its {kind} are {[first.total, first.width]}, and were "
+                f"given as {list(shape)}. Use "
                 "the vocabulary_size and embedding_dim that they were saved with."
             )
         for piece, start, stop in self._chunks(name):

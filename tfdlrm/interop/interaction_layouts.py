@@ -19,6 +19,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from tfdlrm.checks import quoted
+
 Layout = Literal["tfdlrm", "torchrec", "nvidia", "tfrs", "keras_rs"]
 
 # ("dense", k): component k of x; ("pair", i, j), i >= j: their dot product
@@ -52,13 +54,13 @@ def interaction_columns(
         [('dense', 0), ('pair', 1, 0), ('pair', 2, 0), ('pair', 2, 1)]
     """
     if layout not in get_args(Layout):
-        raise ValueError(f"layout {layout!r} is unknown. Use one of: {', '.join(get_args(Layout))}.")
+        raise ValueError(f"layout {quoted(layout)} is unknown. Use one of: {', '.join(get_args(Layout))}.")
     if interact_itself and layout in ("torchrec", "nvidia"):
-        raise ValueError(f"layout {layout!r}: interact_itself=True is not an option there. Use False.")
+        raise ValueError(f"layout {quoted(layout)}: interact_itself=True is not an option there. Use False.")
     features = list(range(1, num_features + 1) if feature_order is None else feature_order)
     if sorted(features) != list(range(1, num_features + 1)):
         raise ValueError(
-            f"layout {layout!r}: feature_order={features} is not an order of the features 1 .. {num_features}."
+            f"layout {quoted(layout)}: feature_order={features} is not an order of the features 1 .. {num_features}."
         )
     vectors = [*features, 0] if layout == "tfrs" else [0, *features]
     if layout == "torchrec":
@@ -119,7 +121,8 @@ def column_permutation(
     )
     if wanted and not all(column in columns for column in wanted):
         raise ValueError(
-            f"layout {source!r} has no dense part and {target!r} has. Concatenate the dense vector in front of it "
+            f"layout {quoted(source)} has no dense part and {quoted(target)} has. Concatenate the "
+            f"dense vector in front of it "
             "first and take the source as 'tfdlrm'."
         )
     return np.array([columns[column] for column in wanted], np.int64)

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.config.tables import FeatureConfig, TableConfig
 from tfdlrm.embeddings.initializers import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tfdlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowOptimizer
@@ -80,7 +81,7 @@ def _leaves(structure: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
     else:
         where = "/".join(path) or "structure"
         raise ValueError(
-            f"{where}: {structure!r} is a {type(structure).__name__}. Give "
+            f"{where}: {quoted(structure)} is a {type(structure).__name__}. Give "
             "tf.tpu.experimental.embedding.FeatureConfig objects, or dicts and lists of them."
         )
 
@@ -92,15 +93,15 @@ def _check_names(tables: Any, features: list[FeatureConfig]) -> None:
     ):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"two {kind}s are named {twice!r}. Give each a name of its own.")
+            raise ValueError(f"two {kind}s are named {quoted(twice)}. Give each a name of its own.")
 
 
 def _refuse(owner: str, option: str, value: object, fix: str) -> None:
-    raise ValueError(f"{owner}: {option}={value!r} has no counterpart in tfdlrm. {fix}")
+    raise ValueError(f"{owner}: {option}={quoted(value)} has no counterpart in tfdlrm. {fix}")
 
 
 def _check_feature(name: str, feature: Any) -> None:
-    owner = f"feature {name!r}"
+    owner = f"feature {quoted(name)}"
     if feature.max_sequence_length:
         _refuse(owner, "max_sequence_length", feature.max_sequence_length, "Set it to 0: features are pooled.")
     if feature.output_shape.rank is not None:
@@ -108,7 +109,7 @@ def _check_feature(name: str, feature: Any) -> None:
 
 
 def _convert_table(name: str, table: Any, stand_in: Initializer | None) -> TableConfig:
-    owner = f"table {name!r}"
+    owner = f"table {quoted(name)}"
     if not isinstance(table.combiner, str):
         _refuse(owner, "combiner", table.combiner, "Use 'sum', 'mean' or 'sqrtn'.")
     if table.quantization_config is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.layers.pair_products import num_pairs, pair_products
 from tfdlrm.layers.vector_inputs import (
     batch_size,
@@ -59,7 +60,9 @@ class DotInteraction(keras.layers.Layer):
         num_vectors, width = num_vectors_and_width(self.name, input_shape)
         pairs = num_pairs(num_vectors, self.interact_itself)
         if not pairs and not self.concat_dense:
-            raise ValueError(f"layer {self.name!r}: one vector has no pairs. Give two or more, or concat_dense=True.")
+            raise ValueError(
+                f"layer {quoted(self.name)}: one vector has no pairs. Give two or more, or concat_dense=True."
+            )
         self._output_width = padded_width(pairs + (width if self.concat_dense else 0), self.padding)
         self.built = True
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from tensorflow.python.eager import record
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings.lookup import GroupLayout, LookupPlan
 from tfdlrm.embeddings.optimizers import RowOptimizer, row_optimizer_from_dict, row_optimizer_to_dict
@@ -76,10 +77,10 @@ class EmbeddingCollection(keras.layers.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         if output not in ("stacked", "dict"):
-            raise ValueError(f"layer {self.name!r}: output={output!r} is unknown. Use 'stacked' or 'dict'.")
+            raise ValueError(f"layer {quoted(self.name)}: output={quoted(output)} is unknown. Use 'stacked' or 'dict'.")
         if share_tables_with is not None and (tables is not None or optimizer is not None):
             raise ValueError(
-                f"layer {self.name!r}: tables and optimizer come from {share_tables_with.name!r}. Leave them out."
+                f"layer {quoted(self.name)}: tables and optimizer are {quoted(share_tables_with.name)}'s. Drop them."
             )
         shared = None if share_tables_with is None else share_tables_with.tables
         known = shared.configs if shared else {table.name: table for table in tables or ()}
@@ -93,7 +94,7 @@ class EmbeddingCollection(keras.layers.Layer):
         if output == "stacked" and len(set(self._widths)) > 1:
             widths = {feature.name: width for feature, width in zip(self.features, self._widths, strict=True)}
             raise ValueError(
-                f"layer {self.name!r}: vectors differ in width: {widths}. Set output_dim on the narrower tables "
+                f"layer {quoted(self.name)}: vectors differ in width: {widths}. Set output_dim on the narrower tables "
                 "(mixed dimension), or use output='dict'."
             )
         # the engine's gathers and in-place updates do not run under XLA; dense layers may still be compiled
@@ -124,7 +125,7 @@ class EmbeddingCollection(keras.layers.Layer):
         else:
             self._tables.build()
             self._anchor = make_anchor()
-            self._table_variables = table_variables(self._tables, self._anchor, f"layer {self.name!r}")
+            self._table_variables = table_variables(self._tables, self._anchor, f"layer {quoted(self.name)}")
             for variable in self._table_variables:
                 self._track_variable(variable)
         with tf.init_scope():
@@ -170,7 +171,7 @@ class EmbeddingCollection(keras.layers.Layer):
         """
         features = [feature for feature in self.features if feature.name in inputs]
         if not features:
-            raise ValueError(f"layer {self.name!r}: the inputs have none of its features. Give at least one.")
+            raise ValueError(f"layer {quoted(self.name)}: the inputs have none of its features. Give at least one.")
         plan = self._tables.lookup_plan(features)
         layouts, _ = plan.groups(inputs, as_bags=self._tables.takes_bags)
         found = self._tables.lookup_all([layout.group for layout in layouts])
@@ -189,7 +190,7 @@ class EmbeddingCollection(keras.layers.Layer):
         if len(flags) == 2:
             frozen = [v.name for v in owner._table_variables if v.trains and not v.trainable]
             raise ValueError(
-                f"layer {self.name!r}: the weights of tables {frozen} were frozen, and those of others were not. "
+                f"layer {quoted(self.name)}: the weights of tables {frozen} were frozen, and those of others were not. "
                 "Freeze the layer, or give those tables TableConfig(trainable=False)."
             )
         return flags == {True}
@@ -223,7 +224,7 @@ class EmbeddingCollection(keras.layers.Layer):
         def anchored(anchor: tf.Tensor) -> Any:
             def update(*gradients: tf.Tensor) -> tf.Tensor:
                 if step is None:
-                    return unrecorded_gradient(f"layer {self.name!r}")
+                    return unrecorded_gradient(f"layer {quoted(self.name)}")
                 optimizer = step.model.optimizer
                 pairs = list(zip(residuals, gradients, strict=True))
                 self._tables.update(pairs, learning_rate=tf.convert_to_tensor(optimizer.learning_rate))
@@ -289,12 +290,12 @@ class EmbeddingCollection(keras.layers.Layer):
             ValueError: of another model; names the table, and both shapes.
         """
         if not self.built:
-            raise ValueError(f"layer {self.name!r} was never built, so it has no tables yet. Call the model once.")
+            raise ValueError(f"layer {quoted(self.name)} was never built and has no tables yet. Call the model once.")
         if self._not_loaded is not None and not list(store.keys()):
             # Keras tries again by other paths to a layer that failed, under which the file has nothing
             raise self._not_loaded
         try:
-            load_arrays(store, self._own_tables, self.projections, owner=f"layer {self.name!r}", others={_COUNTS})
+            load_arrays(store, self._own_tables, self.projections, owner=f"layer {quoted(self.name)}", others={_COUNTS})
         except ValueError as error:
             self._not_loaded = error
             raise
@@ -347,7 +348,7 @@ def _resolve(
 ) -> tuple[FeatureConfig, ...]:
     """Features whose `table` is the config itself, checked against the tables given."""
     if not features:
-        raise ValueError(f"layer {layer!r}: features is empty. Give at least one FeatureConfig.")
+        raise ValueError(f"layer {quoted(layer)}: features is empty. Give at least one FeatureConfig.")
     resolved, names = [], set()
     for feature in features:
         table = feature.table
@@ -356,17 +357,19 @@ def _resolve(
                 known.setdefault(table.name, table)
             if known.get(table.name) != table:
                 raise ValueError(
-                    f"layer {layer!r}: feature {feature.name!r} brings a table {table.name!r} that differs from the "
+                    f"layer {quoted(layer)}: feature {quoted(feature.name)} brings a table "
+                    f"{quoted(table.name)} that differs from the "
                     "one given under that name. Use one TableConfig for both, or another name."
                 )
         elif table in known:
             feature = dataclasses.replace(feature, table=known[table])
         else:
             raise ValueError(
-                f"layer {layer!r}: feature {feature.name!r} names table {table!r}, not in {sorted(known)}."
+                f"layer {quoted(layer)}: feature {quoted(feature.name)} names table "
+                f"{quoted(table)}, not in {sorted(known)}."
             )
         if feature.name in names:
-            raise ValueError(f"layer {layer!r}: feature {feature.name!r} is given twice. Names must differ.")
+            raise ValueError(f"layer {quoted(layer)}: feature {quoted(feature.name)} is there twice. Rename one.")
         names.add(feature.name)
         resolved.append(feature)
     return tuple(resolved)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfdlrm.checks import quoted
 from tfdlrm.layers.initializers import XavierNormal, derived_seed
 from tfdlrm.layers.tracking import track_lists
 from tfdlrm.native.custom_gradient import custom_gradient
@@ -43,7 +44,7 @@ class LowRankCross(keras.layers.Layer):
         super().__init__(**kwargs)
         for field, value in (("num_layers", num_layers), ("rank", rank)):
             if value != int(value) or value < 1:
-                raise ValueError(f"layer {self.name!r}: {field}={value!r} is not a count. Give 1 or more.")
+                raise ValueError(f"layer {quoted(self.name)}: {field}={quoted(value)} is not a count. Give 1 or more.")
         self.num_layers = int(num_layers)
         self.rank = int(rank)
         self.seed = seed
@@ -52,7 +53,7 @@ class LowRankCross(keras.layers.Layer):
         width = input_shape[-1]
         if len(input_shape) != 2 or width is None:
             raise ValueError(
-                f"layer {self.name!r}: input shape {tuple(input_shape)} is not [B, N] with a known N. "
+                f"layer {quoted(self.name)}: input shape {tuple(input_shape)} is not [B, N] with a known N. "
                 "Flatten the features first, for instance with ConcatInteraction."
             )
         self.v_kernels, self.w_kernels, self.biases = [], [], []

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import FeatureConfig, MixedDimensionConfig, TableConfig
 
 
@@ -86,7 +87,7 @@ def with_mixed_dimensions(
     for feature in features:
         if not isinstance(feature.table, TableConfig):
             raise ValueError(
-                f"feature {feature.name!r}: table={feature.table!r} is a name. Give the TableConfig itself "
+                f"feature {quoted(feature.name)}: table={quoted(feature.table)} is a name. Give the TableConfig itself "
                 "(DLRMConfig.resolved_features does)."
             )
         tables[feature.table.name] = feature.table
@@ -109,7 +110,7 @@ def _narrowed(table: TableConfig, width: int, threshold: int, embedding_dim: int
         return table
     if width > embedding_dim:
         raise ValueError(
-            f"table {table.name!r}: mixed dimension rounds its width up to {width}, beyond "
+            f"table {quoted(table.name)}: mixed dimension rounds its width up to {width}, beyond "
             f"embedding_dim={embedding_dim}. Make embedding_dim a power of two, or set round_to_power_of_two=False."
         )
     return replace(table, embedding_dim=width, output_dim=embedding_dim)

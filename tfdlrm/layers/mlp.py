@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.layers.initializers import BiasNormal, XavierNormal, derived_seed
 from tfdlrm.layers.tracking import track_lists
 from tfdlrm.native.custom_gradient import custom_gradient
@@ -63,10 +64,13 @@ class MLP(keras.layers.Layer):
         super().__init__(**kwargs)
         self.units = _checked_units(self.name, units)
         if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"layer {self.name!r}: dropout={dropout!r} is not a share. Give a number in [0, 1).")
+            raise ValueError(
+                f"layer {quoted(self.name)}: dropout={quoted(dropout)} is not a share. Give a number in [0, 1)."
+            )
         if normalization not in (None, "batch", "layer"):
             raise ValueError(
-                f"layer {self.name!r}: normalization={normalization!r} is unknown. Use 'batch', 'layer' or None."
+                f"layer {quoted(self.name)}: normalization={quoted(normalization)} is unknown. "
+                f"Use 'batch', 'layer' or None."
             )
         self.activation = keras.activations.get(activation)
         self.final_activation = keras.activations.get(final_activation)
@@ -118,7 +122,8 @@ class MLP(keras.layers.Layer):
         shape = tuple(input_shape)
         if not shape or shape[-1] is None:
             raise ValueError(
-                f"layer {self.name!r}: input shape {shape} has no known width. Give inputs [..., in] with a fixed in."
+                f"layer {quoted(self.name)}: input shape {shape} has no known width. Give inputs "
+                f"[..., in] with a fixed in."
             )
         for index, dense in enumerate(self.dense_layers):
             dense.build(shape)
@@ -206,10 +211,12 @@ def _apply(dense: keras.layers.Dense, x: Any) -> Any:
 
 def _checked_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
     if isinstance(units, (int, str)) or not len(units):
-        raise ValueError(f"layer {name!r}: units={units!r} is not a list of widths. Give one, such as [512, 256, 1].")
+        raise ValueError(
+            f"layer {quoted(name)}: units={quoted(units)} is not a list of widths. Give one, such as [512, 256, 1]."
+        )
     widths = tuple(int(width) for width in units)
     if any(width < 1 or width != given for width, given in zip(widths, units, strict=True)):
-        raise ValueError(f"layer {name!r}: units={list(units)!r} must be whole numbers of 1 or more.")
+        raise ValueError(f"layer {quoted(name)}: units={quoted(list(units))} must be whole numbers of 1 or more.")
     return widths
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.layers.initializers import derived_seed
 from tfdlrm.layers.mlp import MLP
 from tfdlrm.layers.vector_inputs import (
@@ -80,7 +81,7 @@ class ProjectedDotInteraction(keras.layers.Layer):
         for branch in (self.branch1, self.branch2):
             if branch.units[-1] % width:
                 raise ValueError(
-                    f"layer {self.name!r}: {branch.name} ends in {branch.units[-1]} units, not a multiple of the "
+                    f"layer {quoted(self.name)}: {branch.name} ends in {branch.units[-1]} units, not a multiple of the "
                     f"vectors' width {width}. Give F * {width}."
                 )
         return self.branch1.units[-1] // width, self.branch2.units[-1] // width

@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from tfdlrm.checks import quoted
+
 
 def combine(operation: str, quotient_vector: Any, remainder_vector: Any) -> Any:
     """The pooled vectors of both tables as one.
@@ -36,4 +38,6 @@ def combine(operation: str, quotient_vector: Any, remainder_vector: Any) -> Any:
         return quotient_vector + remainder_vector
     if operation == "concat":
         return keras.ops.concatenate([quotient_vector, remainder_vector], axis=-1)
-    raise ValueError(f"quotient-remainder: operation={operation!r} is unknown. Use one of 'mult', 'add' and 'concat'.")
+    raise ValueError(
+        f"quotient-remainder: operation={quoted(operation)} is unknown. Use one of 'mult', 'add' and 'concat'."
+    )

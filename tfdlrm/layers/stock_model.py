@@ -23,6 +23,7 @@ import keras
 from tensorflow.python.framework import ops
 from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph, WhileBodyFuncGraph
 
+from tfdlrm.checks import quoted
 from tfdlrm.layers.table_variable import TableVariable, dense_weights
 from tfdlrm.native.custom_gradient import forget_gradients
 from tfdlrm.native.scope import native_kernels
@@ -60,12 +61,14 @@ class StockStep:
         refuse_unsupported(self.model, self.model.optimizer, variables)
         if isinstance(ops.get_default_graph(), (CondBranchFuncGraph, WhileBodyFuncGraph)):
             raise ValueError(
-                f"layer {layer_name!r}: looks up within tf.cond, tf.while_loop or tf.map_fn, and cannot train tables "
+                f"layer {quoted(layer_name)}: looks up within tf.cond, tf.while_loop or "
+                f"tf.map_fn, and cannot train tables "
                 "there. Look up before, and choose among the vectors there; or set trainable = False on the layer."
             )
         if id(tables) in self._seen:
             raise ValueError(
-                f"layers {self._seen[id(tables)]!r} and {layer_name!r} look the same tables up in one training step of "
+                f"layers {quoted(self._seen[id(tables)])} and {quoted(layer_name)} look the same "
+                f"tables up in one training step of "
                 f"a plain keras.Model, which would update them twice. {_FIX}"
             )
         self._seen[id(tables)] = layer_name
@@ -100,14 +103,16 @@ def refuse_unsupported(model: keras.Model, optimizer: Any, variables: Sequence[T
     inner = optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            f"model {model.name!r}: LossScaleOptimizer (mixed_float16 adds it) scales the loss, and tables of a plain "
+            f"model {quoted(model.name)}: LossScaleOptimizer (mixed_float16 adds it) scales the "
+            f"loss, and tables of a plain "
             f"keras.Model would be updated with scaled gradients. {_FIX} Or use mixed_bfloat16, which needs no scaling."
         )
     for option in ("loss_scale_factor", "gradient_accumulation_steps", "global_clipnorm"):
         value = getattr(inner, option, None)
         if value:
             raise ValueError(
-                f"model {model.name!r}: {type(inner).__name__}({option}={value!r}) cannot reach the embedding tables "
+                f"model {quoted(model.name)}: {type(inner).__name__}({option}={quoted(value)}) "
+                f"cannot reach the embedding tables "
                 f"of a plain keras.Model. {_FIX} Or leave {option} out, or freeze the tables."
             )
     for option, instead in _OF_SINGLE_WEIGHTS.items():
@@ -116,7 +121,8 @@ def refuse_unsupported(model: keras.Model, optimizer: Any, variables: Sequence[T
             continue  # they were excluded, or are not known yet: the step will tell
         if value:
             raise ValueError(
-                f"model {model.name!r}: {type(inner).__name__}({option}={value!r}) does not reach the embedding tables "
+                f"model {quoted(model.name)}: {type(inner).__name__}({option}={quoted(value)}) "
+                f"does not reach the embedding tables "
                 f"of a plain keras.Model. {instead} In a tfdlrm.Model, {option} is of dense weights alone. Or leave it "
                 "out."
             )
@@ -137,7 +143,8 @@ def refuse_averages(model: keras.Model, optimizer: Any) -> None:
     inner = inner_optimizer(optimizer)
     if getattr(inner, "use_ema", False) and any(isinstance(w, TableVariable) for w in model.trainable_weights):
         raise ValueError(
-            f"model {model.name!r}: {type(inner).__name__}(use_ema=True) would average every row of the embedding "
+            f"model {quoted(model.name)}: {type(inner).__name__}(use_ema=True) would average "
+            f"every row of the embedding "
             "tables in every step. Leave use_ema out (and SwapEMAWeights, which needs it), or freeze the tables first."
         )
 

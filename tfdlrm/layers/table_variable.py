@@ -18,6 +18,7 @@ from tensorflow.python.framework import ops
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.ops import resource_variable_ops
 
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.tables import EmbeddingTables, WeightArray
 from tfdlrm.native.custom_gradient import custom_gradient, differentiates_function
 
@@ -175,7 +176,8 @@ class TableVariable(keras.Variable):
         shape = tuple(np.shape(value))
         if shape != tuple(self._shape):
             raise ValueError(
-                f"table {self._array.name!r}: got values of shape {list(shape)} for rows of shape {list(self._shape)}. "
+                f"table {quoted(self._array.name)}: got values of shape {list(shape)} for rows of "
+                f"shape {list(self._shape)}. "
                 "For a larger vocabulary, copy rows by tables.copy_rows_from()."
             )
         self._check_readable()
@@ -203,13 +205,15 @@ class TableVariable(keras.Variable):
     def _check_readable(self) -> None:
         if not self._tables.placement.in_process:
             raise ValueError(
-                f"table {self._array.name!r}: its rows are on other machines, and may be more than one process holds. "
+                f"table {quoted(self._array.name)}: its rows are on other machines, and may be "
+                f"more than one process holds. "
                 "Use save_weights and load_weights, which move them piece by piece."
             )
 
     def _refuse_gradient(self) -> NoReturn:
         raise ValueError(
-            f"table {self._array.name!r}: a loss that reads the whole table would update every row of it in every "
+            f"table {quoted(self._array.name)}: a loss that reads the whole table would update "
+            f"every row of it in every "
             "step. Take the loss (a penalty, say) from the vectors that the layer returns."
         )
 
@@ -238,7 +242,8 @@ class TableVariable(keras.Variable):
     def constraint(self, value: Any) -> None:
         if value is not None:
             raise ValueError(
-                f"table {self._array.name!r}: a constraint would read and write every row in every step. Leave it out."
+                f"table {quoted(self._array.name)}: a constraint would read and write every row "
+                f"in every step. Leave it out."
             )
 
     def __repr__(self) -> str:
@@ -330,13 +335,14 @@ def load_arrays(
         table, _, kind = name.rpartition("/")
         if _store_key(name) not in held:
             raise ValueError(
-                f"{owner}: table {table!r}: its {kind} {list(shape)} are not in the file, which has "
+                f"{owner}: table {quoted(table)}: its {kind} {list(shape)} are not in the file, which has "
                 f"{sorted(held - others)}. The file is of another model, or of another row optimizer."
             )
         saved = tuple(store[_store_key(name)].shape)
         if saved != shape:
             raise ValueError(
-                f"{owner}: table {table!r}: its {kind} are {list(saved)} in the file, and {list(shape)} here. Use the "
+                f"{owner}: table {quoted(table)}: its {kind} are {list(saved)} in the file, and "
+                f"{list(shape)} here. Use the "
                 "vocabulary_size and embedding_dim that were saved; or load into those, and go on from there by "
                 "tables.copy_rows_from()."
             )

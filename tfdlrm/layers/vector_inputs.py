@@ -13,6 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
+
 Shape = tuple[int | None, ...]
 
 
@@ -32,7 +34,7 @@ def vector_sizes(owner: str, input_shape: Any) -> list[tuple[int, ...]]:
     sizes = [tuple(size for size in shape[1:] if size is not None) for shape in shapes]
     if not good or any(len(known) != rank - 1 for known, rank in zip(sizes, ranks, strict=True)):
         raise ValueError(
-            f"layer {owner!r}: inputs of shapes {shapes} cannot be combined. Give [x, e] with x [B, D] and "
+            f"layer {quoted(owner)}: inputs of shapes {shapes} cannot be combined. Give [x, e] with x [B, D] and "
             "e [B, F, D], or [x, e1, .., eF] with each [B, D]; only B may be unknown."
         )
     return sizes
@@ -48,7 +50,7 @@ def num_vectors_and_width(owner: str, input_shape: Any) -> tuple[int, int]:
     widths = [size[-1] for size in sizes]
     if len(set(widths)) > 1:
         raise ValueError(
-            f"layer {owner!r}: the dense vector has width {widths[0]}, the features {widths[1:]}. Make the last "
+            f"layer {quoted(owner)}: the dense vector has width {widths[0]}, the features {widths[1:]}. Make the last "
             "unit of the bottom MLP and the features' embedding_dim equal."
         )
     return sum(size[0] if len(size) == 2 else 1 for size in sizes), widths[0]
@@ -93,7 +95,9 @@ def pad_columns(owner: str, padding: int) -> int:
         ValueError: it is not a whole number of 1 or more.
     """
     if padding != int(padding) or padding < 1:
-        raise ValueError(f"layer {owner!r}: padding={padding!r} is not a multiple. Give 1 (no padding) or more.")
+        raise ValueError(
+            f"layer {quoted(owner)}: padding={quoted(padding)} is not a multiple. Give 1 (no padding) or more."
+        )
     return int(padding)
 
 

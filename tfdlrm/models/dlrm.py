@@ -28,6 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import DLRMConfig
 from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.embeddings.optimizers import RowOptimizer
@@ -161,7 +162,7 @@ class DLRM(Model):
         missing = [f.name for f in self.config.features if f.name not in inputs]
         if missing:
             raise ValueError(
-                f"model {self.name!r}: inputs lack the features {missing}; they have {sorted(inputs)}. "
+                f"model {quoted(self.name)}: inputs lack the features {missing}; they have {sorted(inputs)}. "
                 "Pass every feature of the config."
             )
         return {feature.name: inputs[feature.name] for feature in self.config.features}
@@ -235,11 +236,13 @@ def _one_a_task(bias: Any, tasks: tuple[str, ...]) -> list[float | None]:
     given = [bias] * len(tasks) if bias is None or isinstance(bias, (int, float)) else list(bias)
     if len(given) != len(tasks):
         raise ValueError(
-            f"DLRM: output_bias={bias!r} has {len(given)} values, tasks are {list(tasks)}. Give one a task."
+            f"DLRM: output_bias={quoted(bias)} has {len(given)} values, tasks are {list(tasks)}. Give one a task."
         )
     for value in given:
         if value is not None and not math.isfinite(value):
-            raise ValueError(f"DLRM: output_bias={bias!r} is not finite. Give ln(r / (1 - r)) of a rate r in (0, 1).")
+            raise ValueError(
+                f"DLRM: output_bias={quoted(bias)} is not finite. Give ln(r / (1 - r)) of a rate r in (0, 1)."
+            )
     return given
 
 
@@ -258,18 +261,20 @@ def check_dense(model: str, inputs: Any, num_dense: int) -> tf.Tensor:
     """
     if not isinstance(inputs, Mapping):
         raise TypeError(
-            f"model {model!r}: inputs of type {type(inputs).__name__}. Give a dict: 'dense' [B, {num_dense}], and the "
+            f"model {quoted(model)}: inputs of type {type(inputs).__name__}. Give a dict: 'dense' "
+            f"[B, {num_dense}], and the "
             "ids of each feature by its name."
         )
     if "dense" not in inputs:
         raise ValueError(
-            f"model {model!r}: the inputs have no 'dense', [B, {num_dense}] numbers. There are: "
+            f"model {quoted(model)}: the inputs have no 'dense', [B, {num_dense}] numbers. There are: "
             f"{', '.join(map(str, inputs))}."
         )
     dense = tf.convert_to_tensor(inputs["dense"])
     if not dense.shape.is_compatible_with([None, num_dense]):
         raise ValueError(
-            f"model {model!r}: 'dense' has shape {dense.shape.as_list()}, and the config's num_dense={num_dense} wants "
+            f"model {quoted(model)}: 'dense' has shape {dense.shape.as_list()}, and the config's "
+            f"num_dense={num_dense} wants "
             f"[B, {num_dense}]. Give a column a number, or change num_dense."
         )
     if not dense.dtype.is_floating:
@@ -296,7 +301,7 @@ def embedding_features(config: DLRMConfig) -> tuple:
 def _checked(config: DLRMConfig, architecture: str) -> DLRMConfig:
     if config.architecture != architecture:
         raise ValueError(
-            f"DLRMConfig: architecture={config.architecture!r} is not {architecture!r}. "
+            f"DLRMConfig: architecture={quoted(config.architecture)} is not {quoted(architecture)}. "
             "Use DLRM for 'dlrm' and DLRMDCNv2 for 'dcnv2', or build_model(config) for either."
         )
     if not config.features:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
 
 MANIFEST_FILE = "manifest.json"
@@ -116,7 +117,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from error
     if manifest.get("format") != _FORMAT or not isinstance(files, dict):
         raise DamagedCheckpointError(
-            f"{file}: format {manifest.get('format')!r} is not {_FORMAT}. Use the tfdlrm that wrote it."
+            f"{file}: format {quoted(manifest.get('format'))} is not {_FORMAT}. Use the tfdlrm that wrote it."
         )
     return manifest
 

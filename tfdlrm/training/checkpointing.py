@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.layers.table_variable import dense_weights
 from tfdlrm.models.base import inner_optimizer, training_loop_of
@@ -87,7 +88,7 @@ class Checkpointing(keras.callbacks.Callback):
         state = self._state
         for weight in dense_weights(self.model.trainable_weights):
             if not np.isfinite(np.asarray(tf.convert_to_tensor(weight))).all():
-                raise diverged(state, f"the weight {weight.path!r} is no longer finite")
+                raise diverged(state, f"the weight {quoted(weight.path)} is no longer finite")
         state.resumable = self._is_whole_update()
         state.elapsed_seconds = self._elapsed_before + time.monotonic() - self._began
         self._checkpoints.save(self.model, state, self._config, self._spec)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import ExperimentConfig, preset
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.splits import Splits
@@ -71,7 +72,8 @@ def run_demo(folder: Path, config: ExperimentConfig | None = None, *, verbose: i
     teacher = best_possible(data.test) if data.test is not None else None
     if teacher is None:
         raise ValueError(
-            f"DataConfig: format={config.data.format!r}, split={config.data.split!r}: the demo needs synthetic "
+            f"DataConfig: format={quoted(config.data.format)}, split={quoted(config.data.split)}: "
+            f"the demo needs synthetic "
             "rows and a test part. Set format: synthetic and split: time."
         )
     result = train(config, folder / MODEL, data=data, verbose=verbose)

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
+from tfdlrm.checks import quoted
 from tfdlrm.training.schedules import WarmupPolynomialDecay, _Policy
 
 EpsilonPlacement = Literal["outside", "inside"]
@@ -95,12 +96,12 @@ class Adagrad(keras.optimizers.Adagrad):
     ) -> None:
         if epsilon_placement not in ("outside", "inside"):
             raise ValueError(
-                f"Adagrad: epsilon_placement={epsilon_placement!r} is not known. "
+                f"Adagrad: epsilon_placement={quoted(epsilon_placement)} is not known. "
                 "Give 'outside' (the reference, PyTorch) or 'inside' the root (Keras)."
             )
         for field, value in (("epsilon", epsilon), ("initial_accumulator_value", initial_accumulator_value)):
             if value < 0:
-                raise ValueError(f"Adagrad: {field}={value!r} is negative. Give 0 or more.")
+                raise ValueError(f"Adagrad: {field}={quoted(value)} is negative. Give 0 or more.")
         super().__init__(
             learning_rate=learning_rate,
             initial_accumulator_value=initial_accumulator_value,
@@ -198,4 +199,4 @@ def dense_optimizer_from_config(train_config: _TrainFields) -> keras.optimizers.
         return Adagrad(**options)
     if train_config.optimizer == "adam":
         return keras.optimizers.Adam(**options)
-    raise ValueError(f"optimizer={train_config.optimizer!r} is not known. Choose one of: sgd, adagrad, adam.")
+    raise ValueError(f"optimizer={quoted(train_config.optimizer)} is not known. Choose one of: sgd, adagrad, adam.")

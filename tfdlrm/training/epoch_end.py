@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import TrainConfig
 from tfdlrm.data.dataset import Dataset
 from tfdlrm.training.checkpoints import Checkpoints
@@ -125,6 +126,6 @@ def check_monitor(
         )
     else:
         near = difflib.get_close_matches(train.monitor, available, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else "."
+        hint = f", did you mean {quoted(near[0])}?" if near else "."
         fix = f"there is no such metric{hint} There are: {', '.join(available)}."
-    raise ValueError(f"TrainConfig: monitor={train.monitor!r}: {fix}")
+    raise ValueError(f"TrainConfig: monitor={quoted(train.monitor)}: {fix}")

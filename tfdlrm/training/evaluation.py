@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Dataset
 from tfdlrm.data.unknown_ids import UnknownIds
@@ -133,7 +134,7 @@ def check_group_by(dataset: Dataset, group_by: str | None) -> None:
     keys = [*dataset.spec.keys, ROW_ID]
     if group_by is not None and group_by not in keys:
         raise ValueError(
-            f"TrainConfig: group_by={group_by!r} is no key column of the data, whose keys are {keys}. "
+            f"TrainConfig: group_by={quoted(group_by)} is no key column of the data, whose keys are {keys}. "
             "Name one of them, or add the column to the schema's keys."
         )
 

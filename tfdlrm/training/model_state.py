@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import (
     DamagedCheckpointError,
     restore_tables,
@@ -168,15 +169,15 @@ def _refuse_another_model(folder: Path, saved: dict[str, tuple[str, np.ndarray]]
     for key in dict.fromkeys([*wanted, *saved]):  # weights first
         if key not in wanted:
             label, array = saved[key]
-            was, now = f"{label!r} {list(array.shape)}", "absent"
+            was, now = f"{quoted(label)} {list(array.shape)}", "absent"
         elif key not in saved:
-            was, now = "absent", f"{wanted[key].label!r} {list(wanted[key].variable.shape)}"
+            was, now = "absent", f"{quoted(wanted[key].label)} {list(wanted[key].variable.shape)}"
         else:
             label, array = saved[key]
             place = wanted[key]
             if label == place.label and array.shape == tuple(place.variable.shape):
                 continue
-            was, now = f"{label!r} {list(array.shape)}", f"{place.label!r} {list(place.variable.shape)}"
+            was, now = f"{quoted(label)} {list(array.shape)}", f"{quoted(place.label)} {list(place.variable.shape)}"
         raise ValueError(
             f"{folder}: {key.partition('/')[0]} of another model: {was} in the checkpoint, {now} in this model. "
             "Restore it into the config that it was saved with."

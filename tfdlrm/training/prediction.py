@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import DataConfig, ExperimentConfig
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Books, Dataset
@@ -254,7 +255,9 @@ def score_frame(batch: ScoredBatch, spec: FeatureSpec, *, labelled: bool) -> pl.
     frame: dict[str, np.ndarray | list[str]] = {}
     for name, values in columns:
         if name in frame:
-            raise ValueError(f"the file of scores would have two columns {name!r}. Rename the key or label {name!r}.")
+            raise ValueError(
+                f"the file of scores would have two columns {quoted(name)}. Rename the key or label {quoted(name)}."
+            )
         frame[name] = values
     return pl.DataFrame(frame)
 

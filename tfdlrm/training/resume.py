@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import ExperimentConfig, ParameterServerConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
 from tfdlrm.schema import FeatureSpec
@@ -79,7 +80,7 @@ def refuse_changes(
     before = {**_flat(saved.to_dict()), **_flat(saved_spec.to_dict(), "schema.")}
     now = {**_flat(config.to_dict()), **_flat(spec.to_dict(), "schema.")}
     changes = [
-        f"{key}: was {before.get(key, 'absent')!r}, now {now.get(key, 'absent')!r}"
+        f"{key}: was {quoted(before.get(key, 'absent'))}, now {quoted(now.get(key, 'absent'))}"
         for key in dict.fromkeys([*before, *now])
         if before.get(key, "absent") != now.get(key, "absent") and key not in MAY_CHANGE
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.opening import BadRowsMode, open_dataset
@@ -67,7 +68,7 @@ def evaluate_run(
     """
     if data is not None and part is not None:
         raise ValueError(
-            f"part={part!r} names a part of the run's own data, and data={str(data)!r} is given. Drop one."
+            f"part={quoted(part)} names a part of the run's own data, and data={quoted(str(data))} is given. Drop one."
         )
     model, config, preprocessing = load_run(model_dir, checkpoint)
     bad_rows = bad_rows or config.train.bad_rows

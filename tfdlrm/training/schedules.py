@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from tfdlrm.checks import quoted
+
 MINIMUM_DECAYED_RATE = 1e-7  # the reference's floor under the decay
 
 
@@ -81,7 +83,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         ):
             if not getattr(self, name) >= minimum:
                 raise ValueError(
-                    f"WarmupPolynomialDecay: {name}={getattr(self, name)!r} is not valid. Give {minimum} or more."
+                    f"WarmupPolynomialDecay: {name}={quoted(getattr(self, name))} is not valid. Give {minimum} or more."
                 )
         if self.num_decay_steps and self.decay_start_step < self.warmup_steps:
             raise ValueError(

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from savedmodels.server.errors import ServingError
+from savedmodels.server.json_requests import MAX_JSON_VALUES, parse_body
 from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS, Rest, wait_in_flight
 from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
 
@@ -38,6 +40,10 @@ def test_rows_are_answered_in_rows(rest):
             {"text": {"b64": "/w=="}, "text_bytes": {"b64": "/w=="}},
         ]
     }
+
+
+# to look each up among all would take minutes
+MANY_NAMES = ("{" + ",".join(f'"k{i}":0' for i in range(80_000)) + ',"k79999":1}').encode()
 
 
 @pytest.mark.parametrize(
@@ -170,6 +176,7 @@ def _changed(**changes) -> dict:
         (b"\xff", "The body is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"inputs": [1], "inputs": [2]}', "the name 'inputs' is twice"),
+        (MANY_NAMES, "the name 'k79999' is twice in an object"),
         (b'{"inputs": [' + b"1" * 5000 + b"]}", "The body is not JSON: Exceeds the limit"),
     ],
 )
@@ -177,6 +184,13 @@ def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_answered(rest, bod
     status, error = rest.predict(body)
     assert (status, message in error) == (400, True), error
     assert rest.predict({"signature_name": "slow", "inputs": [1]}) == (200, {"outputs": [1]})
+
+
+def test_a_body_of_very_many_values_is_refused_before_it_is_parsed():
+    body = b'{"inputs": [' + b"[]," * MAX_JSON_VALUES + b"1]}"
+    with pytest.raises(ServingError, match="The body has more than 2,000,000 values"):
+        parse_body(body)
+    assert len(parse_body(b'{"inputs": [' + b"0," * 100_000 + b"1]}")["inputs"]) == 100_001
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", PREDICT), ("POST", "/v1/models/tiny")])

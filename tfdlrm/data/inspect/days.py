@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 
 # Looked for in this order where no column is named.
@@ -32,7 +33,7 @@ def find_day_column(wanted: str | None, columns: Sequence[str], file: str) -> st
     if wanted is not None:
         if wanted not in columns:
             raise ValueError(
-                f"{file}: day_column={wanted!r} is not there. Columns: {', '.join(columns)}. Name one of them, "
+                f"{file}: day_column={quoted(wanted)} is not there. Columns: {', '.join(columns)}. Name one of them, "
                 "or leave it out for equal parts of the file."
             )
         return wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.chunks import check_readable_file, read_first_line
 from tfdlrm.data.prepared_folders import MANIFEST_FILE
 from tfdlrm.data.raw_formats import AVAZU_COLUMNS, default_spec
@@ -74,6 +75,7 @@ def spec_of(path: Path, data_format: str) -> FeatureSpec:
     spec = default_spec(data_format, path)
     if spec is None:
         raise ValueError(
-            f"{path}: format {data_format!r} needs a schema. Give --schema FILE, or put {SCHEMA_FILE} beside the data."
+            f"{path}: format {quoted(data_format)} needs a schema. Give --schema FILE, or put "
+            f"{SCHEMA_FILE} beside the data."
         )
     return spec

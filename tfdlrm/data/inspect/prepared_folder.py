@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.inspect.blocks import InspectBlock
 from tfdlrm.data.inspect.days import days_of, find_day_column
 from tfdlrm.data.inspect.row_totals import section_ends, sections_of
@@ -155,7 +156,7 @@ class PreparedInput:
         for name in wanted:
             if name not in found:
                 raise ValueError(
-                    f"{file}: column {name!r} of the schema is missing. Columns there: {', '.join(found)}. "
+                    f"{file}: column {quoted(name)} of the schema is missing. Columns there: {', '.join(found)}. "
                     "Prepare the data again."
                 )
 

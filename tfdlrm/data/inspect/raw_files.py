@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.cells import parse_numbers
 from tfdlrm.data.inspect.blocks import InspectBlock
 from tfdlrm.data.inspect.days import days_of, days_of_avazu, find_day_column
@@ -55,7 +56,7 @@ class CountingQuarantine(Quarantine):
 
 
 def _example(row: BadRow) -> str:
-    found = f", found {row.value[:40]!r}" if row.column else ""
+    found = f", found {quoted(row.value[:40])}" if row.column else ""
     return f"{row.file}, line {row.line}{found}. {row.fix}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.data.inspect.blocks import InspectBlock, InspectInput
 from tfdlrm.data.inspect.dense_stats import MAX_DENSE_DISTINCT, DenseTally, dense_stats
 from tfdlrm.data.inspect.drift import dense_bins, id_bins, population_stability, unseen_share
@@ -238,7 +239,7 @@ class _Inspector:
             # a row without a label would count as one with label 0
             if self._labels.part_rows[:, task].sum() < self._labels.rows:
                 continue
-            of = f" {label!r}" if len(self._spec.labels) > 1 else ""
+            of = f" {quoted(label)}" if len(self._spec.labels) > 1 else ""
             told = {name: dense_leak(tally, task) for name, tally in self._dense.items()}
             told |= {name: table_leak(table, task) for name, table in tables.items()}
             for name, text in told.items():
@@ -248,7 +249,7 @@ class _Inspector:
 
     def _grouped_by(self) -> str:
         if self._labels.has_days():
-            return f"day, of column {self._source.day_column!r}"
+            return f"day, of column {quoted(self._source.day_column)}"
         return "groups of contiguous rows, in the order of the file"
 
     def _estimates(self, dense: tuple[DenseStats, ...], categorical: tuple[IdStats, ...]) -> tuple[str, ...]:
@@ -274,7 +275,7 @@ class _Inspector:
                     f"distinct ids {ids.relative_error:.2%}; counts of frequent ids are at most {missed:,} too low."
                 )
         if self._labels.too_many_days:
-            found.append(f"label rates by day: column {self._source.day_column!r} has more than {MAX_DAYS} days.")
+            found.append(f"label rates by day: column {quoted(self._source.day_column)} has more than {MAX_DAYS} days.")
         return tuple(found)
 
 
@@ -307,6 +308,6 @@ def _check_form(path: Path, source: InspectInput, bad_rows: tuple[BadRowCount, .
         raise ValueError(f"{path}: no row in it. Give data with at least one row.")
     if bad_rows and sum(row.rows for row in bad_rows) == source.rows_read and not any(row.column for row in bad_rows):
         raise ValueError(
-            f"{path}: none of the {source.rows_read:,} rows is one of format {source.data_format!r} "
+            f"{path}: none of the {source.rows_read:,} rows is one of format {quoted(source.data_format)} "
             f"({bad_rows[0].reason}). Give the right --format or --schema."
         )

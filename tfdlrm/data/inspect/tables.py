@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.inspect.dense_stats import QUANTILES
 from tfdlrm.data.inspect.drift import NOTABLE_PSI
 from tfdlrm.data.inspect.report import DataReport, DenseStats, IdStats, LabelRate, LabelStats
@@ -128,7 +129,7 @@ def _label(report: DataReport, label: LabelStats, most_groups: int | None) -> Te
     rows = [(group.name, f"{group.rows:,}", percent(group.rate)) for group in groups]
     rows.append(("all", f"{label.rows:,}", percent(label.rate)))
     return TextTable(
-        title=f"Label {label.name!r} by {report.grouped_by}", header=("", "rows", "rate"), rows=tuple(rows)
+        title=f"Label {quoted(label.name)} by {report.grouped_by}", header=("", "rows", "rate"), rows=tuple(rows)
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from tfdlrm import checks
+from tfdlrm.checks import quoted
 from tfdlrm.records import Reader, Record, optional
 from tfdlrm.schema import FeatureSpec
 
@@ -100,7 +101,7 @@ class PrepareConfig(Record):
             )
         if (self.split in _SPLITS_BY_COLUMN) != (self.split_column is not None):
             raise ValueError(
-                f"{owner}: split={self.split!r} and split_column={self.split_column!r} do not fit. Splits "
+                f"{owner}: split={quoted(self.split)} and split_column={quoted(self.split_column)} do not fit. Splits "
                 f"{' and '.join(_SPLITS_BY_COLUMN)} go by a key column of the schema; the others need none."
             )
         if self.extend and self.vocabularies is None:
@@ -109,6 +110,7 @@ class PrepareConfig(Record):
             )
         if self.vocabularies is not None and self.vocabulary_order == "frequency" and not self.extend:
             raise ValueError(
-                f"{owner}: vocabulary_order='frequency' has no meaning with vocabularies={self.vocabularies!r}: their "
+                f"{owner}: vocabulary_order='frequency' has no meaning with "
+                f"vocabularies={quoted(self.vocabularies)}: their "
                 "ids are given. Remove it, or add extend for the values that come behind them."
             )

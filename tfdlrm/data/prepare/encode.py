@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.encode import hashed_texts
 from tfdlrm.data.polars_extra import pl
@@ -69,7 +70,7 @@ class BlockEncoder:
             else:
                 size = self._spec.vocabulary_sizes[column.table]
                 wrong = (ids < 0) | (ids >= size)
-                reason = f"the id is not in [0, {size}), the rows of table {column.table!r}"
+                reason = f"the id is not in [0, {size}), the rows of table {quoted(column.table)}"
                 fix = "Correct it, raise vocabulary_sizes, or set id_policy: clip, modulo, oov or hash."
             if wrong.any():
                 lengths = _lengths(column, tokens)

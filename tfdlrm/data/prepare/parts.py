@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.criteo import kaggle_split
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
@@ -113,7 +114,8 @@ def _times(array: pa.Array, name: str) -> np.ndarray:
     if numbers.null_count():
         row = int(numbers.is_null().arg_true()[0])
         raise ValueError(
-            f"split_column={name!r}: {times[row]!r} is not a number. Give times as numbers (seconds, YYYYMMDDHH)."
+            f"split_column={quoted(name)}: {quoted(times[row])} is not a number. Give times as "
+            f"numbers (seconds, YYYYMMDDHH)."
         )
     return numbers.to_numpy()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.raw_formats import default_spec
 from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
@@ -68,13 +69,15 @@ def spec_of(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
         without = [c.name for c in spec.categorical if c.encoding in _WITH_VOCABULARY and c.id_policy != "oov"]
         if without:
             raise ValueError(
-                f"min_count={config.min_count}: column {without[0]!r} has no out-of-vocabulary row for rarer values. "
+                f"min_count={config.min_count}: column {quoted(without[0])} has no "
+                f"out-of-vocabulary row for rarer values. "
                 "Set id_policy: oov for it, or give --oov for all."
             )
     if config.split_column is not None and config.split_column not in spec.keys:
         keys = ", ".join(spec.keys) or "none"
         raise ValueError(
-            f"split_column={config.split_column!r} is not a key column of the schema (keys: {keys}). Add it to keys."
+            f"split_column={quoted(config.split_column)} is not a key column of the schema (keys: "
+            f"{keys}). Add it to keys."
         )
     return spec
 
@@ -83,6 +86,7 @@ def _default_spec(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
     spec = default_spec(config.format, files[0])
     if spec is None:
         raise ValueError(
-            f"format={config.format!r} needs a schema. Give --schema FILE, or put {SCHEMA_FILE} beside {files[0]}."
+            f"format={quoted(config.format)} needs a schema. Give --schema FILE, or put "
+            f"{SCHEMA_FILE} beside {files[0]}."
         )
     return spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.columns import Columns
 from tfdlrm.data.splitmix import key
 from tfdlrm.data.synth.rows import EmptyCells
@@ -30,7 +31,7 @@ def criteo_text_spec(spec: FeatureSpec) -> FeatureSpec:
     for column in spec.categorical:
         if column.hotness != 1:
             raise ValueError(
-                f"Criteo's text has one id a cell, and column {column.name!r} has hotness {column.hotness}. "
+                f"Criteo's text has one id a cell, and column {quoted(column.name)} has hotness {column.hotness}. "
                 "Write csv or parquet, or set hotness 1."
             )
     return FeatureSpec(
@@ -62,7 +63,7 @@ class CriteoText:
         for table, size in spec.vocabulary_sizes.items():
             if size > _MAX_TOKENS:
                 raise ValueError(
-                    f"Criteo's text has 8 hex digits, {_MAX_TOKENS} tokens, and table {table!r} has {size} ids. "
+                    f"Criteo's text has 8 hex digits, {_MAX_TOKENS} tokens, and table {quoted(table)} has {size} ids. "
                     "Write csv or parquet."
                 )
         self._keys = np.array([_column_key(seed, column) for column in range(len(spec.categorical))], np.uint32)

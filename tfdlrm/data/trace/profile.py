@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.checks import quoted
 from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.trace.files import format_numbers, parse_numbers
 from tfdlrm.data.trace.stack_distance import check_ids, first_accesses, stack_distances
@@ -76,7 +77,7 @@ class TraceProfile:
                 with np.load(file, allow_pickle=False) as arrays:
                     missing = [name for name in ("lines", "distances", "cumulative") if name not in arrays]
                     if missing:
-                        raise ValueError(f"no array {missing[0]!r}. Give a file that trace profile wrote.")
+                        raise ValueError(f"no array {quoted(missing[0])}. Give a file that trace profile wrote.")
                     return cls(**{name: arrays[name] for name in ("lines", "distances", "cumulative")})
             texts = file.read_text(encoding="utf-8").splitlines()
             if len(texts) != 3:

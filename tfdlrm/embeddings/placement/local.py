@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
+from tfdlrm.checks import quoted
 from tfdlrm.embeddings.initializers import BLOCK_ROWS, Constant, Initializer, initial_rows, table_seed
 from tfdlrm.embeddings.placement.base import IdGroup, RowGradients, TableSlice, check_rows, slot_arrays
 from tfdlrm.embeddings.placement.rows import RowArray
@@ -237,7 +238,7 @@ class LocalPlacement(tf.Module):
                         start=0,
                         stop=table.vocabulary_size,
                         read=_reader(array, offset),
-                        write=_writer(array, offset, f"table {table.name!r}, {suffix}"),
+                        write=_writer(array, offset, f"table {quoted(table.name)}, {suffix}"),
                         row_bytes=array.row_bytes,
                     )
 
