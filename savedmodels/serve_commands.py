@@ -59,6 +59,8 @@ def add_serve(commands: Any) -> None:
         help="a request waits so long for others (default: %(default)s)",
     )
     add("--poll-seconds", type=float, default=ServerOptions.poll_seconds, metavar="S", help="between looks at folders")
+    add("--load-seconds", type=float, default=ServerOptions.load_seconds, metavar="S", help="longest load of a version")
+    add("--max-version-bytes", type=int, metavar="N", help="of a version's files (default: the machine's memory)")
     add("--drain-seconds", type=float, default=ServerOptions.drain_seconds, metavar="S", help="for running requests")
     parser.set_defaults(run=_serve)
 

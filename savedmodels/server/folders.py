@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+from tfdlrm.checks import quoted
 
 _VERSION = re.compile(r"[0-9]{1,18}")  # fits int64
 _SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
@@ -56,13 +60,39 @@ def _missing_shards(variables: Path) -> list[str]:
     return [f"variables/{name}" for name in sorted(expected - names)]
 
 
+def refuse_files(folder: Path, max_bytes: int | None) -> None:
+    """Refuses a version before anything of it is read: what is no file could be waited for without an end.
+
+    Args:
+        folder: of the version.
+        max_bytes: of all files; None for the machine's memory.
+
+    Raises:
+        ValueError: something in it is neither a file nor a folder, or it is too large; names it and the fix.
+    """
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if max_bytes is None else max_bytes
+    total = 0
+    for path in sorted(folder.rglob("*")):
+        try:
+            mode, size = path.stat().st_mode, path.stat().st_size
+        except OSError:  # gone since it was listed, or a link to nothing, which nobody reads
+            continue
+        if stat.S_ISREG(mode):
+            total += size
+        elif not stat.S_ISDIR(mode):
+            name = path.relative_to(folder).as_posix()
+            raise ValueError(f"{quoted(name)} is a pipe, a socket or a device, and no file. Put the file there.")
+    if total > limit:
+        raise ValueError(f"its files have {total:,} bytes, and {limit:,} are allowed. Raise --max-version-bytes.")
+
+
 def fingerprint(folder: Path) -> Fingerprint:
     """Names, sizes and times of the files: another one means that it is worth loading a broken version again."""
     found = []
     for path in sorted(folder.rglob("*")):
         try:
-            stat = path.stat()
+            status = path.stat()
         except OSError:  # gone since it was listed
             continue
-        found.append((path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
+        found.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
     return tuple(found)

@@ -7,9 +7,11 @@ import ctypes
 import gc
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from tfdlrm.checks import quoted
 logger = logging.getLogger("tfdlrm.serve")
 
 SERVE_TAG = "serve"
+LOAD_POLL_SECONDS = 0.05
 
 
 class LoadedModel:
@@ -89,6 +92,77 @@ class LoadedModel:
             if signature not in self._batchers:
                 self._batchers[signature] = build()
             return self._batchers[signature]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadLimits:
+    """Of one load.
+
+    Args:
+        seconds: after which it is given up.
+        max_bytes: of the version's files; None for the machine's memory.
+        is_stopped: asked again and again; True gives it up.
+    """
+
+    seconds: float = 600.0
+    max_bytes: int | None = None
+    is_stopped: Callable[[], bool] = lambda: False
+
+
+class Load:
+    """A version being loaded and warmed up, on a thread of its own: one that never ends stops nobody else.
+
+    TensorFlow cannot be stopped in the middle. A load that is given up goes on, and what it makes is dropped.
+    """
+
+    given_up: ClassVar[list[Load]] = []
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._done = threading.Event()
+        self._model: LoadedModel | None = None
+        self._error: Exception | None = None
+        self._is_given_up = False
+        self._thread = threading.Thread(target=self._run, name=f"load {folder.name}", daemon=True)
+
+    def _run(self) -> None:
+        from savedmodels.server.warmup import warm_up
+
+        try:
+            model = LoadedModel(self._folder)
+            warm_up(model, self._folder)
+            if not self._is_given_up:
+                self._model = model
+        except Exception as error:
+            self._error = error
+        finally:
+            self._done.set()
+
+    def result(self, limits: LoadLimits) -> LoadedModel:
+        """Loads, and waits for it.
+
+        Raises:
+            TimeoutError: it was given up.
+            Exception: whatever the load raised.
+        """
+        self._thread.start()
+        deadline = time.monotonic() + limits.seconds
+        while not self._done.wait(LOAD_POLL_SECONDS):
+            is_late = time.monotonic() > deadline
+            if is_late or limits.is_stopped():
+                self._is_given_up = True
+                Load.given_up.append(self)
+                why = f"it took longer than {limits.seconds:g} s (--load-seconds)" if is_late else "the server stops"
+                raise TimeoutError(f"given up: {why}")
+        if self._error is not None:
+            raise self._error
+        assert self._model is not None
+        return self._model
+
+    @classmethod
+    def any_under_way(cls) -> bool:
+        """Whether one that was given up still runs: the interpreter would wait for it at its end."""
+        return any(load._thread.is_alive() for load in cls.given_up)
 
 
 def _as_tensorflow_takes(inputs: Mapping[str, np.ndarray]) -> Any:

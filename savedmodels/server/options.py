@@ -28,6 +28,8 @@ class ServerOptions:
         max_batch_rows: put requests together to batches of so many rows; None for not at all.
         max_batch_wait_microseconds: a request waits so long for others.
         poll_seconds: between two looks at the folders.
+        load_seconds: a version that is not loaded after this is given up, and the next one gets its turn.
+        max_version_bytes: a version whose files have more is refused; None for the machine's memory.
         drain_seconds: running requests may take so long after SIGTERM.
         idle_seconds: an HTTP connection is closed after so long without a request, or within one without data.
 
@@ -47,6 +49,8 @@ class ServerOptions:
     max_batch_rows: int | None = None
     max_batch_wait_microseconds: int = 1000
     poll_seconds: float = 1.0
+    load_seconds: float = 600.0
+    max_version_bytes: int | None = None
     drain_seconds: float = 30.0
     idle_seconds: float = 60.0
 
@@ -57,11 +61,13 @@ class ServerOptions:
         for name in ("max_message_bytes", "max_rows", "max_in_flight", "num_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible. Give 1 or more.")
-        for name in ("request_seconds", "poll_seconds", "idle_seconds"):
+        for name in ("request_seconds", "poll_seconds", "load_seconds", "idle_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible. Give more than 0.")
-        if self.max_batch_rows is not None and self.max_batch_rows < 1:
-            raise ValueError(f"max_batch_rows={self.max_batch_rows} is not possible. Give 1 or more, or none.")
+        for name in ("max_batch_rows", "max_version_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is not possible. Give 1 or more, or none.")
         for name in ("max_batch_wait_microseconds", "drain_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible. Give 0 or more.")

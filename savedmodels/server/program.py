@@ -14,6 +14,7 @@ from savedmodels.server.config import ModelConfig
 from savedmodels.server.grpc_service import GrpcService
 from savedmodels.server.http_server import HttpServer
 from savedmodels.server.inference import Inference
+from savedmodels.server.loading import Load
 from savedmodels.server.metrics import Metrics
 from savedmodels.server.options import ServerOptions
 from savedmodels.server.rest_service import RestService
@@ -28,6 +29,7 @@ WHAT_IT_IS_NOT = (
     "batching on accelerators. In production serve the same folders with TensorFlow Serving (savedmodels/deploy)."
 )
 EXIT_CUT_OFF = 1
+GRACE_SECONDS = 4.0  # beyond drain_seconds, for what is not a request
 READY_POLL_SECONDS = 0.1
 
 
@@ -58,7 +60,9 @@ class Server:
                 )
         self._options = options
         self._metrics = Metrics()
-        self.store = ModelStore(configs, self._metrics, options.poll_seconds)
+        self.store = ModelStore(
+            configs, self._metrics, options.poll_seconds, options.load_seconds, options.max_version_bytes
+        )
         inference = Inference(self.store, options, self._metrics)
         self._inference = inference
         self._grpc_stopped: threading.Event | None = None  # from when on nothing new is taken
@@ -145,7 +149,13 @@ def run(configs: Sequence[ModelConfig], options: ServerOptions) -> int:
     with StopSignals(second_acts_at_once=False) as signals:
         is_idle = _serve(Server(configs, options), configs, options, signals)
         signals.ignore_until_exit()
-    return 0 if is_idle else EXIT_CUT_OFF
+    code = 0 if is_idle else EXIT_CUT_OFF
+    if Load.any_under_way():
+        # at its end the interpreter waits for TensorFlow, which waits for what the load waits for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _serve(server: Server, configs: Sequence[ModelConfig], options: ServerOptions, signals: StopSignals) -> bool:
@@ -162,9 +172,14 @@ def _serve(server: Server, configs: Sequence[ModelConfig], options: ServerOption
             is_told = True
             print("ready", flush=True)
         time.sleep(READY_POLL_SECONDS)
+    # whatever hangs: the process ends in this time
+    last = threading.Timer(options.drain_seconds + GRACE_SECONDS, os._exit, [EXIT_CUT_OFF])
+    last.daemon = True
+    last.start()
     server.stop_listening(options.drain_seconds)
     print("stopping: no new requests; running ones may end", flush=True)
     is_idle = server.drain(options.drain_seconds)
+    last.cancel()
     print("stopped" if is_idle else f"stopped: requests that took longer than {options.drain_seconds} s were cut off")
     return is_idle
 

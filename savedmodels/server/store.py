@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.errors import ServingError
-from savedmodels.server.loading import free_memory
+from savedmodels.server.loading import LoadLimits, free_memory
 from savedmodels.server.metrics import Metrics
 from savedmodels.server.versions import ServedModel
 from tfdlrm.checks import quoted
@@ -27,10 +27,21 @@ class ModelStore:
         configs: of the models.
         metrics: told of every version.
         poll_seconds: between two looks at the folders.
+        load_seconds, max_version_bytes: of a version's load; see `ServerOptions`.
     """
 
-    def __init__(self, configs: Iterable[ModelConfig], metrics: Metrics, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        configs: Iterable[ModelConfig],
+        metrics: Metrics,
+        poll_seconds: float,
+        load_seconds: float = LoadLimits.seconds,
+        max_version_bytes: int | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._limits = LoadLimits(
+            seconds=load_seconds, max_bytes=max_version_bytes, is_stopped=lambda: self._is_stopped
+        )
         self._poll_seconds = poll_seconds
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -45,7 +56,7 @@ class ModelStore:
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
 
     def _served(self, config: ModelConfig) -> ServedModel:
-        return ServedModel(config, self._metrics, self._wake.set)
+        return ServedModel(config, self._metrics, self._wake.set, self._limits)
 
     def start(self) -> None:
         """Begins to load, and to look for new versions."""

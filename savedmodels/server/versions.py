@@ -18,16 +18,16 @@ from pathlib import Path
 
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.errors import ServingError, graph_message
-from savedmodels.server.folders import Fingerprint, fingerprint, missing_parts, version_folders
-from savedmodels.server.loading import LoadedModel
+from savedmodels.server.folders import Fingerprint, fingerprint, missing_parts, refuse_files, version_folders
+from savedmodels.server.loading import Load, LoadedModel, LoadLimits
 from savedmodels.server.metrics import Metrics
-from savedmodels.server.warmup import warm_up
 from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
 START, LOADING, AVAILABLE, UNLOADING, END = "START", "LOADING", "AVAILABLE", "UNLOADING", "END"
 MAX_ENDED = 100  # versions whose end is remembered
+_CODES = {"DataLossError": "DATA_LOSS", "TimeoutError": "DEADLINE_EXCEEDED"}  # by the error's name
 
 
 @dataclass(eq=False)
@@ -74,10 +74,14 @@ class ServedModel:
         config: what to serve.
         metrics: told of every change.
         wake: called when a drained version waits to be freed.
+        limits: of a version's load.
     """
 
-    def __init__(self, config: ModelConfig, metrics: Metrics, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, config: ModelConfig, metrics: Metrics, wake: Callable[[], None], limits: LoadLimits | None = None
+    ) -> None:
         self.config = config
+        self._limits = limits or LoadLimits()
         self.labels: Mapping[str, int] = {}
         self._metrics = metrics
         self._wake = wake
@@ -262,13 +266,13 @@ class ServedModel:
         with self._lock:
             self._set_state(version, LOADING)
         try:
-            model = LoadedModel(version.folder)
-            warm_up(model, version.folder)
+            refuse_files(version.folder, self._limits.max_bytes)
+            model = Load(version.folder).result(self._limits)
         except Exception as error:
             logger.error("model %s version %d cannot be loaded", self.config.name, version.number, exc_info=True)
             with self._lock:
                 version.files = files
-                version.error_code = "DATA_LOSS" if type(error).__name__ == "DataLossError" else "UNKNOWN"
+                version.error_code = _CODES.get(type(error).__name__, "UNKNOWN")
                 version.error_message = f"{version.folder} cannot be loaded: {graph_message(error)}"
                 self._set_state(version, END)
         else:

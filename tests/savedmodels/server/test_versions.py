@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -32,10 +33,10 @@ WAIT_SECONDS = 30.0
 class Served:
     """A store and what runs its models, without sockets."""
 
-    def __init__(self, *configs: ModelConfig) -> None:
+    def __init__(self, *configs: ModelConfig, **limits: Any) -> None:
         metrics = Metrics()
         self.metrics = metrics
-        self.store = ModelStore(configs, metrics, poll_seconds=0.02)
+        self.store = ModelStore(configs, metrics, poll_seconds=0.02, **limits)
         self.inference = Inference(self.store, options(), metrics)
         self.store.start()
 
