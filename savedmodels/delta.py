@@ -14,6 +14,7 @@ before the folder appears. Both directions read and write in chunks and never ho
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,15 +24,17 @@ from typing import Any
 import numpy as np
 
 from savedmodels.bundle import small_values, stored_array, variables_prefix, write_bundle
-from savedmodels.manifest import MANIFEST_FILE, check_files, read_manifest
+from savedmodels.manifest import MANIFEST_FILE, check_files, is_version, read_manifest
 from savedmodels.serving_rows import StoredArray
 from savedmodels.versions import new_version
 from tfdlrm.checks import quoted
+from tfdlrm.files import strange_entries
 
 DELTA_FILE = "delta.json"
 FORMAT = 1
 _FILES, _ROWS, _SMALL = "files", "rows", "small"
 _CHUNK_BYTES = 64 * 2**20
+MAX_ARRAYS = 100_000
 
 
 def export_delta(base: str | os.PathLike[str], new: str | os.PathLike[str], delta: str | os.PathLike[str]) -> int:
@@ -103,6 +106,8 @@ def apply_delta(base: str | os.PathLike[str], delta: str | os.PathLike[str], pat
         PosixPath('exports/clicks/2')
     """
     base, delta = Path(base), Path(delta)
+    if strange := strange_entries(delta):
+        raise ValueError(f"{delta}: {strange[0]}. Make the delta again.")
     description = _read_description(delta)
     checksum = read_manifest(base)["checksum"]
     if checksum != description["base_checksum"]:
@@ -132,14 +137,25 @@ def _read_description(delta: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{file} is missing: there is no delta, or it was not finished.")
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}. Make the delta again.") from error
     needed = {"format", "base_checksum", "new_checksum", "base_version", "version", "arrays"}
     if not isinstance(description, dict) or description.get("format") != FORMAT or needed - set(description):
         raise ValueError(f"{file} is no description of a delta of format {FORMAT}. Make the delta again.")
-    for name in description["arrays"]:
+    for key in ("base_checksum", "new_checksum"):
+        if not isinstance(description[key], str):
+            raise ValueError(f"{file}: {key}={quoted(description[key])} is no checksum. Make the delta again.")
+    for key in ("base_version", "version"):
+        if not is_version(description[key]):
+            raise ValueError(f"{file}: {key}={quoted(description[key])} is no version. Make the delta again.")
+    arrays = description["arrays"]
+    if not isinstance(arrays, list) or len(arrays) > MAX_ARRAYS:
+        raise ValueError(f"{file}: arrays={quoted(arrays)} is no list of at most {MAX_ARRAYS:,}. Make the delta again.")
+    for name in arrays:
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"{file}: {quoted(name)} is not the name of an array. Make the delta again.")
+    if len(set(arrays)) < len(arrays):
+        raise ValueError(f"{file}: arrays has a name twice. Make the delta again.")
     return description
 
 
@@ -185,8 +201,7 @@ def _write_changes(base: Path, new: Path, name: str, folder: Path) -> int:
 
 def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
     before = stored_array(variables_prefix(base), name)
-    places = np.load(delta / _ROWS / f"{name}.places.npy", allow_pickle=False)
-    values = np.load(delta / _ROWS / f"{name}.values.npy", allow_pickle=False, mmap_mode="r")
+    places, values = (_mapped(delta / _ROWS / f"{name}.{kind}.npy") for kind in ("places", "values"))
     row_bytes = before.width * before.dtype.size
     is_sorted = places.ndim == 1 and places.dtype == np.int64 and bool((np.diff(places) > 0).all())
     if not is_sorted or (len(places) and not 0 <= places[0] <= places[-1] < before.rows):
@@ -205,6 +220,24 @@ def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
         return rows
 
     return StoredArray(name=name, rows=before.rows, width=before.width, dtype=before.dtype, read=read)
+
+
+def _mapped(file: Path) -> np.ndarray:
+    """An array that cannot be larger than its file, whatever that claims."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing. Make the delta again.")
+    try:
+        with file.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            if version != (1, 0):
+                raise ValueError(f"version {version} of NumPy's format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            # in whole numbers of any size: NumPy's own product overflows
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize != file.stat().st_size - stream.tell():
+                raise ValueError(f"its bytes are no array of shape {quoted(shape)} and dtype {dtype}")
+        return np.load(file, allow_pickle=False, mmap_mode="r" if math.prod(shape) else None)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{file} cannot be read: {error}. Make the delta again.") from error
 
 
 def _copy_small_files(version: Path, target: Path) -> None:

@@ -10,12 +10,13 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfdlrm.checks import quoted
+from tfdlrm.files import is_name, strange_entries
 
 MANIFEST_FILE = Path("assets.extra", "tfdlrm", "manifest.json")
 FORMAT = 1
@@ -121,7 +122,7 @@ def read_manifest(version_folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} is missing: the export was not finished. Export the model again.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}. Export the model again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         given = manifest.get("format") if isinstance(manifest, dict) else None
@@ -149,11 +150,14 @@ def check_files(version_folder: str | os.PathLike[str]) -> list[str]:
     """
     folder = Path(version_folder)
     listed: Mapping[str, Mapping[str, Any]] = read_manifest(folder)["files"]
-    problems = []
+    problems = strange_entries(folder)
+    if problems:
+        return problems
     for name in sorted(listed.keys() | set(_files(folder))):
         path = folder / name
         if name not in listed:
-            problems.append(f"{name} is not in the manifest: it was added later")
+            shown = name if name.isprintable() else quoted(name)
+            problems.append(f"{shown} is not in the manifest: it was added later")
         elif not path.is_file():
             problems.append(f"{name} is missing")
         elif (size := path.stat().st_size) < listed[name]["bytes"]:
@@ -206,8 +210,12 @@ def _finite(value: Any) -> Any:
 def _problem(manifest: Mapping[str, Any]) -> str | None:
     """What is wrong with a manifest's fields, if anything is."""
     version = manifest.get("version")
-    if version is not None and (not _is_count(version) or version == 0):
-        return f"version={quoted(version)} is no whole number from 1"
+    if version is not None and not is_version(version):
+        return f"version={quoted(version)} is no whole number from 1 to 2^63 - 1"
+    for field in ("quantization", "rows", "metrics", "tolerance"):
+        for name in manifest[field] if isinstance(manifest.get(field), Mapping) else ():
+            if not str(name).isprintable():
+                return f"{field}: {quoted(name)} is no name"
     for field in ("quantization", "rows", "sizes", "metrics", "tolerance", "signatures", "files"):
         if not isinstance(manifest.get(field), Mapping):
             return f"{field}={quoted(manifest.get(field))} is no mapping"
@@ -231,12 +239,17 @@ def _problem(manifest: Mapping[str, Any]) -> str | None:
 
 def _problem_of_files(files: Mapping[str, Any]) -> str | None:
     for name, entry in files.items():
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if not is_name(name):
             return f"file {quoted(name)} is not below the folder"
         is_entry = isinstance(entry, Mapping) and _is_count(entry.get("bytes")) and isinstance(entry.get("sha256"), str)
         if not is_entry:
             return f"file {quoted(name)} has no bytes and sha256"
     return None
+
+
+def is_version(value: Any) -> bool:
+    """Whether it can be the number of a version: a positive int64."""
+    return _is_count(value) and 0 < value < 2**63
 
 
 def _is_number(value: Any) -> bool:

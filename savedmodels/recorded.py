@@ -110,15 +110,28 @@ def load_requests(path: Path) -> dict[str, list[RecordedRequest]]:
     """As `read_requests`, from any file."""
     try:
         # opened here: NumPy leaves a file open that it cannot read
+        with open(path, "rb") as file:
+            _refuse_packed(file, path.stat().st_size)
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             entries = {name: archive[name] for name in archive.files}
     # what NumPy and zipfile raise for files that are cut or changed
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, MemoryError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read: {error}. Export the model again.") from error
     try:
         return _requests(entries)
     except ValueError as error:
         raise ValueError(f"{path}: {error} Export the model again.") from error
+
+
+def _refuse_packed(file: Any, num_bytes: int) -> None:
+    """Refuses what would unpack to more than the file holds: nothing of ours is packed."""
+    with zipfile.ZipFile(file) as archive:
+        infos = archive.infolist()
+    packed = [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"entry {packed[0][:200]!r} is packed, which none of ours is")
+    if sum(info.file_size for info in infos) > num_bytes:
+        raise ValueError("its entries claim more bytes than the file has")
 
 
 def strings(array: Any) -> np.ndarray:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +118,89 @@ def test_a_changed_delta_is_refused_and_nothing_appears(versions, tmp_path):
             apply_delta(versions / "1", spoil(change), tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="there is no delta"):
         apply_delta(versions / "1", tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+ROWS = "rows/stack_0_rows_part_0"
+
+
+def described(**fields: object) -> Callable[[Path], object]:
+    def change(delta: Path) -> None:
+        file = delta / "delta.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+    return change
+
+
+def claimed(shape: tuple[int, ...], dtype: str = "<i8") -> Callable[[Path], object]:
+    """A file of a few bytes that says it holds an array of that shape."""
+
+    def change(delta: Path) -> None:
+        header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        (delta / f"{ROWS}.places.npy").write_bytes(content)
+
+    return change
+
+
+def linked(name: str, target: str) -> Callable[[Path], object]:
+    def change(delta: Path) -> None:
+        path = delta / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
+    return change
+
+
+def piped(delta: Path) -> None:
+    (delta / "files" / "fingerprint.pb").unlink()
+    os.mkfifo(delta / "files" / "fingerprint.pb")
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    **{
+        f"version {value!r}": (described(version=value), f"version={re.escape(repr(value))} is no version")
+        for value in ("3", "../evil", "x/y", True, 2.5, None, 0, -4, [1])
+    },
+    "a version of 100 bits": (described(version=10**30), "version=1000000000000000000000000000000 is no version"),
+    "a version beyond int64": (described(version=2**63), "version=9223372036854775808 is no version"),
+    "a base that is a list": (described(base_version=[1]), r"base_version=\[1\] is no version"),
+    "arrays that are a number": (described(arrays=5), "arrays=5 is no list of at most 100,000"),
+    "a million arrays": (described(arrays=["a"] * 10**6), r"arrays=\['a', .*… is no list of at most 100,000"),
+    "an array twice": (described(arrays=["a", "a"]), "arrays has a name twice"),
+    "a checksum that is a number": (described(new_checksum=5), "new_checksum=5 is no checksum"),
+    "many brackets": (lambda delta: (delta / "delta.json").write_text("[" * 200_000), "delta.json is no JSON"),
+    "places of 8 TB": (claimed((10**12,)), r"its bytes are no array of shape \(1000000000000,\)"),
+    "places of no end": (claimed((2**62, 2**62)), "places.npy cannot be read: its bytes are no array of shape"),
+    "places whose size overflows to none": (claimed((2**32, 2**32)), "places.npy cannot be read: its bytes are no"),
+    "places that are objects": (claimed((0,), "|O"), "places.npy cannot be read: its bytes are no array"),
+    "places that are text": (
+        lambda delta: (delta / f"{ROWS}.places.npy").write_text("hello"),
+        "places.npy cannot be read",
+    ),
+    "values that are cut": (lambda delta: os.truncate(delta / f"{ROWS}.values.npy", 60), "values.npy cannot be read"),
+    "a link to another folder": (linked("files", "/etc"), "files is a link to a folder, or out of this one"),
+    "a link to another file": (
+        linked("files/fingerprint.pb", "/etc/passwd"),
+        "fingerprint.pb is a link to a folder, or",
+    ),
+    "a link to a device": (linked("files/fingerprint.pb", "/dev/zero"), "fingerprint.pb is a link to a folder, or out"),
+    "a link in a circle": (linked("files/loop", ".."), "files/loop is a link to a folder"),
+    "a pipe": (piped, "files/fingerprint.pb is a device, a pipe or a socket, and no file"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_delta_of_a_stranger_is_refused_by_name(versions: Path, tmp_path: Path, kind: str) -> None:
+    change, message = HOSTILE[kind]
+    delta = tmp_path / "delta"
+    shutil.copytree(versions / "delta", delta)
+    change(delta)
+    with pytest.raises(ValueError, match=message) as raised:
+        apply_delta(versions / "1", delta, tmp_path / "out")
+    assert len(str(raised.value)) < 700
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 

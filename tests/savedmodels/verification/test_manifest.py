@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -66,6 +67,8 @@ def test_further_keys_are_kept_and_numbers_of_numpy_are_numbers(version):
     ("change", "message"),
     [
         ({"version": 0}, "version=0 is no whole number from 1"),
+        ({"version": 2**63}, "version=9223372036854775808 is no whole number from 1 to 2"),
+        ({"metrics": {"\x1b[2J": 1.0}}, r"metrics: '\\x1b\[2J' is no name"),
         ({"version": True}, "version=True is no whole number"),
         ({"rows": {"user": -1}}, "rows of table 'user': -1 is no count"),
         ({"rows": None}, "rows=None is no mapping"),
@@ -129,3 +132,27 @@ def test_what_is_no_manifest_is_refused(version, text):
 def test_a_link_to_nothing_is_told(version):
     (version / "variables" / "link").symlink_to(version / "nowhere")
     assert check_files(version) == ["variables/link is not in the manifest: it was added later"]
+
+
+def test_what_is_neither_file_nor_folder_is_told_and_not_opened(version):
+    extra = version / "assets.extra"
+    for name, target in (("passwd", "/etc/passwd"), ("nowhere", "/nowhere"), ("loop", "..")):
+        (extra / name).symlink_to(target)
+    os.mkfifo(extra / "fifo")
+    assert sorted(check_files(version)) == [
+        "assets.extra/fifo is a device, a pipe or a socket, and no file",
+        "assets.extra/loop is a link to a folder, or out of this one",
+        "assets.extra/nowhere is a link to a folder, or out of this one",
+        "assets.extra/passwd is a link to a folder, or out of this one",
+    ]
+
+
+def test_names_that_would_move_the_cursor_are_quoted(version):
+    (version / "\x1b[2Jall checks passed\n").write_text("")
+    assert check_files(version) == [r"'\x1b[2Jall checks passed\n' is not in the manifest: it was added later"]
+
+
+def test_a_manifest_of_many_brackets_is_no_json(version):
+    (version / MANIFEST_FILE).write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"manifest\.json is no JSON"):
+        read_manifest(version)

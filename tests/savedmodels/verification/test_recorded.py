@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -133,6 +135,25 @@ def test_pickled_objects_are_refused(tmp_path):
     np.savez(path, format=1, **{"s/0/inputs/x": np.array([{}], object)})
     with pytest.raises(ValueError, match="cannot be read: Object arrays cannot be loaded"):
         load_requests(path)
+
+
+def test_what_would_unpack_to_more_than_the_file_is_refused(tmp_path):
+    write_requests(tmp_path / "r.npz", {"rank": [({"x": np.zeros(3)}, {})]})
+    with zipfile.ZipFile(tmp_path / "r.npz", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rank/1/inputs/x.npy", bytes(10**7))
+    with pytest.raises(ValueError, match=r"entry 'rank/1/inputs/x\.npy' is packed, which none of ours is"):
+        load_requests(tmp_path / "r.npz")
+
+
+@pytest.mark.parametrize("shape", [(10**15,), (2 * 2**30,), (2**62, 2**62)])
+def test_an_array_that_claims_more_than_it_has_is_refused(tmp_path, shape):
+    write_requests(tmp_path / "r.npz", {"rank": [({"x": np.zeros(3)}, {})]})
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(tmp_path / "r.npz", "a") as archive:
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        archive.writestr("rank/1/inputs/x.npy", content)
+    with pytest.raises(ValueError, match=r"r\.npz cannot be read"):
+        load_requests(tmp_path / "r.npz")
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
