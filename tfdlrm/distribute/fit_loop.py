@@ -234,8 +234,8 @@ class FitLoop:
         origin = origin_of(resumable.rows)
         if origin is None:
             return False
-        open_anew(origin)
         if origin not in self._readable:
+            open_anew(origin)
             self._readable[origin] = have_rows(self.strategy.cluster, origin)
         return self._readable[origin]
 

@@ -62,8 +62,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_by_name(serve: Serve, publish:
 
 
 def test_a_version_that_is_too_large_is_refused_by_its_bytes(serve: Serve, publish: Callable) -> None:
-    publish(1)
-    total = sum(path.stat().st_size for path in (publish(2, ".2")).rglob("*") if path.is_file())
+    total = sum(path.stat().st_size for path in publish(1).rglob("*") if path.is_file())
     served = serve(max_version_bytes=total)
     served.wait(lambda: served.states() == {1: "AVAILABLE"})
     larger = publish(3, ".3")
