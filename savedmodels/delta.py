@@ -169,7 +169,7 @@ def _same_arrays(base: Path, new: Path, manifests: list[dict[str, Any]]) -> list
         if was != now:
             raise ValueError(
                 f"array {quoted(name)} is {was} in {base} and {now} in {new}: another model, "
-                f"vocabulary, quantization or "
+                "vocabulary, quantization or "
                 "pruning. Export the new version whole."
             )
     return list(shapes[1])

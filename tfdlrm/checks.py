@@ -110,7 +110,7 @@ def check_name(owner: str, field: str, value: object) -> str:
     if not isinstance(value, str) or not value or value != value.strip() or "\0" in value:
         raise ValueError(
             f"{owner}: {field}={quoted(value)} is not a name. Give a non-empty string without "
-            f"blanks around it or NUL in it."
+            "blanks around it or NUL in it."
         )
     return value
 

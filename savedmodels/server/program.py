@@ -56,7 +56,7 @@ class Server:
             if not config.base_path.is_dir():
                 raise FileNotFoundError(
                     f"model {quoted(config.name)}: {config.base_path} is no folder. Give the "
-                    f"folder of its numbered versions."
+                    "folder of its numbered versions."
                 )
         self._options = options
         self._metrics = Metrics()

@@ -82,7 +82,7 @@ def _column_problems(signature: str, name: str, tensor: Mapping[str, Any], input
     if tensor["shape"] is None or len(tensor["shape"]) not in (1, 2):
         yield (
             f"signature {quoted(signature)}: input {quoted(name)} has shape {tensor['shape']}, "
-            f"and [B], [B, H] or [N] is expected"
+            "and [B], [B, H] or [N] is expected"
         )
     if is_weights and tensor["shape"] != weights_of["shape"]:  # type: ignore[index]
         yield f"signature {quoted(signature)}: input {quoted(name)} has not the shape of its ids"

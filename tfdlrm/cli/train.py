@@ -145,7 +145,7 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
     if _over_a_cluster(arguments) and config.train.strategy != "parameter_server":
         raise ValueError(
             f"train.strategy={quoted(config.train.strategy)} trains in one process, and a cluster "
-            f"is given. Drop one of them."
+            "is given. Drop one of them."
         )
     return config
 

@@ -247,7 +247,7 @@ class FeatureConfig(Record):
             if not isinstance(self.table, str):
                 raise ValueError(
                     f"{owner}: table={quoted(self.table)} is a {type(self.table).__name__}. Give "
-                    f"a TableConfig or its name."
+                    "a TableConfig or its name."
                 )
             self._set(table=checks.check_name(owner, "table", self.table or self.name))
         self._set(hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1))

@@ -170,7 +170,7 @@ def parse_tokens(cells: pl.Series, column: CategoricalColumn) -> tuple[Tokens, n
     elif cells.dtype.is_nested():
         raise ValueError(
             f"column {quoted(column.name)} holds lists, and its hotness is 1. Set hotness: null "
-            f"(any length) or the length."
+            "(any length) or the length."
         )
     if column.encoding == "integer":
         values, wrong = parse_integers(cells)

@@ -64,7 +64,7 @@ def open_dataset(
     if config.split != "none" and (config.validation_path or config.test_path):
         raise ValueError(
             f"DataConfig: split={quoted(config.split)} divides path, and validation_path or "
-            f"test_path is given as well. "
+            "test_path is given as well. "
             "Remove one of them: split: none keeps the files as the parts."
         )
     quarantine = Quarantine(bad_rows, quarantine_dir)
@@ -88,7 +88,7 @@ def _open_prepared(config: DataConfig, preprocessing: Preprocessing | None) -> S
         if is_given:
             raise ValueError(
                 f"DataConfig: {name}={quoted(getattr(config, name))} has no meaning with "
-                f"format='prepared': the folder has "
+                "format='prepared': the folder has "
                 "its parts and its schema. Remove it, or give it to tfdlrm data prepare."
             )
     splits = open_prepared(config.path or "", config.max_rows)

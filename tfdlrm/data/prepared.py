@@ -26,8 +26,8 @@ from tfdlrm.data.columns import (
     weighted_columns,
 )
 from tfdlrm.data.dataset import Books
-from tfdlrm.data.prepared_file import LABEL_LIMIT, PreparedFile
-from tfdlrm.data.prepared_folders import MANIFEST_FILE, id_limit, key_column, read_manifest
+from tfdlrm.data.prepared_file import PreparedFile, value_limit
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.data.streaming import EpochRows, StreamingDataset
@@ -64,7 +64,6 @@ class PreparedRows:
         self._start = start
         self._stop = int(self._ends[-1]) if stop is None else stop
         self.num_rows = self._stop - start
-        self._limits = {column.name: id_limit(spec, column) for column in spec.categorical}
         self._files = [PreparedFile(path, count, spec) for path, count in zip(files, rows, strict=True)]
         self._fixed, self._weighted = fixed_columns(spec), weighted_columns(spec)
         self._dense_names = [column.name for column in spec.dense]
@@ -156,11 +155,10 @@ class PreparedRows:
 
     def _parted(self, name: str) -> PartedColumn:
         if name not in self._columns:
-            limit = LABEL_LIMIT if name in self.spec.labels else self._limits.get(name)
             parts = [file.column(name) for file in self._files]
             for file in self._files:
                 file.refuse_other_type(name, parts[0])
-            self._columns[name] = PartedColumn(parts, limit)
+            self._columns[name] = PartedColumn(parts, value_limit(self.spec, name))
         return self._columns[name]
 
     def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:

@@ -14,7 +14,15 @@ from tfdlrm.data.prepared_folders import id_limit
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
-LABEL_LIMIT = 2
+_LABEL_LIMIT = 2
+
+
+def value_limit(spec: FeatureSpec, name: str) -> int | None:
+    """Values of a prepared column are whole numbers from 0 to below this; None where any may be there."""
+    if name in spec.labels:
+        return _LABEL_LIMIT
+    column = next((column for column in spec.categorical if column.name == name), None)
+    return None if column is None else id_limit(spec, column)
 
 
 class PreparedFile:
@@ -89,7 +97,7 @@ class PreparedFile:
         """Bags [start, stop) of one column."""
         values, offsets = self.column(column.name)
         low, high = offsets[start], offsets[stop]
-        limit = id_limit(self._spec, column)
+        limit = value_limit(self._spec, column.name)
         if limit is not None and high > low and not 0 <= values[low:high].min() <= values[low:high].max() < limit:
             self.refuse_values(column.name, start, stop)
         weights = None
@@ -112,7 +120,7 @@ class PreparedFile:
         """
         found = self.column(name)
         columns = {column.name: column for column in self._spec.categorical}
-        limit = id_limit(self._spec, columns[name]) if name in columns else LABEL_LIMIT
+        limit = value_limit(self._spec, name)
         assert limit is not None
         for row in range(start, stop):
             values = found[0][found[1][row] : found[1][row + 1]] if isinstance(found, tuple) else np.ravel(found[row])

@@ -232,7 +232,7 @@ def refuse_options(model: keras.Model, *, synchronous: bool) -> None:
     if optimizer is not inner or inner.loss_scale_factor:
         raise ValueError(
             f"model {quoted(model.name)}: loss scaling (mixed_float16, loss_scale_factor) is not "
-            f"supported on parameter "
+            "supported on parameter "
             "servers. Use mixed_bfloat16, which needs none."
         )
     if inner.gradient_accumulation_steps:
@@ -244,21 +244,25 @@ def refuse_options(model: keras.Model, *, synchronous: bool) -> None:
     if synchronous and _reduction(model) not in (MEAN, SUM):
         raise ValueError(
             f"model {quoted(model.name)}: a loss of reduction={quoted(_reduction(model))} is not "
-            f"supported in synchronous mode, "
+            "supported in synchronous mode, "
             f"which adds up the losses of parts of a batch. Use {quoted(MEAN)}, or {quoted(SUM)} for all losses."
         )
     if synchronous and inner.global_clipnorm:
         raise ValueError(
             f"model {quoted(model.name)}: global_clipnorm={inner.global_clipnorm} is not "
-            f"supported in synchronous mode: no "
+            "supported in synchronous mode: no "
             "process sees the whole gradient. Use clipnorm of single weights and of row optimizers."
         )
 
 
+def _losses(model: keras.Model) -> list[Any]:
+    """As `compile` was given them."""
+    return [loss for loss in keras.tree.flatten(model._compile_loss._user_loss) if loss is not None]
+
+
 def _reduction(model: keras.Model) -> Any:
     """How a model's losses make one number of the rows of a batch; the first that is not the mean."""
-    losses = [loss for loss in keras.tree.flatten(model._compile_loss._user_loss) if loss is not None]
-    found = [loss.reduction if isinstance(loss, keras.losses.Loss) else MEAN for loss in losses]
+    found = [loss.reduction if isinstance(loss, keras.losses.Loss) else MEAN for loss in _losses(model)]
     found = [MEAN if reduction == "mean" else reduction for reduction in found]
     if len(set(found)) > 1:
         return " and ".join(sorted(map(str, set(found))))
@@ -271,14 +275,13 @@ def refuse_loss_of_a_batch(model: keras.Model, y: Any, y_pred: Any) -> None:
     Raises:
         ValueError: names the model and the fix.
     """
-    losses = [loss for loss in keras.tree.flatten(model._compile_loss._user_loss) if loss is not None]
     pairs = list(zip(keras.tree.flatten(y), keras.tree.flatten(y_pred), strict=False))
-    for loss, (true, predicted) in zip(losses, pairs, strict=False):
+    for loss, (true, predicted) in zip(_losses(model), pairs, strict=False):
         function = loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
         if len(keras.ops.shape(function(keras.ops.convert_to_tensor(true), predicted))) == 0:
             raise ValueError(
                 f"model {quoted(model.name)}: the loss {quoted(getattr(loss, '__name__', loss))} "
-                f"gives one number for a batch, "
+                "gives one number for a batch, "
                 "which is not supported in synchronous mode. Give a value for each row, and a reduction."
             )
 

@@ -249,7 +249,7 @@ def _refuse_another_model(prefix: str, saved: dict[str, tuple[int, int]], wanted
             table, _, kind = name.rpartition("/")
             raise ValueError(
                 f"{prefix}: table {quoted(table)}: its {kind} {list(shape)} in the checkpoint "
-                f"have no place in this model. "
+                "have no place in this model. "
                 "It is of another model: restore it into the config it was saved with."
             )
 

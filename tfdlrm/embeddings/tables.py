@@ -69,7 +69,7 @@ class EmbeddingTables(tf.Module):
         if optimizer is not None and not isinstance(optimizer, RowOptimizer):
             raise TypeError(
                 f"EmbeddingTables: optimizer={quoted(optimizer)} is no row optimizer, and a dense "
-                f"one would touch every row. "
+                "one would touch every row. "
                 "Give SGD, Adagrad, RowwiseAdagrad, LazyAdam or FTRL of tfdlrm.optimizers, RowwiseAdagrad() say."
             )
         self.optimizer = optimizer or RowwiseAdagrad()

@@ -122,7 +122,7 @@ def column_permutation(
     if wanted and not all(column in columns for column in wanted):
         raise ValueError(
             f"layout {quoted(source)} has no dense part and {quoted(target)} has. Concatenate the "
-            f"dense vector in front of it "
+            "dense vector in front of it "
             "first and take the source as 'tfdlrm'."
         )
     return np.array([columns[column] for column in wanted], np.int64)

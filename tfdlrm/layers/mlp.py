@@ -70,7 +70,7 @@ class MLP(keras.layers.Layer):
         if normalization not in (None, "batch", "layer"):
             raise ValueError(
                 f"layer {quoted(self.name)}: normalization={quoted(normalization)} is unknown. "
-                f"Use 'batch', 'layer' or None."
+                "Use 'batch', 'layer' or None."
             )
         self.activation = keras.activations.get(activation)
         self.final_activation = keras.activations.get(final_activation)
@@ -123,7 +123,7 @@ class MLP(keras.layers.Layer):
         if not shape or shape[-1] is None:
             raise ValueError(
                 f"layer {quoted(self.name)}: input shape {shape} has no known width. Give inputs "
-                f"[..., in] with a fixed in."
+                "[..., in] with a fixed in."
             )
         for index, dense in enumerate(self.dense_layers):
             dense.build(shape)

@@ -62,13 +62,13 @@ class StockStep:
         if isinstance(ops.get_default_graph(), (CondBranchFuncGraph, WhileBodyFuncGraph)):
             raise ValueError(
                 f"layer {quoted(layer_name)}: looks up within tf.cond, tf.while_loop or "
-                f"tf.map_fn, and cannot train tables "
+                "tf.map_fn, and cannot train tables "
                 "there. Look up before, and choose among the vectors there; or set trainable = False on the layer."
             )
         if id(tables) in self._seen:
             raise ValueError(
                 f"layers {quoted(self._seen[id(tables)])} and {quoted(layer_name)} look the same "
-                f"tables up in one training step of "
+                "tables up in one training step of "
                 f"a plain keras.Model, which would update them twice. {_FIX}"
             )
         self._seen[id(tables)] = layer_name
@@ -104,7 +104,7 @@ def refuse_unsupported(model: keras.Model, optimizer: Any, variables: Sequence[T
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
             f"model {quoted(model.name)}: LossScaleOptimizer (mixed_float16 adds it) scales the "
-            f"loss, and tables of a plain "
+            "loss, and tables of a plain "
             f"keras.Model would be updated with scaled gradients. {_FIX} Or use mixed_bfloat16, which needs no scaling."
         )
     for option in ("loss_scale_factor", "gradient_accumulation_steps", "global_clipnorm"):
@@ -112,7 +112,7 @@ def refuse_unsupported(model: keras.Model, optimizer: Any, variables: Sequence[T
         if value:
             raise ValueError(
                 f"model {quoted(model.name)}: {type(inner).__name__}({option}={quoted(value)}) "
-                f"cannot reach the embedding tables "
+                "cannot reach the embedding tables "
                 f"of a plain keras.Model. {_FIX} Or leave {option} out, or freeze the tables."
             )
     for option, instead in _OF_SINGLE_WEIGHTS.items():
@@ -122,7 +122,7 @@ def refuse_unsupported(model: keras.Model, optimizer: Any, variables: Sequence[T
         if value:
             raise ValueError(
                 f"model {quoted(model.name)}: {type(inner).__name__}({option}={quoted(value)}) "
-                f"does not reach the embedding tables "
+                "does not reach the embedding tables "
                 f"of a plain keras.Model. {instead} In a tfdlrm.Model, {option} is of dense weights alone. Or leave it "
                 "out."
             )
@@ -144,7 +144,7 @@ def refuse_averages(model: keras.Model, optimizer: Any) -> None:
     if getattr(inner, "use_ema", False) and any(isinstance(w, TableVariable) for w in model.trainable_weights):
         raise ValueError(
             f"model {quoted(model.name)}: {type(inner).__name__}(use_ema=True) would average "
-            f"every row of the embedding "
+            "every row of the embedding "
             "tables in every step. Leave use_ema out (and SwapEMAWeights, which needs it), or freeze the tables first."
         )
 

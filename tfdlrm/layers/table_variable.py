@@ -206,14 +206,14 @@ class TableVariable(keras.Variable):
         if not self._tables.placement.in_process:
             raise ValueError(
                 f"table {quoted(self._array.name)}: its rows are on other machines, and may be "
-                f"more than one process holds. "
+                "more than one process holds. "
                 "Use save_weights and load_weights, which move them piece by piece."
             )
 
     def _refuse_gradient(self) -> NoReturn:
         raise ValueError(
             f"table {quoted(self._array.name)}: a loss that reads the whole table would update "
-            f"every row of it in every "
+            "every row of it in every "
             "step. Take the loss (a penalty, say) from the vectors that the layer returns."
         )
 
@@ -243,7 +243,7 @@ class TableVariable(keras.Variable):
         if value is not None:
             raise ValueError(
                 f"table {quoted(self._array.name)}: a constraint would read and write every row "
-                f"in every step. Leave it out."
+                "in every step. Leave it out."
             )
 
     def __repr__(self) -> str:

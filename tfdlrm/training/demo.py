@@ -73,7 +73,7 @@ def run_demo(folder: Path, config: ExperimentConfig | None = None, *, verbose: i
     if teacher is None:
         raise ValueError(
             f"DataConfig: format={quoted(config.data.format)}, split={quoted(config.data.split)}: "
-            f"the demo needs synthetic "
+            "the demo needs synthetic "
             "rows and a test part. Set format: synthetic and split: time."
         )
     result = train(config, folder / MODEL, data=data, verbose=verbose)

@@ -257,7 +257,7 @@ class _Inspector:
         sampled = [sample for sample in self._samples.values() if not sample.complete]
         if dense and (sampled or any(column.sampled for column in dense)):
             found.append(
-                f"quantiles (but min and max), histograms and drift of dense columns: of a random sample of "
+                "quantiles (but min and max), histograms and drift of dense columns: of a random sample of "
                 f"{self._capacity:,} rows (drift: of each part), rank error about {0.5 / self._capacity**0.5:.2%}."
             )
         many = [column.name for column in dense if not column.exact_counts]

@@ -115,7 +115,7 @@ def _times(array: pa.Array, name: str) -> np.ndarray:
         row = int(numbers.is_null().arg_true()[0])
         raise ValueError(
             f"split_column={quoted(name)}: {quoted(times[row])} is not a number. Give times as "
-            f"numbers (seconds, YYYYMMDDHH)."
+            "numbers (seconds, YYYYMMDDHH)."
         )
     return numbers.to_numpy()
 

@@ -70,7 +70,7 @@ def spec_of(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
         if without:
             raise ValueError(
                 f"min_count={config.min_count}: column {quoted(without[0])} has no "
-                f"out-of-vocabulary row for rarer values. "
+                "out-of-vocabulary row for rarer values. "
                 "Set id_policy: oov for it, or give --oov for all."
             )
     if config.split_column is not None and config.split_column not in spec.keys:
