@@ -255,4 +255,4 @@ class PipelineConfig(Record):
         file = Path(path)
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no config of a pipeline there. Begin with pipelines/config.yaml.")
-        return cls.from_yaml(file.read_text(encoding="utf-8"), source=str(file))
+        return cls.from_file(file)

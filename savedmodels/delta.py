@@ -28,7 +28,7 @@ from savedmodels.manifest import MANIFEST_FILE, check_files, is_version, read_ma
 from savedmodels.serving_rows import StoredArray
 from savedmodels.versions import new_version
 from tfdlrm.checks import quoted
-from tfdlrm.files import strange_entries
+from tfdlrm.files import read_json, strange_entries
 
 DELTA_FILE = "delta.json"
 FORMAT = 1
@@ -135,10 +135,7 @@ def _read_description(delta: Path) -> dict[str, Any]:
     file = delta / DELTA_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: there is no delta, or it was not finished.")
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON: {error}. Make the delta again.") from error
+    description = read_json(file)
     needed = {"format", "base_checksum", "new_checksum", "base_version", "version", "arrays"}
     if not isinstance(description, dict) or description.get("format") != FORMAT or needed - set(description):
         raise ValueError(f"{file} is no description of a delta of format {FORMAT}. Make the delta again.")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfdlrm.checks import quoted
-from tfdlrm.files import is_name, strange_entries
+from tfdlrm.files import is_name, read_json, strange_entries
 
 MANIFEST_FILE = Path("assets.extra", "tfdlrm", "manifest.json")
 FORMAT = 1
@@ -120,10 +120,7 @@ def read_manifest(version_folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(version_folder) / MANIFEST_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the export was not finished. Export the model again.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}. Export the model again.") from error
+    manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         given = manifest.get("format") if isinstance(manifest, dict) else None
         raise ValueError(f"{path} has format {quoted(given)}, and this version reads {FORMAT}. Export the model again.")

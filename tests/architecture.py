@@ -33,7 +33,7 @@ MAY_EXEC = frozenset({"tests/test_docs.py"})
 # They import nothing, and what they quote comes from a caller in Python; or they run in a process of their own, where
 # nothing of ours is imported, and whose lines are cut by who started it.
 UNQUOTED_ROOMS = (
-    *(f"tfdlrm/{room}" for room in ("native/", "losses", "metrics/", "hashing", "file_lock", "stop_signals", "files")),
+    *(f"tfdlrm/{room}" for room in ("native/", "losses", "metrics/", "hashing", "file_lock", "stop_signals")),
     *(f"savedmodels/{room}" for room in ("graph_ops", "recorded", "warmup", "verification/fresh_process")),
 )
 
@@ -54,8 +54,8 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "hashing": frozenset(),
     "stop_signals": frozenset(),
     "file_lock": frozenset(),
-    "files": frozenset(),
-    "records": frozenset({"checks", "yaml_text"}),
+    "files": frozenset({"checks"}),
+    "records": frozenset({"checks", "files", "yaml_text"}),
     "schema": frozenset({"checks", "records"}),
     "config": CONFIG,
     "native": frozenset({"native"}),
@@ -79,7 +79,7 @@ EXTRA_MODULES: Mapping[str, frozenset[str]] = {
     "data": frozenset({"tfdlrm.native.text", "tfdlrm.native.columns"}),
 }
 KERAS_FREE_ROOMS = frozenset(
-    {"embeddings", "native", "schema", "config", "checks", "records", "yaml_text", "hashing", "stop_signals"}
+    {"embeddings", "native", "schema", "config", "checks", "files", "records", "yaml_text", "hashing", "stop_signals"}
     | {"file_lock"}
 )
 # Top packages -> top packages of this repository that they may import.

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 LONGEST_QUOTE = 200  # characters
+_MOST_COMPARED = 10_000  # words, a tenth of a second
 
 
 def quoted(value: object) -> str:
@@ -26,7 +27,11 @@ def quoted(value: object) -> str:
         >>> quoted({"a": [1, 2]}), len(quoted("x" * 10**9))
         ("{'a': [1, 2]}", 201)
     """
-    text = _begin_of(value, LONGEST_QUOTE)
+    return shortened(_begin_of(value, LONGEST_QUOTE))
+
+
+def shortened(text: str) -> str:
+    """A text of somebody else for a message: its first `LONGEST_QUOTE` characters."""
     return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
 
 
@@ -63,6 +68,8 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 def nearest(given: object, allowed: Iterable[str]) -> str | None:
     """The allowed word most like `given`, or None where nothing is near."""
     words = list(allowed)
+    if len(words) > _MOST_COMPARED:
+        return None
     found = difflib.get_close_matches(str(given).lower(), [word.lower() for word in words], n=1, cutoff=0.5)
     return next((word for word in words if found and word.lower() == found[0]), None)
 

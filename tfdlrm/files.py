@@ -1,12 +1,65 @@
-"""Names that come from a file, and become paths: each stays within its folder."""
+"""Files that anyone may have written: a name in one that becomes a path stays in its folder, its text has limits."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
+from tfdlrm.checks import quoted
+
+MAX_TEXT_BYTES = 2**23
+MAX_JSON_VALUES = 500_000  # each takes up to a hundred bytes
 _LONGEST_NAME = 255  # bytes, of every file system in use
+
+
+def read_text(path: str | os.PathLike[str], most_bytes: int = MAX_TEXT_BYTES) -> str:
+    """The text of a config, a manifest or a description.
+
+    Args:
+        path: a regular file: a pipe might never end.
+        most_bytes: that it may have.
+
+    Raises:
+        FileNotFoundError, PermissionError: as of `open`.
+        ValueError: it is larger, no regular file, or not UTF-8; names it.
+    """
+    file = Path(path)
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ValueError(f"{file}: is a folder, a device, a pipe or a socket. Give a file of text.")
+    with file.open("rb") as stream:
+        data = stream.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(f"{file}: has more than {most_bytes:,} bytes, the most that are read of such a text.")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is no UTF-8 text ({error}). Restore the file, or make it again.") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value of a JSON file of at most `MAX_TEXT_BYTES` and `MAX_JSON_VALUES`.
+
+    Raises:
+        FileNotFoundError, PermissionError: as of `open`.
+        ValueError: it is no JSON, or larger; names it.
+    """
+    text = read_text(path)
+    try:
+        if json_values(text.encode()) > MAX_JSON_VALUES:
+            raise ValueError(f"more than {MAX_JSON_VALUES:,} values")
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{path} is no JSON that can be read: too many lists in each other.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}. Restore the file, or make it again.") from error
+
+
+def json_values(data: bytes) -> int:
+    """How many values a JSON text has at most, by its commas and brackets: known before any of them takes memory."""
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 def path_inside(folder: str | os.PathLike[str], name: object) -> Path:
@@ -27,7 +80,8 @@ def path_inside(folder: str | os.PathLike[str], name: object) -> Path:
     base = Path(folder)
     if not isinstance(name, str) or not is_name(name):
         raise ValueError(
-            f"{base}: {name!r} is no name of a file in it. Names are relative, without '..' and control characters."
+            f"{base}: {quoted(name)} is no name of a file in it. Names are relative, without '..' and control "
+            "characters."
         )
     path = base / name
     if not path.resolve().is_relative_to(base.resolve()):
@@ -54,7 +108,7 @@ def strange_entries(folder: str | os.PathLike[str]) -> list[str]:
             path = Path(parent, name)
             mode = path.lstat().st_mode
             shown = path.relative_to(base).as_posix()
-            shown = shown if shown.isprintable() else repr(shown)
+            shown = shown if shown.isprintable() else quoted(shown)
             if stat.S_ISLNK(mode) and (path.is_dir() or not path.resolve().is_relative_to(base.resolve())):
                 found.append(f"{shown} is a link to a folder, or out of this one")
             elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Self, TypeVar
 
 from tfdlrm.checks import quoted, reject_unknown_keys
+from tfdlrm.files import read_text
 from tfdlrm.yaml_text import dump_yaml, parse_yaml
 
 Value = TypeVar("Value")
@@ -98,6 +100,16 @@ class Record:
             return cls.from_dict(plain)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Self:
+        """The record of a YAML file.
+
+        Raises:
+            FileNotFoundError, PermissionError: as of `open`.
+            ValueError: not YAML, or not a valid record; the message names file and key.
+        """
+        return cls.from_yaml(read_text(path), source=os.fspath(path))
 
     def _set(self, **values: Any) -> None:
         """Store normalised values from `__post_init__`; the only place a frozen record is written."""

@@ -230,7 +230,7 @@ class FeatureSpec(Record):
         file = _schema_file(path)
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no schema there. Give a folder that holds {SCHEMA_FILE}, or the file.")
-        return cls.from_yaml(file.read_text(encoding="utf-8"), source=str(file))
+        return cls.from_file(file)
 
 
 def _schema_file(path: str | os.PathLike[str]) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tfdlrm.checks import LONGEST_QUOTE, quoted
+from tfdlrm.checks import quoted, shortened
 
 MAX_CHARACTERS = 2**21
 MAX_VALUES = 200_000  # each counted as often as an alias names it
@@ -97,18 +97,14 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         # not its own text: that quotes the whole line
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ValueError(f"{source}: not valid YAML: {_shortened(what)}{_place(error)}") from error
+        raise ValueError(f"{source}: not valid YAML: {shortened(what)}{_place(error)}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not valid YAML: {_shortened(str(error))}") from error
+        raise ValueError(f"{source}: not valid YAML: {shortened(str(error))}") from error
     except RecursionError as error:
         raise ValueError(f"{source}: lists and mappings in each other more than {MAX_DEPTH} deep.") from error
     finally:
         if loader is not None:
             loader.dispose()
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "…"
 
 
 def _place(error: yaml.MarkedYAMLError) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from savedmodels.server.errors import ServingError
 from tfdlrm.checks import quoted
+from tfdlrm.files import read_text
 
 _NAME = re.compile(r"[^/:\s]+")  # what TensorFlow Serving's REST paths can hold
 
@@ -61,9 +62,9 @@ def read_config(path: str | os.PathLike[str]) -> list[ModelConfig]:
     path = Path(path)
     config = model_server_config_pb2.ModelServerConfig()
     try:
-        text_format.Parse(path.read_text(encoding="utf-8"), config)
+        text_format.Parse(read_text(path), config)
         return from_proto(config)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except text_format.ParseError as error:
         raise ValueError(f"{path} is no text of a ModelServerConfig: {error}") from error
     except ServingError as error:
         raise ValueError(f"{path}: {error.message}") from error

@@ -36,11 +36,16 @@ TENSORFLOW_CODES: Mapping[str, str] = {
     "UnavailableError": "UNAVAILABLE",
     "DeadlineExceededError": "DEADLINE_EXCEEDED",
 }
+MAX_MESSAGE_CHARACTERS = 2000  # gRPC sends messages as a header, of 8 KiB at most; an op's may quote a whole request
 INTERNAL_TEXT = "The model failed on this request; the server's log says how."
 
 _ASSERTION = re.compile(r"assertion failed: \[((?:[^\]\\]|\\.)*)\]", re.DOTALL)
 # Where TensorFlow's runtime found it: text before and after what the op itself said.
-_BEFORE = re.compile(r"\A(Graph execution error:\s*)?(Detected at node .*?<stack traces unavailable>\s*)?", re.DOTALL)
+_BEFORE = re.compile(
+    r"\A(\{\{function_node \S+\}\}\s*)?(Graph execution error:\s*)?"
+    r"(Detected at node .*?<stack traces unavailable>\s*)?",
+    re.DOTALL,
+)
 _NODE = re.compile(r"\s*\[\[\{\{node .*", re.DOTALL)
 _OP = re.compile(r"\s*\[Op:\S*\].*\Z", re.DOTALL)
 _FUNCTION = re.compile(r"^\s*\d+ root error\(s\) found\.\s*(\(0\)\s*[A-Z_a-z ]+:\s*)?", re.DOTALL)
@@ -51,10 +56,12 @@ class ServingError(Exception):
 
     Args:
         code: of `HTTP_STATUS`.
-        message: names the object, the value and the fix.
+        message: names the object, the value and the fix; cut to `MAX_MESSAGE_CHARACTERS`.
     """
 
     def __init__(self, code: str, message: str) -> None:
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            message = message[:MAX_MESSAGE_CHARACTERS] + "…"
         super().__init__(message)
         self.code = code
         self.message = message

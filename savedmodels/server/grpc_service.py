@@ -37,8 +37,6 @@ from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
-MAX_DETAIL_CHARACTERS = 2000  # gRPC sends details as a header, of 8 KiB at most
-
 Answer = Callable[[Any, "float | None", Request], Message]
 
 
@@ -123,7 +121,7 @@ class GrpcService:
                 served = from_exception(error)
                 if served is not error and served.code == "INTERNAL":
                     logger.error("%s failed", method, exc_info=error)
-            context.abort(grpc.StatusCode[served.code], served.message[:MAX_DETAIL_CHARACTERS])
+            context.abort(grpc.StatusCode[served.code], served.message)
             raise AssertionError("abort raises")
 
         return grpc.unary_unary_rpc_method_handler(handle)

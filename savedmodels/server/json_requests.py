@@ -15,6 +15,7 @@ from savedmodels.wire.batches import check_names
 from savedmodels.wire.protos import example_pb2, input_pb2
 from savedmodels.wire.signatures import SignatureSpec
 from tfdlrm.checks import quoted
+from tfdlrm.files import json_values
 
 INSTANCES, INPUTS, PREDICTIONS, OUTPUTS = "instances", "inputs", "predictions", "outputs"
 EXAMPLES, CONTEXT, RESULTS = "examples", "context", "results"
@@ -32,8 +33,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
             `MAX_JSON_VALUES`.
     """
     # parsing holds the interpreter's lock, and a value takes up to a hundred bytes: looked at before, by counting
-    values = body.count(b",") + body.count(b"[") + body.count(b"{")
-    if values > MAX_JSON_VALUES:
+    if json_values(body) > MAX_JSON_VALUES:
         raise ServingError(
             "INVALID_ARGUMENT",
             f"The body has more than {MAX_JSON_VALUES:,} values (counted by its commas and brackets). Send "

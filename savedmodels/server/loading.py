@@ -83,7 +83,12 @@ class LoadedModel:
 
         specs = self.signatures[signature].inputs
         tensors = {name: tf.constant(array, specs[name].dtype) for name, array in _as_tensorflow_takes(inputs)}
-        outputs = self._functions[signature](**tensors)
+        try:
+            outputs = self._functions[signature](**tensors)
+        except UnicodeDecodeError as error:
+            # an op's message that quotes bytes of the request: TensorFlow's own error is lost on its way to Python
+            message = error.object.decode(errors="backslashreplace")
+            raise tf.errors.InvalidArgumentError(None, None, message) from None
         return {name: np.asarray(output.numpy()) for name, output in outputs.items()}
 
     def batcher(self, signature: str, build: Callable[[], Batcher]) -> Batcher:

@@ -198,7 +198,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict], object], str]] = {
         r"'\.\./rows\.csv' is no name of a file in it",
     ),
     "an absolute name": (lambda m: first_file(m).update(name="/etc/passwd"), "'/etc/passwd' is no name of a file"),
-    "no name": (lambda m: first_file(m).update(name=5), "5 is no name of a file"),
+    "no name": (lambda m: first_file(m).update(name=5), "name=5 is a int. Give a string"),
     "a name of control characters": (lambda m: first_file(m).update(name="a\x1b[2J"), "is no name of a file"),
     "rows below 1": (lambda m: first_file(m).update(rows=-4), "rows=-4 is too small"),
     "rows that are text": (lambda m: m["parts"]["train"].update(rows="1"), "rows='1' is a str"),

@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a version beyond int64": (described(version=2**63), "version=9223372036854775808 is no version"),
     "a base that is a list": (described(base_version=[1]), r"base_version=\[1\] is no version"),
     "arrays that are a number": (described(arrays=5), "arrays=5 is no list of at most 100,000"),
-    "a million arrays": (described(arrays=["a"] * 10**6), r"arrays=\['a', .*… is no list of at most 100,000"),
+    "too many arrays": (described(arrays=["a"] * 200_000), r"arrays=\['a', .*… is no list of at most 100,000"),
     "an array twice": (described(arrays=["a", "a"]), "arrays has a name twice"),
     "a checksum that is a number": (described(new_checksum=5), "new_checksum=5 is no checksum"),
     "many brackets": (lambda delta: (delta / "delta.json").write_text("[" * 200_000), "delta.json is no JSON"),

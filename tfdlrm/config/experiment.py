@@ -73,7 +73,7 @@ def load_config(path_or_preset: str | os.PathLike[str]) -> ExperimentConfig:
     """
     path = Path(path_or_preset)
     if path.is_file():
-        return ExperimentConfig.from_yaml(path.read_text(encoding="utf-8"), source=str(path))
+        return ExperimentConfig.from_file(path)
     name = os.fspath(path_or_preset)
     if name in preset_names():
         return preset(name)

@@ -14,6 +14,8 @@ _READ_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BYTES = 2**16  # a call that meets an error gives nothing, so that calls are short
+_UNPACKED_BYTES = 2**22  # of one call: a block of zeros unpacks to a thousand times its size
+MAX_HEADER_BYTES = 2**20
 _GZIP_WINDOW_BITS = 31  # zlib's number for "a gzip header and a 32 kB window"
 
 
@@ -114,7 +116,7 @@ def read_first_line(path: Path) -> bytes:
     """The first line of a text file, without byte order mark and line end.
 
     Raises:
-        ValueError: nothing can be decompressed, or there is no text.
+        ValueError: nothing can be decompressed, there is no text, or no end within `MAX_HEADER_BYTES`.
     """
     line = b""
     try:
@@ -122,6 +124,11 @@ def read_first_line(path: Path) -> bytes:
             line += chunk
             if b"\n" in chunk:
                 break
+            if len(line) > MAX_HEADER_BYTES:
+                raise ValueError(
+                    f"{path}: no end of the first line within {MAX_HEADER_BYTES // 2**20} MiB. Is it a text file? Give "
+                    "one with a row a line."
+                )
     except DamagedFileError as error:
         raise ValueError(f"{path}: {error.reason} before the end of the first line. Get a whole copy.") from error
     if not line:
@@ -156,7 +163,8 @@ def _gunzip(stream: Iterator[bytes]) -> Iterator[bytes]:
     member = zlib.decompressobj(_GZIP_WINDOW_BITS)
     within = False
     for data in stream:
-        while data:
+        piece = b""
+        while data or len(piece) == _UNPACKED_BYTES:  # the rest of a full piece may be in zlib alone
             if member.eof:
                 data = data.lstrip(b"\0")  # padding that tape and block writers leave between members
                 if not data:
@@ -164,13 +172,13 @@ def _gunzip(stream: Iterator[bytes]) -> Iterator[bytes]:
                 member = zlib.decompressobj(_GZIP_WINDOW_BITS)
             before = member.copy()
             try:
-                piece = member.decompress(data)
+                piece = member.decompress(data, _UNPACKED_BYTES)
             except zlib.error as error:
                 yield from _readable(before, data)
                 raise DamagedFileError(f"the gzip data are corrupt ({error})") from error
             within = not member.eof
             yield piece
-            data = member.unused_data
+            data = member.unused_data if member.eof else member.unconsumed_tail
     if within:
         raise DamagedFileError("the gzip file ends early: it was cut off")
 

@@ -150,18 +150,20 @@ class RowParser:
         if tokens.lengths is not None:
             cells, lengths = split_bags(cells, column.separator)
         numbers = parse_numbers(cells)
-        wrong = numbers.wrong | numbers.empty | ~np.isfinite(numbers.values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = numbers.values.astype(np.float32)
+        wrong = numbers.wrong | numbers.empty | ~np.isfinite(found)
         rows = np.repeat(np.arange(frame.height), lengths)
-        reason = "a weight is not a finite number"
+        reason = "a weight is not a finite number of float32"
         problems.mark(np.bincount(rows[wrong], minlength=frame.height) > 0, column.weights, reason, "Give a number.")
         unequal = lengths != (1 if tokens.lengths is None else tokens.lengths)
         fix = f"Give one weight for each id of {quoted(column.name)}."
         problems.mark(unequal, column.weights, "another number of weights than ids", fix)
-        weights = numbers.values.astype(np.float32)
+        weights = found
         if tokens.lengths is not None and unequal.any():
             # Those rows are bad and leave together with their tokens, so their weights must be as many as these.
             weights = np.zeros(len(tokens.values), np.float32)
-            weights[np.repeat(~unequal, tokens.lengths)] = numbers.values[np.repeat(~unequal, lengths)]
+            weights[np.repeat(~unequal, tokens.lengths)] = found[np.repeat(~unequal, lengths)]
         return Tokens(values=tokens.values, lengths=tokens.lengths, weights=weights)
 
 

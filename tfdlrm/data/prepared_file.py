@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import mmap
+import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,12 +47,14 @@ class PreparedFile:
 
     @functools.cached_property
     def _table(self) -> pa.Table:
+        refuse_packed(self._path)
         try:
             with pa.memory_map(str(self._path)) as stream:
                 table = pa.ipc.open_file(stream).read_all()
+                _ = table.column_names  # decoded when asked for
         except FileNotFoundError as error:
             raise self._damaged("it was there and has gone") from error
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._damaged(f"not a whole Arrow file ({error})") from error
         if table.num_rows != self._rows:
             raise self._damaged(f"{table.num_rows} rows where the manifest says {self._rows}")
@@ -150,6 +154,67 @@ class PreparedFile:
 
     def _damaged(self, what: str) -> ValueError:
         return ValueError(f"{self._path}: {what}. Prepare the data again.")
+
+
+def refuse_packed(path: Path) -> None:
+    """Refuses an Arrow file with compressed columns: they would be unpacked, at any size, before one could look.
+
+    Raises:
+        ValueError: it has some, or its footer does not fit; names the file.
+    """
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            packed = any(_is_packed(data, block) for block in _record_batches(data))
+    except (struct.error, ValueError) as error:  # mmap's, of an empty file, is a ValueError
+        raise ValueError(f"{path}: not a whole Arrow file ({error}). Prepare the data again.") from error
+    if packed:
+        raise ValueError(f"{path}: its columns are compressed, and prepared ones are not. Prepare the data again.")
+
+
+_MAGIC = b"ARROW1"
+_FOOTER_BATCHES, _MESSAGE_HEADER, _BATCH_COMPRESSION = 3, 2, 3  # fields of Footer, Message and RecordBatch
+_BLOCK_BYTES = 24  # int64 where a message begins, int32 length, padding, int64 length of its body
+
+
+def _record_batches(data: mmap.mmap) -> list[int]:
+    """Where the messages of the record batches begin. https://arrow.apache.org/docs/format/Columnar.html"""
+    if data[-len(_MAGIC) :] != _MAGIC:
+        raise ValueError("it does not end as one")
+    (length,) = struct.unpack_from("<i", data, len(data) - len(_MAGIC) - 4)
+    footer = len(data) - len(_MAGIC) - 4 - length
+    if length <= 0 or footer < 0:
+        raise ValueError("its footer does not fit")
+    batches = _field(data, footer + _number(data, "<I", footer), _FOOTER_BATCHES)
+    if batches is None:
+        return []
+    batches += _number(data, "<I", batches)
+    count = _number(data, "<I", batches)
+    if count * _BLOCK_BYTES > length:
+        raise ValueError("its footer does not fit")
+    return [_number(data, "<q", batches + 4 + _BLOCK_BYTES * block) for block in range(count)]
+
+
+def _is_packed(data: mmap.mmap, message: int) -> bool:
+    # since format 5 a message's length stands behind four bytes 0xFF
+    message += 8 if _number(data, "<i", message) == -1 else 4
+    header = _field(data, message + _number(data, "<I", message), _MESSAGE_HEADER)
+    if header is None:
+        return False
+    return _field(data, header + _number(data, "<I", header), _BATCH_COMPRESSION) is not None
+
+
+def _field(data: mmap.mmap, table: int, number: int) -> int | None:
+    """Where a field of a FlatBuffers table is; None where it is left out."""
+    lookup = table - _number(data, "<i", table)
+    at = 4 + 2 * number
+    offset = _number(data, "<H", lookup + at) if at < _number(data, "<H", lookup) else 0
+    return table + offset if offset else None
+
+
+def _number(data: mmap.mmap, form: str, at: int) -> int:
+    if at < 0:
+        raise ValueError("an offset leads out of it")
+    return int(struct.unpack_from(form, data, at)[0])
 
 
 class _Form(NamedTuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from tfdlrm import checks
 from tfdlrm.checks import quoted
+from tfdlrm.files import read_json
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 FORMAT_NAME, FORMAT_VERSION = "tfdlrm-prepared", 1
@@ -37,14 +37,14 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             "stopped goes on when its command is run again."
         )
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
         name, version = manifest["format"], manifest["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
     if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
         raise ValueError(
-            f"{file}: format {quoted(name)}, version {version}; this program reads {quoted(FORMAT_NAME)}, version "
-            f"{FORMAT_VERSION}. Prepare the data again."
+            f"{file}: format {quoted(name)}, version {quoted(version)}; this program reads {quoted(FORMAT_NAME)}, "
+            f"version {FORMAT_VERSION}. Prepare the data again."
         )
     try:
         _check_parts(manifest)
@@ -54,11 +54,15 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check_parts(manifest: dict[str, Any]) -> None:
-    """What is read by: the form of the files; of each part its rows, and its files with their rows."""
+    """What is read by: the form of the files; of each part its rows, and its files with their rows; the books."""
     checks.check_text("manifest", "config.output", manifest["config"]["output"])
     checks.check_mapping("manifest", "parts", manifest["parts"])
+    for name in ("read", "written", "sampled_out", "quarantined"):
+        checks.check_integer("books", name, manifest["books"][name], minimum=0)
     for part, entry in manifest["parts"].items():
         checks.check_choice("manifest", "part", part, PARTS)
+        for file in entry["files"]:
+            checks.check_text(part, "name", file["name"])
         counts = [checks.check_integer(part, "rows", one["rows"], minimum=1) for one in (entry, *entry["files"])]
         if counts[0] != sum(counts[1:]):
             raise ValueError(f"{part}: rows={counts[0]}, and its files have {sum(counts[1:])}")

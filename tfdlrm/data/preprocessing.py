@@ -6,13 +6,22 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
-from tfdlrm.checks import quoted, reject_unknown_keys
+from tfdlrm.checks import (
+    check_flag,
+    check_integer,
+    check_mapping,
+    check_optional,
+    check_text,
+    quoted,
+    reject_unknown_keys,
+)
 from tfdlrm.data.transforms import fit_standardize
+from tfdlrm.files import path_inside, read_text
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 from tfdlrm.yaml_text import dump_yaml, parse_yaml
 
@@ -111,27 +120,61 @@ class Preprocessing:
             FileNotFoundError: a file is missing.
             ValueError: a file was changed so that it no longer fits; the message names it.
         """
-        directory = Path(directory)
-        file = directory / PREPROCESSING_FILE
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no preprocessing there. Give the folder that a training run wrote.")
-        spec = FeatureSpec.load(directory)
-        plain = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-        reject_unknown_keys(str(file), plain, ("id_modulo", "vocabularies"))
+        spec, id_modulo, entries = read_description(Path(directory))
         vocabularies: dict[str, Vocabulary] = {}
-        for table, entry in plain["vocabularies"].items():
+        for table, entry in entries.items():
             from tfdlrm.data.vocabulary import Vocabulary
 
             encodings = {column.encoding for column in spec.categorical if column.table == table}
             encoding = "hex" if "hex" in encodings else "vocabulary"
-            vocabulary = Vocabulary.load(directory / entry["file"], encoding=encoding, has_oov=entry["has_oov"])
-            if len(vocabulary.values) != entry["values"]:
+            vocabulary = Vocabulary.load(entry.file, encoding=encoding, has_oov=entry.has_oov)
+            if len(vocabulary.values) != entry.values:
                 raise ValueError(
-                    f"{directory / entry['file']}: {len(vocabulary.values)} values where {entry['values']} were saved. "
+                    f"{entry.file}: {len(vocabulary.values)} values where {entry.values} were saved. "
                     "Lines were added or removed; restore the file: ids are line numbers."
                 )
             vocabularies[table] = vocabulary
-        return cls(spec=spec, vocabularies=vocabularies, id_modulo=plain["id_modulo"])
+        return cls(spec=spec, vocabularies=vocabularies, id_modulo=id_modulo)
+
+
+class VocabularyEntry(NamedTuple):
+    """A table's vocabulary by `preprocessing.yaml`: its file, how many values, and whether row 0 is for others."""
+
+    file: Path
+    values: int
+    has_oov: bool
+
+
+def read_description(directory: Path) -> tuple[FeatureSpec, int | None, dict[str, VocabularyEntry]]:
+    """What `save_description` wrote: the schema, id_modulo, and the vocabularies by table; none of them is opened.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it does not fit the schema, or names a file that is not in the folder.
+    """
+    file = directory / PREPROCESSING_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no preprocessing there. Give the folder that a training run wrote.")
+    spec = FeatureSpec.load(directory)
+    owner, plain = str(file), parse_yaml(read_text(file), str(file))
+    check_mapping(owner, "the document", plain)
+    reject_unknown_keys(owner, plain, ("id_modulo", "vocabularies"))
+    entries = plain.get("vocabularies")
+    check_mapping(owner, "vocabularies", entries)
+    for table, entry in entries.items():
+        if table not in spec.vocabulary_sizes:
+            raise ValueError(f"{owner}: vocabularies has {quoted(table)}, which is no table of the schema. Remove it.")
+        place = f"{owner}: vocabularies, {quoted(table)}"
+        check_mapping(place, "the entry", entry)
+        reject_unknown_keys(place, entry, ("file", "values", "has_oov"))
+        check_text(place, "file", entry.get("file"))
+        check_integer(place, "values", entry.get("values"), minimum=0)
+        check_flag(place, "has_oov", entry.get("has_oov"))
+    found = {
+        table: VocabularyEntry(path_inside(directory, entry["file"]), entry["values"], entry["has_oov"])
+        for table, entry in entries.items()
+    }
+    return spec, check_optional(check_integer, owner, "id_modulo", plain.get("id_modulo"), minimum=1), found
 
 
 def vocabulary_file(directory: Path, table: str) -> Path:

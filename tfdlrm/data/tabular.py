@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import csv
 import functools
 import os
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdlrm.checks import nearest, quoted
+from tfdlrm.checks import nearest, quoted, shortened
 from tfdlrm.data.chunks import CHUNK_BYTES, check_readable_file, read_first_line
 from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.columns import ROW_ID, columns_of
@@ -40,17 +42,19 @@ def check_columns(file: str, found: Sequence[str], spec: FeatureSpec, *, allow_u
     Raises:
         ValueError: a column is missing, unknown or there twice.
     """
-    for name in found:
-        if list(found).count(name) > 1:
-            raise ValueError(f"{file}: column {quoted(name)} occurs twice in the header. Rename one.")
+    counts = collections.Counter(found)
+    twice = next((name for name in found if counts[name] > 1), None)
+    if twice is not None:
+        raise ValueError(f"{file}: column {quoted(twice)} occurs twice in the header. Rename one.")
     wanted = columns_of(spec)
     labelled = not allow_unlabelled or any(name in found for name in spec.labels)
     for name in wanted:
-        if name not in found and (labelled or name not in spec.labels):
-            near = nearest(name, [column for column in found if column not in wanted])
+        if name not in counts and (labelled or name not in spec.labels):
+            near = nearest(name, set(found).difference(wanted))
             hint = f" Is it {quoted(near)}?" if near else ""
             raise ValueError(
-                f"{file}: column {quoted(name)} of the schema is missing.{hint} Columns there: {', '.join(found)}. "
+                f"{file}: column {quoted(name)} of the schema is missing.{hint} Columns there: "
+                f"{shortened(', '.join(map(str, found)))}. "
                 "Add the column, or change the schema."
             )
     for name in found:
@@ -83,7 +87,10 @@ def csv_source(
             f"{file}, line 1: the header has bytes that are not UTF-8. Convert the file to UTF-8."
         ) from error
     wanted = set(columns_of(spec))
-    splits = {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
+    try:
+        splits = {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
+    except csv.Error as error:
+        raise ValueError(f"{file}, line 1: no header of a CSV file ({error}). Mend the line.") from error
     separator = max(splits, key=lambda each: len(wanted.intersection(splits[each])))
     labelled = check_columns(str(file), splits[separator], spec, allow_unlabelled=allow_unlabelled)
     form = TextFormat(
@@ -134,16 +141,12 @@ class ParquetSource:
 
     def column_names(self) -> list[str]:
         """The columns of the file."""
-        try:
+        with parquet_errors(self.file):
             return pl.scan_parquet(self._path).collect_schema().names()
-        except pl.exceptions.PolarsError as error:
-            raise _unreadable(self.file, error) from error
 
     def _collect(self, what: pl.Expr, start: int = 0, length: int | None = None) -> pl.DataFrame:
-        try:
+        with parquet_errors(self.file):
             return pl.scan_parquet(self._path).slice(start, length).select(what).collect()
-        except pl.exceptions.PolarsError as error:
-            raise _unreadable(self.file, error) from error
 
 
 def parquet_source(
@@ -154,5 +157,15 @@ def parquet_source(
     return source, check_columns(source.file, source.column_names(), spec, allow_unlabelled=allow_unlabelled)
 
 
-def _unreadable(file: str, error: Exception) -> ValueError:
-    return ValueError(f"{file}: not a readable Parquet file ({error}). Write it again, or set the right format.")
+@contextlib.contextmanager
+def parquet_errors(file: str) -> Iterator[None]:
+    """What polars says of a damaged file, as a ValueError that names it.
+
+    Of some damage polars panics, which is no `Exception`; it has written lines of its own to stderr then.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise ValueError(
+            f"{file}: not a readable Parquet file ({shortened(str(error))}). Write it again, or set the right format."
+        ) from error

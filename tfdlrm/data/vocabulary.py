@@ -67,6 +67,10 @@ class Vocabulary:
             ValueError: a value occurs twice or is not hex; the message names file and line.
         """
         text = Path(file).read_bytes()
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file}: is no UTF-8 text ({error}). Restore the file.") from error
         if encoding == "hex":
             numbers = _parse_hex_lines(file, text)
             values = pl.Series("value", numbers, pl.Int64)
@@ -118,9 +122,12 @@ def _parse_hex_lines(file: str | os.PathLike[str], text: bytes) -> np.ndarray:
 
 def _hex(file: str | os.PathLike[str], number: int, line: str) -> int:
     try:
-        return int(line, 16)
+        value = int(line, 16)
     except ValueError as error:
         raise ValueError(f"{file}, line {number}: {quoted(line)} is not a hex number. Restore the file.") from error
+    if not 0 <= value < 2**63:
+        raise ValueError(f"{file}, line {number}: {quoted(line)} is not in [0, 2^63). Restore the file.")
+    return value
 
 
 def unescaped(line: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfdlrm.checks import hint, quoted
+from tfdlrm.files import read_text
 from tfdlrm.yaml_text import parse_yaml
 
 TF_CONFIG = "TF_CONFIG"
@@ -117,10 +118,7 @@ class Cluster:
             raise IsADirectoryError(f"{path}: is a folder. Give a YAML file with worker: and ps: lists.")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such cluster file. Give a YAML file with worker: and ps: lists.")
-        try:
-            given = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not text ({error}). Give a YAML file with worker: and ps: lists.") from error
+        given = parse_yaml(read_text(path), source=str(path))
         if given is None:
             raise ValueError(f"{path}: the file is empty. Write lists worker: and ps: of host:port.")
         return cls._from_mapping(_inner(given, str(path)), str(path))

@@ -82,11 +82,13 @@ class PartedColumn:
             if places.dtype != np.int32 or places.shape != (len(out),) or not places.flags.c_contiguous:
                 raise ValueError("PartedColumn: part_of and row_of need int32 [n], as many as out has rows.")
         to_float = out.dtype == np.float32
-        apart = out.ndim > 1 and out.shape[1] > 1 and out.strides[1] != out.itemsize
+        apart = out.size and out.ndim > 1 and out.shape[1] > 1 and out.strides[1] != out.itemsize
         if out.size != len(out) * self.width or out.dtype not in _OUT_KINDS or apart or not out.flags.writeable:
             raise ValueError(f"PartedColumn: out is {out.dtype} {out.shape}, need [{len(out)}, {self.width}].")
         if self._parts[0].dtype == np.float32 and not to_float:
             raise ValueError(f"PartedColumn: the parts are float32, and out is {out.dtype}.")
+        if not len(out):
+            return  # such an array has no strides
         function = plain.function("tfdlrm_gather_rows", _GATHER)
         if function is None:
             self._take_plainly(part_of, row_of, out)

@@ -17,6 +17,7 @@ from typing import Any
 
 from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
+from tfdlrm.files import read_json
 
 MANIFEST_FILE = "manifest.json"
 PARTIAL_PREFIX = ".partial-"
@@ -111,7 +112,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
         files = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from error

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfdlrm import __version__
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
+from tfdlrm.files import read_json
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.checkpoint_folder import tidy, verify_folder, write_folder
 from tfdlrm.training.model_state import (
@@ -141,7 +142,7 @@ class Checkpoints:
     def _read_plain(self, name: str) -> dict[str, Any]:
         file = self.directory / name / STATE_FILE
         try:
-            plain = json.loads(file.read_text(encoding="utf-8"))
+            plain = read_json(file)
         except (OSError, ValueError) as error:
             raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from error
         if not isinstance(plain, dict):
@@ -151,8 +152,7 @@ class Checkpoints:
     def read_config(self, name: str) -> tuple[ExperimentConfig, FeatureSpec]:
         """The config and schema that it was written under."""
         folder = self.path(name)
-        file = folder / CONFIG_FILE
-        return ExperimentConfig.from_yaml(file.read_text(encoding="utf-8"), source=str(file)), FeatureSpec.load(folder)
+        return ExperimentConfig.from_file(folder / CONFIG_FILE), FeatureSpec.load(folder)
 
     def read_versions(self, name: str) -> dict[str, str]:
         """Of tfdlrm, TensorFlow and Keras, as it was written with.

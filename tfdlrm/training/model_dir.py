@@ -14,6 +14,7 @@ import keras
 
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.file_lock import try_lock
+from tfdlrm.files import read_json
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.build import build_model
 from tfdlrm.training.checkpoint_folder import write_file
@@ -81,7 +82,7 @@ class ModelDir:
         """
         if not self.config_file.is_file():
             raise FileNotFoundError(f"{self.config_file}: no run there. Give the --model-dir of a training run.")
-        return ExperimentConfig.from_yaml(self.config_file.read_text(encoding="utf-8"), source=str(self.config_file))
+        return ExperimentConfig.from_file(self.config_file)
 
     def save_best(self, best: BestModel | None) -> None:
         """Writes `best.json`; removes it where there is no best epoch yet."""
@@ -94,7 +95,7 @@ class ModelDir:
         """Step, epoch, monitor, value and checkpoint of the best epoch; None before the first."""
         if not self.best_file.is_file():
             return None
-        best: dict[str, Any] = json.loads(self.best_file.read_text(encoding="utf-8"))
+        best: dict[str, Any] = read_json(self.best_file)
         return best
 
     def checkpoint_name(self, checkpoint: str = "best") -> str:

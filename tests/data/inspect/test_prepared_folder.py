@@ -107,7 +107,7 @@ def test_folders_that_are_not_whole(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="a prepared folder has its own"):
             inspect_data(folder, **option)
     (folder / "train" / "part-00000.arrow").write_bytes(b"ARROW1 and nothing more")
-    with pytest.raises(ValueError, match=r"part-00000.arrow: not a readable Arrow file"):
+    with pytest.raises(ValueError, match=r"part-00000.arrow: not a whole Arrow file"):
         inspect_data(folder)
     folder = prepared_sample.write(tmp_path / "b", PARTS, leave_out=["tags"])
     with pytest.raises(ValueError, match="column 'tags' of the schema is missing"):

@@ -286,3 +286,11 @@ def test_a_slow_request_does_not_hold_up_others(server, rest, gate):
         gate.open()
         assert held.result() == (200, {"outputs": gate.inputs})
     slow.connection.close()
+
+
+def test_bytes_that_an_op_quotes(rest):
+    """TensorFlow's error holds the request's bytes, which are no UTF-8: it is lost on its way to Python."""
+    status, error = rest.predict({"instances": [{"b64": base64.b64encode(b"\xc7" * 3000).decode()}]})
+    assert status == 400
+    assert error.startswith("Could not parse example input, value: '\\xc7\\xc7")
+    assert len(error) == 2001

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -15,12 +14,12 @@ from tfdlrm.data.inspect.blocks import InspectBlock
 from tfdlrm.data.inspect.days import days_of, find_day_column
 from tfdlrm.data.inspect.row_totals import section_ends, sections_of
 from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.prepared_file import refuse_packed
 from tfdlrm.data.prepared_folders import MANIFEST_FILE, PARTS
-from tfdlrm.data.preprocessing import PREPROCESSING_FILE
+from tfdlrm.data.preprocessing import read_description
 from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.raw_rows import Tokens
-from tfdlrm.schema import OOV_ID, CategoricalColumn, FeatureSpec
-from tfdlrm.yaml_text import parse_yaml
+from tfdlrm.schema import OOV_ID, CategoricalColumn
 
 _BLOCK_ROWS = 2**17
 
@@ -51,16 +50,17 @@ class PreparedInput:
                 f"{path}: no {MANIFEST_FILE} there, which prepared data end with. Give a folder that was prepared to "
                 "the end."
             )
-        self.spec = FeatureSpec.load(path)
         self._max_rows = max_rows
         self._num_sections = num_sections
         self._wanted_day_column = day_column
-        self._vocabularies = self._read_vocabularies()
+        self.spec, _, self._vocabularies = read_description(path)
         # row 0, where a table keeps one for unseen values
         self.unseen_ids: Mapping[str, int] = {
             column.name: OOV_ID
             for column in self.spec.categorical
-            if column.id_policy == "oov" and self._vocabularies.get(column.table, {}).get("has_oov")
+            if column.id_policy == "oov"
+            and column.table in self._vocabularies
+            and self._vocabularies[column.table].has_oov
         }
         self._files = {part: sorted((path / part).glob("part-*.arrow")) for part in PARTS}
         self._files = {part: files for part, files in self._files.items() if files}
@@ -82,12 +82,11 @@ class PreparedInput:
         if table not in self._vocabularies:
             return lambda ids: [str(value) for value in ids]
         entry = self._vocabularies[table]
-        file = self._path / entry.get("file", f"vocabularies/{quote(table, safe=' ')}.txt")
-        shift = int(bool(entry.get("has_oov")))
+        shift = int(entry.has_oov)
 
         def named(ids: list[object]) -> list[str]:
             numbers = [int(str(value)) for value in ids]
-            lines = _lines(file, {number - shift for number in numbers})
+            lines = _lines(entry.file, {number - shift for number in numbers})
             values = [
                 "(out of vocabulary)" if shift and number == OOV_ID else lines.get(number - shift, "(not in it)")
                 for number in numbers
@@ -140,16 +139,18 @@ class PreparedInput:
 
     def _batches(self, file: Path) -> Iterator[Any]:
         """Record batches of at most `_BLOCK_ROWS` rows; slices of a memory map are not copies."""
+        refuse_packed(file)
         try:
             with pa.memory_map(str(file)) as stream:
                 reader = pa.ipc.open_file(stream)
                 self._check_columns(file, reader.schema.names)
                 for number in range(reader.num_record_batches):
                     whole = reader.get_batch(number)
+                    whole.validate(full=True)  # a reader maps buffers as they are
                     for start in range(0, whole.num_rows, _BLOCK_ROWS):
                         yield whole.slice(start, _BLOCK_ROWS)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{file}: not a readable Arrow file ({error}). Prepare the data again.") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}: not a whole Arrow file ({error}). Prepare the data again.") from error
 
     def _check_columns(self, file: Path, found: list[str]) -> None:
         wanted = (*self.spec.labels, *(column.name for column in self.spec.dense), *self.spec.feature_names)
@@ -162,13 +163,6 @@ class PreparedInput:
 
     def _count_rows(self, files: list[Path]) -> int:
         return sum(batch.num_rows for file in files for batch in self._batches(file))
-
-    def _read_vocabularies(self) -> Mapping[str, Any]:
-        file = self._path / PREPROCESSING_FILE
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no preprocessing there. Give a folder that was prepared to the end.")
-        plain = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-        return dict(plain.get("vocabularies") or {}) if isinstance(plain, Mapping) else {}
 
 
 def _numbers(cells: Any) -> np.ndarray:

@@ -8,13 +8,15 @@ import numpy as np
 
 from tfdlrm.data.chunks import DamagedFileError, read_chunks
 from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.tabular import parquet_errors
 
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
 
 
 def count_parquet_rows(path: Path) -> int:
     """Rows of a Parquet file, from its footer."""
-    return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    with parquet_errors(str(path)):
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
 
 
 def count_text_rows(path: Path, *, has_header: bool, quoted: bool, most: int | None = None) -> int:

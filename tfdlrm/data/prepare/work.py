@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfdlrm import files
 from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.prepared_folders import MANIFEST_FILE
 from tfdlrm.file_lock import try_lock
@@ -37,7 +38,7 @@ def write_json(path: Path, plain: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> Any:
     """What `write_json` wrote; None if it is not there."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return files.read_json(path)
     except FileNotFoundError:
         return None
 

@@ -1,4 +1,4 @@
-"""One round of `tools/fuzz_native.py`: random input for every kernel, checked against NumPy or refused."""
+"""One round of `tools/fuzz.py --of calls`: random input for every kernel, checked against NumPy or refused."""
 
 from __future__ import annotations
 
