@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from savedmodels.server.lifetimes import Cancellation
 from savedmodels.wire.batches import join
 
 Arrays = Mapping[str, np.ndarray]
@@ -21,6 +22,7 @@ class _Request:
     inputs: Arrays
     num_rows: int
     answer: Future[Outputs] = field(default_factory=Future)
+    is_abandoned: bool = False
 
 
 @dataclass(eq=False)
@@ -28,6 +30,8 @@ class _Batch:
     requests: list[_Request] = field(default_factory=list)
     num_rows: int = 0
     closed: threading.Event = field(default_factory=threading.Event)
+    running: list[_Request] = field(default_factory=list)  # those that the call of the model is for
+    cancellation: Cancellation | None = None  # of that call
 
 
 class Batcher:
@@ -37,7 +41,7 @@ class Batcher:
     that fails is taken apart, and each of its requests is tried by itself: one that is wrong does not fail the others.
 
     Args:
-        run: calls the model.
+        run: calls the model; the cancellation stops it.
         executor: runs the batches.
         max_rows: of a batch. A request of as many or more is a batch by itself.
         max_wait_seconds: from a batch's first request.
@@ -46,7 +50,7 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[Arrays], Outputs],
+        run: Callable[[Arrays, Cancellation], Outputs],
         executor: Executor,
         *,
         max_rows: int,
@@ -61,12 +65,16 @@ class Batcher:
         self._lock = threading.Lock()
         self._open: dict[Shapes, _Batch] = {}
 
-    def submit(self, inputs: Arrays, num_rows: int) -> Future[Outputs]:
+    def submit(self, inputs: Arrays, num_rows: int) -> tuple[Future[Outputs], Callable[[], None]]:
         """Adds a request; waits, at most `max_wait_seconds`, if it is a batch's first.
 
         Args:
             inputs: checked, batch first.
             num_rows: of the request.
+
+        Returns:
+            Its answer to come, and what to call once nobody waits for it: a call of the model that no request waits for
+            any more is stopped.
         """
         request = _Request(inputs, num_rows)
         # requests go together where only their numbers of rows differ
@@ -87,26 +95,36 @@ class Batcher:
             with self._lock:
                 if self._open.get(key) is batch:
                     self._close(key, batch)
-        return request.answer
+        return request.answer, lambda: self._abandon(request, batch)
+
+    def _abandon(self, request: _Request, batch: _Batch) -> None:
+        if request.answer.cancel():
+            return  # not begun
+        with self._lock:
+            request.is_abandoned = True
+            cancellation = batch.cancellation if all(each.is_abandoned for each in batch.running) else None
+        if cancellation is not None:
+            cancellation.start()
 
     def _close(self, key: Shapes, batch: _Batch) -> None:
         """No more requests; off it goes. Under the lock."""
         del self._open[key]
         batch.closed.set()
         try:
-            self._executor.submit(self._answer, batch.requests)
+            self._executor.submit(self._answer, batch)
         except RuntimeError as error:  # the executor has been shut down
             for request in batch.requests:
                 request.answer.set_exception(error)
 
-    def _answer(self, requests: list[_Request]) -> None:
-        waiting = [request for request in requests if request.answer.set_running_or_notify_cancel()]
+    def _answer(self, batch: _Batch) -> None:
+        waiting = [request for request in batch.requests if request.answer.set_running_or_notify_cancel()]
         if not waiting:
             return
         self._observe(len(waiting), sum(request.num_rows for request in waiting))
         if len(waiting) > 1:
             try:
-                parts = self._split(waiting, self._run(join([request.inputs for request in waiting])))
+                outputs = self._call(batch, waiting, join([request.inputs for request in waiting]))
+                parts = self._split(waiting, outputs)
             except Exception:  # whose fault it was shows below
                 parts = None
             if parts is not None:
@@ -115,9 +133,17 @@ class Batcher:
                 return
         for request in waiting:
             try:
-                request.answer.set_result(self._run(request.inputs))
+                request.answer.set_result(self._call(batch, [request], request.inputs))
             except BaseException as error:
                 request.answer.set_exception(error)
+
+    def _call(self, batch: _Batch, requests: list[_Request], inputs: Arrays) -> Outputs:
+        cancellation = Cancellation()
+        with self._lock:
+            batch.running, batch.cancellation = requests, cancellation
+            if all(request.is_abandoned for request in requests):
+                raise RuntimeError("nobody waits for the answer")
+        return self._run(inputs, cancellation)
 
     def _split(self, requests: list[_Request], outputs: Outputs) -> list[Outputs] | None:
         """Each request's rows; None where an output has not one row for each row of the inputs."""

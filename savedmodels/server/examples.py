@@ -54,15 +54,31 @@ def _check_form(signature: SignatureSpec, method: str, wanted: str, names: set[s
         )
 
 
-def serialized_examples(request_input: Any) -> np.ndarray:
+def serialized_examples(request_input: Any, max_rows: int, max_bytes: int) -> np.ndarray:
     """The Examples of an `Input`, each with the context's features added, serialized; string [B].
 
+    Args:
+        request_input: as it came.
+        max_rows, max_bytes: that they may have: each Example gets the whole context.
+
     Raises:
-        ServingError: INVALID_ARGUMENT: there are none.
+        ServingError: INVALID_ARGUMENT: there are none, or too many.
     """
-    kind = request_input.WhichOneof("kind")
-    if kind == "example_list_with_context":
-        held = request_input.example_list_with_context
+    with_context = request_input.WhichOneof("kind") == "example_list_with_context"
+    held = request_input.example_list_with_context if with_context else request_input.example_list
+    if len(held.examples) > max_rows:
+        raise ServingError(
+            "INVALID_ARGUMENT",
+            f"The input has {len(held.examples)} examples; a request may have {max_rows}. Send it in parts.",
+        )
+    if with_context:
+        num_bytes = held.ByteSize() + len(held.examples) * held.context.ByteSize()
+        if num_bytes > max_bytes:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"The input takes {num_bytes} bytes with the context added to each example; {max_bytes} are allowed. "
+                "Send it in parts.",
+            )
         context = held.context.features.feature
         serialized = []
         for example in held.examples:
@@ -73,7 +89,7 @@ def serialized_examples(request_input: Any) -> np.ndarray:
                 merged.features.feature[name].CopyFrom(feature)
             serialized.append(merged.SerializeToString())
     else:
-        serialized = [example.SerializeToString() for example in request_input.example_list.examples]
+        serialized = [example.SerializeToString() for example in held.examples]
     if not serialized:
         raise ServingError("INVALID_ARGUMENT", "The request's input has no examples.")
     array = np.empty(len(serialized), object)
@@ -81,9 +97,11 @@ def serialized_examples(request_input: Any) -> np.ndarray:
     return array
 
 
-def input_maker(request_input: Any) -> Callable[[SignatureSpec], Mapping[str, np.ndarray]]:
-    """For `Inference.predict`."""
-    return lambda signature: {INPUTS: serialized_examples(request_input)}
+def input_maker(
+    request_input: Any, max_rows: int, max_bytes: int
+) -> Callable[[SignatureSpec], Mapping[str, np.ndarray]]:
+    """For `Inference.predict`; see `serialized_examples`."""
+    return lambda signature: {INPUTS: serialized_examples(request_input, max_rows, max_bytes)}
 
 
 def classification_result(outputs: Mapping[str, np.ndarray]) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +15,8 @@ from savedmodels.server import examples
 from savedmodels.server.config import from_proto as configs_from_proto
 from savedmodels.server.errors import ServingError, from_exception
 from savedmodels.server.inference import Inference, Target
-from savedmodels.server.metrics import Metrics, Request
+from savedmodels.server.lifetimes import Call, Lifetime
+from savedmodels.server.metrics import Metrics
 from savedmodels.server.model_info import SIGNATURE_DEF, model_metadata, model_status
 from savedmodels.server.options import ServerOptions
 from savedmodels.wire.batches import check_names
@@ -37,7 +37,7 @@ from tfdlrm.checks import quoted
 
 logger = logging.getLogger("tfdlrm.serve")
 
-Answer = Callable[[Any, "float | None", Request], Message]
+Answer = Callable[[Any, Call], Message]
 
 
 class GrpcService:
@@ -109,14 +109,12 @@ class GrpcService:
             try:
                 with self._metrics.request("grpc", method) as seen:
                     remaining = context.time_remaining()
-                    deadline = None if remaining is None else time.monotonic() + remaining
-                    try:
-                        request = kind.FromString(data)
-                    except DecodeError:
-                        raise ServingError(
-                            "INVALID_ARGUMENT", f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}."
-                        ) from None
-                    return answer(request, deadline, seen).SerializeToString()
+                    longest = self._options.request_seconds
+                    seconds = longest if remaining is None else min(remaining, longest)
+                    life = Lifetime(seconds, lambda: not context.is_active())
+                    with self._inference.turn(len(data), life) as turn:
+                        call = Call(life=life, seen=seen, turn=turn)
+                        return answer(_parsed(kind, data), call).SerializeToString()
             except Exception as error:
                 served = from_exception(error)
                 if served is not error and served.code == "INTERNAL":
@@ -126,12 +124,11 @@ class GrpcService:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _predict(self, request: Any, deadline: float | None, seen: Request) -> Message:
+    def _predict(self, request: Any, call: Call) -> Message:
         answer = self._inference.predict(
             target_of(request.model_spec),
             lambda signature: self._arrays(signature, request),
-            seen=seen,
-            deadline=deadline,
+            call=call,
             output_filter=list(request.output_filter),
         )
         response = predict_pb2.PredictResponse()
@@ -145,34 +142,35 @@ class GrpcService:
         limit = self._options.max_message_bytes
         return {name: from_proto(name, proto, limit) for name, proto in request.inputs.items()}
 
-    def _classify(self, request: Any, deadline: float | None, seen: Request) -> Message:
+    def _examples(self, request: Any) -> Callable[[SignatureSpec], Mapping[str, np.ndarray]]:
+        return examples.input_maker(request.input, self._options.max_rows, self._options.max_message_bytes)
+
+    def _classify(self, request: Any, call: Call) -> Message:
         answer = self._inference.predict(
             target_of(request.model_spec),
-            examples.input_maker(request.input),
-            seen=seen,
-            deadline=deadline,
+            self._examples(request),
+            call=call,
             check_signature=examples.check_classify,
         )
         response = classification_pb2.ClassificationResponse(result=examples.classification_result(answer.outputs))
         _fill(response.model_spec, answer)
         return response
 
-    def _regress(self, request: Any, deadline: float | None, seen: Request) -> Message:
+    def _regress(self, request: Any, call: Call) -> Message:
         answer = self._inference.predict(
             target_of(request.model_spec),
-            examples.input_maker(request.input),
-            seen=seen,
-            deadline=deadline,
+            self._examples(request),
+            call=call,
             check_signature=examples.check_regress,
         )
         response = regression_pb2.RegressionResponse(result=examples.regression_result(answer.outputs))
         _fill(response.model_spec, answer)
         return response
 
-    def _multi_inference(self, request: Any, deadline: float | None, seen: Request) -> Message:
+    def _multi_inference(self, request: Any, call: Call) -> Message:
         raise ServingError("UNIMPLEMENTED", "MultiInference is not in this server. Use Classify and Regress.")
 
-    def _metadata(self, request: Any, deadline: float | None, seen: Request) -> Message:
+    def _metadata(self, request: Any, call: Call) -> Message:
         fields = list(request.metadata_field)
         if not fields or any(field != SIGNATURE_DEF for field in fields):
             raise ServingError(
@@ -181,13 +179,19 @@ class GrpcService:
             )
         return model_metadata(self._inference.store, target_of(request.model_spec))
 
-    def _status(self, request: Any, deadline: float | None, seen: Request) -> Message:
+    def _status(self, request: Any, call: Call) -> Message:
         return model_status(self._inference.store, target_of(request.model_spec))
 
-    def _reload(self, request: Any, deadline: float | None, seen: Request) -> Message:
-        left = self._options.request_seconds if deadline is None else deadline - time.monotonic()
-        self._inference.store.reload(configs_from_proto(request.config), left)
+    def _reload(self, request: Any, call: Call) -> Message:
+        self._inference.store.reload(configs_from_proto(request.config), call.life.remaining)
         return model_management_pb2.ReloadConfigResponse()
+
+
+def _parsed(kind: type[Message], data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise ServingError("INVALID_ARGUMENT", f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}.") from None
 
 
 def target_of(model_spec: Any) -> Target:

@@ -6,6 +6,7 @@ import contextlib
 import http
 import logging
 import re
+import select
 import socket
 import socketserver
 import threading
@@ -13,6 +14,10 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from savedmodels.server.errors import HTTP_STATUS, ServingError
+from savedmodels.server.inference import LARGE_REQUEST_BYTES
+from savedmodels.server.json_requests import JsonMemory
+from savedmodels.server.lifetimes import Lifetime, Share
 from savedmodels.server.options import ServerOptions
 from savedmodels.server.rest_service import HttpAnswer, RestService, json_answer
 
@@ -23,6 +28,7 @@ MAX_CONNECTIONS = 1024  # a thread each
 TURN_SECONDS = 0.01
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 2**16  # thrown away at a time
+READ_BYTES = 2**16
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,29 +67,58 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, method: str) -> None:
         with self.server.working():
-            body = self._read_body(method)
-            if body is not None:
-                self._send(self.server.service.answer(method, self.path, body))
+            life = Lifetime(self.server.request_seconds, self._has_gone)
+            with contextlib.ExitStack() as held:
+                try:
+                    body = self._read_body(method, life, held)
+                except ServingError as error:
+                    self._refuse(HTTP_STATUS[error.code], error.message)
+                    return
+                if body is not None:
+                    self._send(self.server.service.answer(method, self.path, body, life))
             self.wfile.flush()
 
-    def _read_body(self, method: str) -> bytes | None:
-        """The body; None where there was an answer already, after which the connection is closed."""
+    def _has_gone(self) -> bool:
+        """Whether the client has closed its end: its next bytes, if any, are left where they are."""
+        ready = select.poll()
+        ready.register(self.connection, select.POLLIN)
+        try:
+            return bool(ready.poll(0)) and not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
+    def _refuse(self, status: int, message: str) -> None:
+        self.close_connection = True  # what follows on the connection is the body that was not read
+        self._send(json_answer(status, {"error": message}))
+        self._linger()
+
+    def _read_body(self, method: str, life: Lifetime, held: contextlib.ExitStack) -> bytearray | None:
+        """The body; None where there was an answer already, after which the connection is closed.
+
+        Raises:
+            ServingError: it did not arrive in time, or its JSON takes too much memory.
+        """
         refusal = self._refusal(method)
         if refusal is not None:
-            status, message = refusal
-            self.close_connection = True  # what follows on the connection is the body that was not read
-            self._send(json_answer(status, {"error": message}))
-            self._linger()
+            self._refuse(*refusal)
             return None
         length = int(self.headers.get("Content-Length", 0))
+        if length > LARGE_REQUEST_BYTES:
+            held.enter_context(self.server.body_bytes.take(length, life))
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(http.HTTPStatus.CONTINUE)
             self.end_headers()
             self.wfile.flush()
-        body = self.rfile.read(length)
-        if len(body) < length:  # the client has gone
-            self.close_connection = True
-            return None
+        body, memory = bytearray(), JsonMemory()
+        while len(body) < length:
+            piece = self.rfile.read1(min(length - len(body), READ_BYTES))
+            if not piece:  # the client has gone
+                self.close_connection = True
+                return None
+            memory.add(piece)
+            body += piece
+            if not life.remaining:
+                raise ServingError("DEADLINE_EXCEEDED", f"{len(body)} of {length} bytes of the body came in time.")
         return body
 
     def _linger(self) -> None:
@@ -168,6 +203,8 @@ class HttpServer(ThreadingHTTPServer):
     def __init__(self, service: RestService, options: ServerOptions) -> None:
         self.service = service
         self.max_message_bytes = options.max_message_bytes
+        self.body_bytes = Share(options.max_message_bytes)  # of all large bodies that are being worked on
+        self.request_seconds = options.request_seconds
         self.idle_seconds = options.idle_seconds
         self.is_draining = False
         self._lock = threading.Lock()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +13,9 @@ import numpy as np
 
 from savedmodels.server.batching import Batcher
 from savedmodels.server.errors import ServingError, from_exception
+from savedmodels.server.lifetimes import Call, Cancellation, Lifetime, Share, Taken
 from savedmodels.server.loading import LoadedModel
-from savedmodels.server.metrics import Metrics, Request
+from savedmodels.server.metrics import Metrics
 from savedmodels.server.options import ServerOptions
 from savedmodels.server.store import ModelStore
 from savedmodels.server.versions import Lease
@@ -27,6 +26,7 @@ from tfdlrm.checks import quoted
 logger = logging.getLogger("tfdlrm.serve")
 
 MICROSECOND = 1e-6
+LARGE_REQUEST_BYTES = 2**18  # a hundredth of a second of parsing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +68,29 @@ class Inference:
     def __init__(self, store: ModelStore, options: ServerOptions, metrics: Metrics) -> None:
         self.store = store
         self._options = options
+        self.max_rows, self.max_bytes = options.max_rows, options.max_message_bytes
         self._metrics = metrics
+        # Parsing holds the interpreter's lock: of large requests one at a time does, so that small ones wait for one.
+        self._parsing = Share(1)
         self._executor = ThreadPoolExecutor(options.num_threads, thread_name_prefix="model")
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._num_running = 0
+
+    def turn(self, num_bytes: int, life: Lifetime) -> Taken:
+        """The turn to parse a request, waited for where it is large.
+
+        Raises:
+            ServingError: the request's lifetime ended.
+        """
+        return self._parsing.take(num_bytes // LARGE_REQUEST_BYTES, life)
 
     def predict(
         self,
         target: Target,
         make_inputs: Callable[[SignatureSpec], Mapping[str, np.ndarray]],
         *,
-        seen: Request,
-        deadline: float | None = None,
+        call: Call,
         output_filter: Sequence[str] = (),
         check_signature: Callable[[SignatureSpec], Any] | None = None,
     ) -> Answer:
@@ -89,43 +99,47 @@ class Inference:
         Args:
             target: what is asked.
             make_inputs: from the signature to arrays of its dtypes.
-            seen: filled in for metrics.
-            deadline: of `time.monotonic()`.
+            call: of the request; when its lifetime ends, so does the work.
             output_filter: names of outputs to give; all where empty.
             check_signature: raises where the signature is not of the kind asked for.
 
         Raises:
             ServingError: with the code of what went wrong.
         """
-        limit = time.monotonic() + self._options.request_seconds
-        deadline = limit if deadline is None else min(deadline, limit)
         model = self.store.model(target.model)
-        seen.model = target.model
+        call.seen.model = target.model
         lease = model.lease(target.version, target.label)
         is_running = False
         try:
             signature = lease.model.signature(target.signature)
-            seen.signature = signature.name
+            call.seen.signature = signature.name
             if check_signature is not None:
                 check_signature(signature)
             _check_filter(signature, output_filter)
+            call.life.check()
             arrays = dict(make_inputs(signature))
+            call.turn.release()
+            call.life.check()
             check_names(signature, list(arrays))
             num_rows = check_arrays(signature, arrays, self._options.max_rows)
-            future = self._start(lease, target.model, signature, arrays, num_rows)
+            future, abandon = self._start(lease, target.model, signature, arrays, num_rows)
             is_running = True
         finally:
             if not is_running:
                 lease.release()
-        outputs = self._wait(future, deadline)
+        outputs = self._wait(future, abandon, call.life)
         if output_filter:
             outputs = {name: outputs[name] for name in output_filter}
         return Answer(model=target.model, version=lease.number, signature=signature, outputs=outputs)
 
     def _start(
         self, lease: Lease, model: str, signature: SignatureSpec, arrays: Mapping[str, np.ndarray], num_rows: int
-    ) -> Future[dict[str, np.ndarray]]:
-        """Hands a request over; the version stays in memory until it has ended, whoever still waits for it."""
+    ) -> tuple[Future[dict[str, np.ndarray]], Callable[[], None]]:
+        """Hands a request over; the version stays in memory until it has ended, whoever still waits for it.
+
+        Returns:
+            The answer to come, and what to call once nobody waits for it.
+        """
         with self._lock:
             if self._num_running >= self._options.max_in_flight:
                 raise ServingError(
@@ -135,10 +149,12 @@ class Inference:
         try:
             if self._options.max_batch_rows is not None and signature.is_batch_first and num_rows:
                 batcher = lease.model.batcher(signature.name, lambda: self._batcher(lease.model, model, signature))
-                future = batcher.submit(arrays, num_rows)
+                future, abandon = batcher.submit(arrays, num_rows)
             else:
                 self._metrics.batch(model, signature.name, 1, num_rows)
-                future = self._executor.submit(lease.model.run, signature.name, arrays)
+                cancellation = Cancellation()
+                future = self._executor.submit(lease.model.run, signature.name, arrays, cancellation)
+                abandon = _abandoning(future, cancellation)
         except BaseException:
             self._end()
             raise
@@ -148,7 +164,7 @@ class Inference:
             lease.release()
 
         future.add_done_callback(end)
-        return future
+        return future, abandon
 
     def _end(self) -> None:
         with self._lock:
@@ -158,24 +174,23 @@ class Inference:
     def _batcher(self, loaded: LoadedModel, model: str, signature: SignatureSpec) -> Batcher:
         assert self._options.max_batch_rows is not None
         return Batcher(
-            lambda inputs: loaded.run(signature.name, inputs),
+            lambda inputs, cancellation: loaded.run(signature.name, inputs, cancellation),
             self._executor,
             max_rows=self._options.max_batch_rows,
             max_wait_seconds=self._options.max_batch_wait_microseconds * MICROSECOND,
             observe=lambda requests, rows: self._metrics.batch(model, signature.name, requests, rows),
         )
 
-    def _wait(self, future: Future[dict[str, np.ndarray]], deadline: float) -> dict[str, np.ndarray]:
+    def _wait(
+        self, future: Future[dict[str, np.ndarray]], abandon: Callable[[], None], life: Lifetime
+    ) -> dict[str, np.ndarray]:
         try:
-            return future.result(max(0.0, deadline - time.monotonic()))
-        except FutureTimeoutError as error:
-            if future.done() and not future.cancelled():  # the model's own
-                raise _answered(error) from error
-            # one that waits is not begun; one that runs goes on to its end, and nobody hears of it
-            future.cancel()
-            raise ServingError("DEADLINE_EXCEEDED", "The model did not answer within the request's time.") from None
+            outputs: dict[str, np.ndarray] = life.result(future)
         except Exception as error:
+            if not future.done():
+                abandon()
             raise _answered(error) from error
+        return outputs
 
     def drain(self, timeout_seconds: float) -> bool:
         """Waits for requests that run.
@@ -187,6 +202,14 @@ class Inference:
             is_idle = self._idle.wait_for(lambda: self._num_running == 0, timeout_seconds)
         self._executor.shutdown(wait=False, cancel_futures=True)
         return is_idle
+
+
+def _abandoning(future: Future[Any], cancellation: Cancellation) -> Callable[[], None]:
+    def abandon() -> None:
+        if not future.cancel():  # begun
+            cancellation.start()
+
+    return abandon
 
 
 def _check_filter(signature: SignatureSpec, output_filter: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from savedmodels.server.batching import Batcher
 from savedmodels.server.errors import ServingError
+from savedmodels.server.lifetimes import Cancellation
 from savedmodels.wire.signatures import DEFAULT_SIGNATURE, INIT_SIGNATURE, SignatureSpec, from_proto
 from tfdlrm.checks import quoted
 
@@ -77,14 +78,26 @@ class LoadedModel:
             )
         return spec
 
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Calls TensorFlow with arrays that `check_arrays` has passed."""
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], cancellation: Cancellation | None = None
+    ) -> dict[str, np.ndarray]:
+        """Calls TensorFlow with arrays that `check_arrays` has passed.
+
+        Args:
+            signature: its name.
+            inputs: arrays by name.
+            cancellation: stops the call from another thread.
+
+        Raises:
+            tf.errors.OpError: the model's, of these inputs; or it was cancelled.
+        """
         import tensorflow as tf
 
         specs = self.signatures[signature].inputs
         tensors = {name: tf.constant(array, specs[name].dtype) for name, array in _as_tensorflow_takes(inputs)}
         try:
-            outputs = self._functions[signature](**tensors)
+            function = self._functions[signature]
+            outputs = function(**tensors) if cancellation is None else cancellation.call(function, tensors)
         except UnicodeDecodeError as error:
             # an op's message that quotes bytes of the request: TensorFlow's own error is lost on its way to Python
             message = error.object.decode(errors="backslashreplace")

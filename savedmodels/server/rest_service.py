@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 from google.protobuf import json_format
 
 from savedmodels.server import examples, json_requests
 from savedmodels.server.errors import HTTP_STATUS, ServingError, from_exception
 from savedmodels.server.inference import Inference, Target
+from savedmodels.server.lifetimes import Call, Lifetime
 from savedmodels.server.metrics import CONTENT_TYPE, Metrics, Request
 from savedmodels.server.model_info import SIGNATURE_DEF, model_metadata, model_status
 from savedmodels.wire.protos import get_model_metadata_pb2
+from savedmodels.wire.signatures import SignatureSpec
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -59,13 +62,14 @@ class RestService:
         self._metrics = metrics
         self._is_ready = is_ready
 
-    def answer(self, method: str, path: str, body: bytes) -> HttpAnswer:
+    def answer(self, method: str, path: str, body: bytes | bytearray, life: Lifetime) -> HttpAnswer:
         """Answers a request; never raises.
 
         Args:
             method: GET or POST.
             path: with its escapes; a query after `?` is left out.
             body: as it came.
+            life: how long somebody waits for the answer.
         """
         path = path.partition("?")[0]
         try:
@@ -76,7 +80,7 @@ class RestService:
                 raise _no_such_path(method, path, bool(_MODEL.fullmatch(path)))
             verb = found.group(4).lower()
             with self._metrics.request("rest", verb.capitalize()) as seen:
-                return self._post(verb, _target(found), body, seen)
+                return self._post(verb, _target(found), body, seen, life)
         except Exception as error:
             served = from_exception(error)
             if served is not error and served.code == "INTERNAL":
@@ -101,8 +105,11 @@ class RestService:
                 return json_answer(200, _metadata_json(model_metadata(self._inference.store, target)))
             return json_answer(200, _to_json(model_status(self._inference.store, target)))
 
-    def _post(self, verb: str, target: Target, body: bytes, seen: Request) -> HttpAnswer:
-        parsed = json_requests.parse_body(body)
+    def _post(self, verb: str, target: Target, body: bytes | bytearray, seen: Request, life: Lifetime) -> HttpAnswer:
+        with self._inference.turn(len(body), life) as turn:
+            return self._predict(verb, target, json_requests.parse_body(body), Call(life=life, seen=seen, turn=turn))
+
+    def _predict(self, verb: str, target: Target, parsed: dict[str, Any], call: Call) -> HttpAnswer:
         target = Target(
             model=target.model,
             version=target.version,
@@ -111,17 +118,22 @@ class RestService:
         )
         if verb == "predict":
             json_requests.check_predict(parsed)
-            answer = self._inference.predict(
-                target, lambda signature: json_requests.predict_inputs(signature, parsed), seen=seen
-            )
             in_rows = json_requests.INSTANCES in parsed
+
+            def make_inputs(signature: SignatureSpec) -> dict[str, np.ndarray]:
+                inputs = json_requests.predict_inputs(signature, parsed)
+                parsed.clear()  # its memory
+                return inputs
+
+            answer = self._inference.predict(target, make_inputs, call=call)
             return json_answer(200, json_requests.predict_answer(answer.outputs, in_rows=in_rows))
         request_input = json_requests.example_input(parsed)
+        parsed.clear()
         is_classify = verb == "classify"
         answer = self._inference.predict(
             target,
-            examples.input_maker(request_input),
-            seen=seen,
+            examples.input_maker(request_input, self._inference.max_rows, self._inference.max_bytes),
+            call=call,
             check_signature=examples.check_classify if is_classify else examples.check_regress,
         )
         if is_classify:

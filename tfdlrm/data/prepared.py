@@ -27,7 +27,7 @@ from tfdlrm.data.columns import (
 )
 from tfdlrm.data.dataset import Books
 from tfdlrm.data.prepared_file import PreparedFile, value_limit
-from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest, read_schema
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.data.streaming import EpochRows, StreamingDataset
@@ -240,7 +240,7 @@ def prepared_dataset(
             f"{folder}: holds {form} files, for other programs. Prepare with --output arrow to train on it."
         )
     entry = manifest["parts"][part]
-    spec = FeatureSpec.load(folder)
+    spec = read_schema(folder)
     total = entry["rows"] if max_rows is None else min(entry["rows"], max_rows)
     start, stop = (0, total) if shard is None else shard_bounds(total, shard)
     files = [path_inside(folder, file["name"]) for file in entry["files"]]

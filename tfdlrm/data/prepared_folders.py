@@ -9,7 +9,7 @@ from typing import Any
 from tfdlrm import checks
 from tfdlrm.checks import quoted
 from tfdlrm.files import read_json
-from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.schema import SCHEMA_FILE, CategoricalColumn, FeatureSpec
 
 FORMAT_NAME, FORMAT_VERSION = "tfdlrm-prepared", 1
 MANIFEST_FILE = "manifest.json"
@@ -66,6 +66,23 @@ def _check_parts(manifest: dict[str, Any]) -> None:
         counts = [checks.check_integer(part, "rows", one["rows"], minimum=1) for one in (entry, *entry["files"])]
         if counts[0] != sum(counts[1:]):
             raise ValueError(f"{part}: rows={counts[0]}, and its files have {sum(counts[1:])}")
+
+
+def read_schema(folder: str | os.PathLike[str]) -> FeatureSpec:
+    """The schema of prepared data or of a training run, in which every table has its size.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is none, or a table has no size.
+    """
+    spec = FeatureSpec.load(folder)
+    unsized = next((column for column in spec.categorical if column.table not in spec.vocabulary_sizes), None)
+    if unsized is not None:
+        raise ValueError(
+            f"{Path(folder) / SCHEMA_FILE}: vocabulary_sizes lacks table {quoted(unsized.table)} of column "
+            f"{quoted(unsized.name)}. Restore the file."
+        )
+    return spec
 
 
 def id_limit(spec: FeatureSpec, column: CategoricalColumn) -> int | None:

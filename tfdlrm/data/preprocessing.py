@@ -20,6 +20,7 @@ from tfdlrm.checks import (
     quoted,
     reject_unknown_keys,
 )
+from tfdlrm.data.prepared_folders import read_schema
 from tfdlrm.data.transforms import fit_standardize
 from tfdlrm.files import path_inside, read_text
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
@@ -155,7 +156,7 @@ def read_description(directory: Path) -> tuple[FeatureSpec, int | None, dict[str
     file = directory / PREPROCESSING_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no preprocessing there. Give the folder that a training run wrote.")
-    spec = FeatureSpec.load(directory)
+    spec = read_schema(directory)
     owner, plain = str(file), parse_yaml(read_text(file), str(file))
     check_mapping(owner, "the document", plain)
     reject_unknown_keys(owner, plain, ("id_modulo", "vocabularies"))

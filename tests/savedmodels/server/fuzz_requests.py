@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import socket
 from pathlib import Path
@@ -118,7 +119,7 @@ class RequestRounds:
     def _ask_well(self) -> list[bytes]:
         answers = []
         for path, body in self._bodies:
-            status, answer = self._http(_request(path, json.dumps(body).encode()))
+            status, answer = self._http(_request(path, json.dumps(body).encode()), ends=False)
             assert status == 200, answer
             answers.append(answer)
         for method, message in self._messages:
@@ -147,12 +148,17 @@ class RequestRounds:
         assert len(json.loads(answer)["error"]) <= LONGEST_MESSAGE
         return 1
 
-    def _http(self, data: bytes) -> tuple[int, bytes]:
-        """Status and body of the first answer to some bytes."""
+    def _http(self, data: bytes, *, ends: bool = True) -> tuple[int, bytes]:
+        """Status and body of the first answer to some bytes, after which the client closes its half or not."""
         with socket.create_connection(("127.0.0.1", self._server.rest_port), timeout=WAIT_SECONDS) as connection:
             try:
                 connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
+                if ends:
+                    connection.shutdown(socket.SHUT_WR)
+                else:
+                    response = http.client.HTTPResponse(connection)
+                    response.begin()
+                    return response.status, response.read()
                 answer = b"".join(iter(lambda: connection.recv(2**16), b""))
             except ConnectionError:
                 return 0, b""

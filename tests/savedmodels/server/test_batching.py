@@ -26,7 +26,7 @@ class Counted:
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
 
-    def __call__(self, inputs):
+    def __call__(self, inputs, cancellation):
         self.calls.append(inputs["x"].tolist())
         if 13 in inputs["x"]:
             raise ValueError("13")
@@ -60,7 +60,7 @@ def together(batcher, values: list[list[int]]) -> list:
         barrier.wait()
         try:
             answers[number] = (
-                batcher.submit({"x": np.array(values[number])}, len(values[number])).result()["y"].tolist()
+                batcher.submit({"x": np.array(values[number])}, len(values[number]))[0].result()["y"].tolist()
             )
         except Exception as error:
             answers[number] = error
@@ -97,14 +97,14 @@ def test_one_that_is_wrong_fails_alone(batcher, model):
 
 def test_other_shapes_are_other_batches(hasty, model):
     futures = [hasty.submit({"x": np.ones([1, size])}, 1) for size in (2, 3)]
-    assert [future.result()["y"].shape for future in futures] == [(1, 2), (1, 3)]
+    assert [future.result()["y"].shape for future, _ in futures] == [(1, 2), (1, 3)]
     assert len(model.calls) == 2
 
 
 def test_outputs_that_are_not_batch_first_are_asked_for_singly():
     calls = []
 
-    def mean(inputs):
+    def mean(inputs, cancellation):
         calls.append(len(inputs["x"]))
         return {"y": np.mean(inputs["x"], keepdims=True)}
 
@@ -120,11 +120,31 @@ def test_a_cancelled_request_is_left_out(model):
         executor.submit(lambda: (started.set(), go_on.wait()))
         started.wait()
         batcher = Batcher(model, executor, max_rows=1, max_wait_seconds=0, observe=lambda *_: None)
-        cancelled, kept = (batcher.submit({"x": np.array([number])}, 1) for number in (1, 2))
-        assert cancelled.cancel()
+        (cancelled, abandon), (kept, _) = (batcher.submit({"x": np.array([number])}, 1) for number in (1, 2))
+        abandon()
+        assert cancelled.cancelled()
         go_on.set()
         assert kept.result()["y"].tolist() == [4]
     assert model.calls == [[2]]
+
+
+def test_a_call_stops_once_nobody_of_its_batch_waits():
+    started, stopped = threading.Event(), threading.Event()
+
+    def run(inputs, cancellation):
+        cancellation.start = stopped.set
+        started.set()
+        assert stopped.wait(60)
+        raise ValueError("stopped")
+
+    with ThreadPoolExecutor(1) as executor, ThreadPoolExecutor(2) as clients:
+        batcher = Batcher(run, executor, max_rows=2, max_wait_seconds=FULL_OR_NEVER, observe=lambda *_: None)
+        asked = list(clients.map(lambda number: batcher.submit({"x": np.array([number])}, 1), (1, 2)))
+        assert started.wait(60)
+        asked[0][1]()
+        assert not stopped.is_set()
+        asked[1][1]()
+        assert stopped.wait(60)
 
 
 def test_a_server_that_batches_answers_the_same(versions):

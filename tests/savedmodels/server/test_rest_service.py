@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from savedmodels.server.errors import ServingError
-from savedmodels.server.json_requests import MAX_JSON_VALUES, parse_body
+from savedmodels.server.json_requests import MAX_JSON_MEMORY, parse_body
 from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS, Rest, wait_in_flight
 from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
 
@@ -187,9 +187,13 @@ def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_answered(rest, bod
 
 
 def test_a_body_of_very_many_values_is_refused_before_it_is_parsed():
-    body = b'{"inputs": [' + b"[]," * MAX_JSON_VALUES + b"1]}"
-    with pytest.raises(ServingError, match="The body has more than 2,000,000 values"):
-        parse_body(body)
+    for values in (
+        b"[]," * (MAX_JSON_MEMORY // 120),
+        b"1," * (MAX_JSON_MEMORY // 59),
+        b"{}," * (MAX_JSON_MEMORY // 290),
+    ):
+        with pytest.raises(ServingError, match="JSON takes more than 60,000,000 bytes once it is parsed"):
+            parse_body(b'{"inputs": [' + values + b"1]}")
     assert len(parse_body(b'{"inputs": [' + b"0," * 100_000 + b"1]}")["inputs"]) == 100_001
 
 

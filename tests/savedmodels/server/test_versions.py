@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from savedmodels.server.config import ModelConfig, from_proto, read_config
 from savedmodels.server.errors import TENSORFLOW_CODES, ServingError, from_exception, graph_message
 from savedmodels.server.folders import missing_parts, version_folders
 from savedmodels.server.inference import Inference, Target
+from savedmodels.server.lifetimes import Call, Lifetime, Taken
 from savedmodels.server.loading import LoadedModel
 from savedmodels.server.metrics import Metrics, Request
 from savedmodels.server.options import ServerOptions
@@ -46,7 +46,7 @@ class Served:
         answer = self.inference.predict(
             Target(model="tiny", signature=signature, **target),
             lambda spec: {name: to_array(spec.inputs[name], value) for name, value in inputs.items()},
-            seen=Request(),
+            call=call_for(60.0),
         )
         return answer.outputs["version" if signature == "predict" else next(iter(answer.outputs))].tolist()
 
@@ -55,6 +55,11 @@ class Served:
 
     def wait(self, condition: Callable[[], bool]) -> None:
         wait_until(condition, self.states)
+
+
+def call_for(seconds: float) -> Call:
+    """A request that may take so long."""
+    return Call(life=Lifetime(seconds), seen=Request(), turn=Taken(lambda: None))
 
 
 @pytest.fixture
@@ -242,7 +247,7 @@ def test_a_model_left_out_of_the_config_is_unloaded(serve, publish, tmp_path, ve
     assert served.store.model("other").lease().number == 3
 
 
-def test_a_deadline_frees_the_caller_and_not_the_version(serve, publish, gate):
+def test_a_deadline_ends_the_work_and_frees_the_version(serve, publish, gate):
     publish(1)
     served = serve()
     served.wait(lambda: served.states() == {1: "AVAILABLE"})
@@ -250,13 +255,11 @@ def test_a_deadline_frees_the_caller_and_not_the_version(serve, publish, gate):
         served.inference.predict(
             Target(model="tiny", signature="held"),
             lambda spec: {"gate": to_array(spec.inputs["gate"], gate.inputs)},
-            seen=Request(),
-            deadline=time.monotonic() + 0.1,
+            call=call_for(0.1),
         )
     assert caught.value.code == "DEADLINE_EXCEEDED"
     publish(2)
-    served.wait(lambda: served.states() == {1: "UNLOADING", 2: "AVAILABLE"})
-    gate.open()
+    # the gate stays shut: the call of version 1 ends all the same
     served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
 
 
