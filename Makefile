@@ -9,7 +9,7 @@ SIDE_BY_SIDE ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-wo
 BENCH_FLAGS ?= --wait-idle 300 --retries 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-tfx test test-tfx tfx-env check lint format bench clean
+.PHONY: help demo demo-tfx test test-tfx tfx-env check lint audit format bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -50,6 +50,10 @@ lint: $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.installed-test ## faults that are known of what is installed (pip-audit; asks a database on the internet)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 format: $(VENV)/.installed-test ## rewrite files as `make lint` wants them
 	$(BIN)/ruff check --fix .

@@ -48,7 +48,7 @@ def ensure_built() -> Path:
         ProgramError: it failed, or TensorFlow is not installed.
         OSError: the cache cannot be written.
     """
-    from tfdlrm.native.loader import cache_dir
+    from tfdlrm.native.cache import built_once, cache_dir
 
     found = compiler()
     if found is None:
@@ -58,14 +58,7 @@ def ensure_built() -> Path:
     parts = [str(tensorflow), importlib.metadata.version("tensorflow"), version, platform.machine(), *FLAGS]
     digest = hashlib.sha256(SOURCE.read_bytes() + "\0".join(parts).encode())
     program = cache_dir() / f"capi-{digest.hexdigest()[:16]}" / PROGRAM
-    if not program.is_file():
-        program.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=program.parent, prefix=".build-") as folder:
-            built = Path(folder) / PROGRAM
-            build(built, found, tensorflow)
-            # in one step: whoever builds it beside us gets a whole one, too
-            built.replace(program)
-    return program
+    return built_once(program, lambda target: build(target, found, tensorflow))
 
 
 def build(

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfdlrm.native import build, loader, plain
+from tfdlrm.native import cache, loader, plain
 from tfdlrm.native.columns import BeyondBudgetError, Dictionary, PartedColumn, new_dictionary
 from tfdlrm.native.text import criteo_lines, criteo_rows
 
@@ -235,13 +235,13 @@ def test_the_library_is_built_once_without_tensorflow(tmp_path: Path) -> None:
     first = _load(tmp_path)
     assert first.stdout.startswith("True True 0"), first.stderr
     path = Path(first.stdout.splitlines()[0].split(maxsplit=3)[3])
-    assert build.is_whole(path)
+    assert cache.is_whole(path)
     age = path.stat().st_mtime_ns
     assert _load(tmp_path, CXX="").stdout == first.stdout
     assert path.stat().st_mtime_ns == age
     path.write_bytes(path.read_bytes()[:1000])  # damaged: it is built again
     assert _load(tmp_path).stdout == first.stdout
-    assert build.is_whole(path)
+    assert cache.is_whole(path)
 
 
 @pytest.mark.multiprocess

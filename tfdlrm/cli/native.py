@@ -33,10 +33,10 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> None:
     del arguments
-    from tfdlrm.native import build, loader
+    from tfdlrm.native import build, cache, loader
 
     path = loader.library_path()
     print(f"{loader.SETTING}  {os.environ.get(loader.SETTING, 'auto')}")
     print(f"compiler       {build.compiler() or 'none found'}")
     print(f"library        {path}")
-    print(f"built          {'yes' if build.is_whole(path) else 'no, it is built on first use'}")
+    print(f"built          {'yes' if cache.is_whole(path) else 'no, it is built on first use'}")

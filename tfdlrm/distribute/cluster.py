@@ -17,7 +17,7 @@ from tfdlrm.yaml_text import parse_yaml
 TF_CONFIG = "TF_CONFIG"
 JOBS = ("chief", "worker", "ps")
 _ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})$")
-ANY_ADDRESSES = ("0.0.0.0", "::")
+ANY_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104
 
 
 class Process(NamedTuple):

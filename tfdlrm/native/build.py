@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 SOURCE_DIR = Path(__file__).parent / "src"
@@ -52,7 +51,10 @@ def cache_key() -> str:
 
 
 def build(target: Path) -> None:
-    """Compiles and links the library, then moves it to `target` in one step.
+    """Compiles and links the library.
+
+    Args:
+        target: where, in a folder that is for nothing else.
 
     Raises:
         BuildError: no compiler, or it failed.
@@ -61,34 +63,9 @@ def build(target: Path) -> None:
     found = compiler()
     if found is None:
         raise BuildError("there is no C++ compiler (g++). Install one, for instance with `apt-get install g++`")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
-        work = Path(folder)
-        with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            objects = list(pool.map(lambda unit: _compile(found, unit, work), UNITS))
-        library = work / LIBRARY_NAME
-        run_compiler([found, "-shared", "-o", str(library), *map(str, objects), *_link_flags()])
-        digest = digest_of(library)
-        library.replace(target)
-        # last: a library without it was not finished
-        digest_file(target).write_text(digest, encoding="ascii")
-
-
-def is_whole(target: Path) -> bool:
-    """Whether the library is there as it was built. Loading half of one would end the process."""
-    try:
-        return digest_file(target).read_text(encoding="ascii") == digest_of(target)
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def digest_file(target: Path) -> Path:
-    return target.with_name(target.name + ".sha256")
-
-
-def digest_of(library: Path) -> str:
-    with open(library, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        objects = list(pool.map(lambda unit: _compile(found, unit, target.parent), UNITS))
+    run_compiler([found, "-shared", "-o", str(target), *map(str, objects), *_link_flags()])
 
 
 def _compile(found: str, unit: str, work: Path) -> Path:

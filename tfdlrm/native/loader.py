@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import os
-import sys
 import threading
-import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tfdlrm.native import build
+from tfdlrm.native.cache import CACHE_SETTING, built_once, cache_dir
 
 SETTING = "TFDLRM_NATIVE"
-CACHE_SETTING = "TFDLRM_NATIVE_CACHE"
 _SETTINGS = ("auto", "off", "require")
 _lock = threading.Lock()
 
@@ -39,15 +34,6 @@ def library() -> Any | None:
         return _library(setting())
 
 
-def cache_dir() -> Path:
-    """Where libraries are kept: `$TFDLRM_NATIVE_CACHE`, else `tfdlrm/native` in the user's cache folder."""
-    named = os.environ.get(CACHE_SETTING)
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tfdlrm" / "native"
-
-
 def library_path() -> Path:
     """Where the library for this TensorFlow, compiler and processor is, or would be."""
     return cache_dir() / build.cache_key() / build.LIBRARY_NAME
@@ -60,17 +46,7 @@ def ensure_built() -> Path:
         build.BuildError: no compiler, or it failed.
         OSError: the cache cannot be written.
     """
-    path = library_path()
-    if build.is_whole(path):
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(path.parent / "lock"):
-        if not build.is_whole(path):
-            _say(f"tfdlrm: building native kernels into {path.parent} (once, about 15 s) ...")
-            start = time.perf_counter()
-            build.build(path)
-            _say(f"tfdlrm: built in {time.perf_counter() - start:.0f} s")
-    return path
+    return built_once(library_path(), build.build, f"building native kernels into {cache_dir()} (once, about 15 s)")
 
 
 def build_and_load() -> Path:
@@ -137,18 +113,3 @@ def _load(path: Path) -> Any:
 
     gradients.register(module)
     return module
-
-
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    with open(path, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say("tfdlrm: another process is building the native kernels; waiting for it ...")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

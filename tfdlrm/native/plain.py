@@ -10,13 +10,13 @@ import functools
 import hashlib
 import os
 import platform
-import tempfile
 import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 from tfdlrm.native import build, loader
+from tfdlrm.native.cache import CACHE_SETTING, built_once, cache_dir
 
 LIBRARY_NAME = "libtfdlrm_plain.so"
 _FLAGS = (
@@ -68,7 +68,7 @@ def _typed(library: ctypes.CDLL, name: str, arguments: tuple[type, ...], result:
 
 def library_path() -> Path:
     """Where the library for this compiler and processor is, or would be."""
-    return loader.cache_dir() / f"plain-{_cache_key()}" / LIBRARY_NAME
+    return cache_dir() / f"plain-{_cache_key()}" / LIBRARY_NAME
 
 
 def ensure_built() -> Path:
@@ -78,13 +78,7 @@ def ensure_built() -> Path:
         build.BuildError: no compiler, or it failed.
         OSError: the cache cannot be written.
     """
-    path = library_path()
-    if not build.is_whole(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with loader.file_lock(path.parent / "lock"):
-            if not build.is_whole(path):
-                _build(path)
-    return path
+    return built_once(library_path(), _build)
 
 
 @functools.cache
@@ -95,8 +89,8 @@ def _library(setting: str) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(ensure_built()))
     except (build.BuildError, OSError) as error:
         message = (
-            f"native functions for data cannot be used: {error}. Cache folder: {loader.cache_dir()} (set "
-            f"{loader.CACHE_SETTING} to one that can be written). "
+            f"native functions for data cannot be used: {error}. Cache folder: {cache_dir()} (set "
+            f"{CACHE_SETTING} to one that can be written). "
         )
         if setting == "require":
             raise RuntimeError(f"{loader.SETTING}=require, but {message}") from error
@@ -113,14 +107,8 @@ def _build(target: Path) -> None:
     found = build.compiler()
     if found is None:
         raise build.BuildError("there is no C++ compiler (g++). Install one, for instance with `apt-get install g++`")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
-        library = Path(folder) / LIBRARY_NAME
-        sources = [str(build.SOURCE_DIR / unit) for unit in build.PLAIN_UNITS]
-        build.run_compiler([found, *_flags(), "-shared", *sources, "-o", str(library)])
-        digest = build.digest_of(library)
-        library.replace(target)
-        # last: a library without it was not finished
-        build.digest_file(target).write_text(digest, encoding="ascii")
+    sources = [str(build.SOURCE_DIR / unit) for unit in build.PLAIN_UNITS]
+    build.run_compiler([found, *_flags(), "-shared", *sources, "-o", str(target)])
 
 
 def _flags() -> list[str]:
