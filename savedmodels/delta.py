@@ -14,7 +14,6 @@ before the folder appears. Both directions read and write in chunks and never ho
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from savedmodels.bundle import small_values, stored_array, variables_prefix, wri
 from savedmodels.manifest import MANIFEST_FILE, check_files, is_version, read_manifest
 from savedmodels.serving_rows import StoredArray
 from savedmodels.versions import new_version
+from tfdlrm.array_files import read_array
 from tfdlrm.checks import quoted
 from tfdlrm.files import read_json, strange_entries
 
@@ -220,21 +220,12 @@ def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
 
 
 def _mapped(file: Path) -> np.ndarray:
-    """An array that cannot be larger than its file, whatever that claims."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing. Make the delta again.")
     try:
-        with file.open("rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            if version != (1, 0):
-                raise ValueError(f"version {version} of NumPy's format")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            # in whole numbers of any size: NumPy's own product overflows
-            if dtype.hasobject or math.prod(shape) * dtype.itemsize != file.stat().st_size - stream.tell():
-                raise ValueError(f"its bytes are no array of shape {quoted(shape)} and dtype {dtype}")
-        return np.load(file, allow_pickle=False, mmap_mode="r" if math.prod(shape) else None)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read: {error}. Make the delta again.") from error
+        return read_array(file, mapped=True)
+    except ValueError as error:
+        raise ValueError(f"{error} Make the delta again.") from error
 
 
 def _copy_small_files(version: Path, target: Path) -> None:

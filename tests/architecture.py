@@ -37,7 +37,9 @@ UNQUOTED_ROOMS = (
     *(f"savedmodels/{room}" for room in ("graph_ops", "recorded", "warmup", "verification/fresh_process")),
 )
 
-LEAVES = frozenset({"checks", "records", "yaml_text", "schema", "hashing", "stop_signals", "file_lock", "files"})
+LEAVES = frozenset(
+    {"checks", "records", "yaml_text", "schema", "hashing", "stop_signals", "file_lock", "files", "array_files"}
+)
 CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
 LAYERS = EMBEDDINGS | {"layers"}
@@ -55,6 +57,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "stop_signals": frozenset(),
     "file_lock": frozenset(),
     "files": frozenset({"checks"}),
+    "array_files": frozenset({"checks"}),
     "records": frozenset({"checks", "files", "yaml_text"}),
     "schema": frozenset({"checks", "records"}),
     "config": CONFIG,

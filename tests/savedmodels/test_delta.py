@@ -175,7 +175,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "places of 8 TB": (claimed((10**12,)), r"its bytes are no array of shape \(1000000000000,\)"),
     "places of no end": (claimed((2**62, 2**62)), "places.npy cannot be read: its bytes are no array of shape"),
     "places whose size overflows to none": (claimed((2**32, 2**32)), "places.npy cannot be read: its bytes are no"),
-    "places that are objects": (claimed((0,), "|O"), "places.npy cannot be read: its bytes are no array"),
+    "places that are objects": (claimed((0,), "|O"), "places.npy cannot be read: Object arrays"),
     "places that are text": (
         lambda delta: (delta / f"{ROWS}.places.npy").write_text("hello"),
         "places.npy cannot be read",

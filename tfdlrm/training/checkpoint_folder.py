@@ -17,7 +17,7 @@ from typing import Any
 
 from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
-from tfdlrm.files import read_json
+from tfdlrm.files import path_inside, read_json
 
 MANIFEST_FILE = "manifest.json"
 PARTIAL_PREFIX = ".partial-"
@@ -75,12 +75,16 @@ def verify_folder(folder: Path) -> None:
     """
     manifest = _read_manifest(folder)
     for name, expected in manifest["files"].items():
-        file = folder / name
+        try:
+            file = path_inside(folder, name)
+        except ValueError as error:
+            raise DamagedCheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
         if not file.is_file():
             raise DamagedCheckpointError(f"{file}: the file is missing.")
         size = file.stat().st_size
-        if size != expected["bytes"]:
-            raise DamagedCheckpointError(f"{file}: {size} bytes, {expected['bytes']} were written.")
+        written = expected.get("bytes") if isinstance(expected, dict) else expected
+        if not isinstance(expected, dict) or size != written:
+            raise DamagedCheckpointError(f"{file}: {size} bytes, {quoted(written)} were written.")
         if "sha256" in expected and _sha256(file) != expected["sha256"]:
             raise DamagedCheckpointError(f"{file}: its content is not what was written.")
 
@@ -115,7 +119,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_json(file)
         files = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from error
+        raise DamagedCheckpointError(f"{file}: cannot be read ({error})") from error
     if manifest.get("format") != _FORMAT or not isinstance(files, dict):
         raise DamagedCheckpointError(
             f"{file}: format {quoted(manifest.get('format'))} is not {_FORMAT}. Use the tfdlrm that wrote it."

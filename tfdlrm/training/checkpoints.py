@@ -140,7 +140,7 @@ class Checkpoints:
             raise DamagedCheckpointError(f"{self.directory / name / STATE_FILE}: cannot be read: {error}") from error
 
     def _read_plain(self, name: str) -> dict[str, Any]:
-        file = self.directory / name / STATE_FILE
+        file = self.path(name) / STATE_FILE
         try:
             plain = read_json(file)
         except (OSError, ValueError) as error:

@@ -92,11 +92,18 @@ class ModelDir:
             write_file(self.best_file, json.dumps(asdict(best), indent=1))
 
     def read_best(self) -> dict[str, Any] | None:
-        """Step, epoch, monitor, value and checkpoint of the best epoch; None before the first."""
+        """Step, epoch, monitor, value and checkpoint of the best epoch; None before the first.
+
+        Raises:
+            ValueError: the file is damaged; names it.
+        """
         if not self.best_file.is_file():
             return None
-        best: dict[str, Any] = read_json(self.best_file)
-        return best
+        found = read_json(self.best_file)
+        try:
+            return asdict(BestModel(**found))
+        except TypeError as error:
+            raise ValueError(f"{self.best_file}: not what a run writes ({error}). Restore the file.") from error
 
     def checkpoint_name(self, checkpoint: str = "best") -> str:
         """`best` and `latest` resolved to a checkpoint's name.

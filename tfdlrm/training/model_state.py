@@ -7,7 +7,6 @@ process has built. Their path is kept with them for messages.
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdlrm.array_files import read_arrays
 from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import (
     DamagedCheckpointError,
@@ -158,10 +158,10 @@ def _label(variable: Any) -> str:
 def _load_arrays(file: Path) -> dict[str, tuple[str, np.ndarray]]:
     """Key -> (label, array)."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name.partition(" ")[0]: (name.partition(" ")[2], arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from error
+        arrays = read_arrays(file)
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpointError(str(error)) from error
+    return {name.partition(" ")[0]: (name.partition(" ")[2], array) for name, array in arrays.items()}
 
 
 def _refuse_another_model(folder: Path, saved: dict[str, tuple[str, np.ndarray]], places: list[Place]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.array_files import read_array
 from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.trace.stack_distance import check_ids
 
@@ -30,7 +31,7 @@ def load_ids(path: str | os.PathLike[str]) -> np.ndarray:
         raise FileNotFoundError(f"{file}: there is no such file (a trace is expected). Give .npy, .bin or text.")
     try:
         if file.suffix == ".npy":
-            ids = np.load(file, allow_pickle=False)
+            ids = read_array(file)
         elif file.suffix == BINARY_SUFFIX:
             ids = np.fromfile(file, np.uint64)
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdlrm.array_files import read_arrays
 from tfdlrm.checks import quoted
 from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.trace.files import format_numbers, parse_numbers
@@ -74,11 +75,11 @@ class TraceProfile:
             raise FileNotFoundError(f"{file}: there is no such file (a profile is expected). Make it: trace profile.")
         try:
             if file.suffix == ARRAYS_SUFFIX:
-                with np.load(file, allow_pickle=False) as arrays:
-                    missing = [name for name in ("lines", "distances", "cumulative") if name not in arrays]
-                    if missing:
-                        raise ValueError(f"no array {quoted(missing[0])}. Give a file that trace profile wrote.")
-                    return cls(**{name: arrays[name] for name in ("lines", "distances", "cumulative")})
+                arrays = read_arrays(file)
+                missing = [name for name in ("lines", "distances", "cumulative") if name not in arrays]
+                if missing:
+                    raise ValueError(f"no array {quoted(missing[0])}. Give a file that trace profile wrote.")
+                return cls(**{name: arrays[name] for name in ("lines", "distances", "cumulative")})
             texts = file.read_text(encoding="utf-8").splitlines()
             if len(texts) != 3:
                 raise ValueError(f"{len(texts)} lines of text. A profile has three: ids, distances and fractions.")
