@@ -39,7 +39,7 @@ class Executor(executor.Executor):
         # the clock may have been set back, and servers take the highest
         version = max(int(time.time()), max(numbers(folder), default=0) + 1)
         with new_version(folder, version) as (partial, number):
-            shutil.copytree(self.GetModelPath(input_dict), partial)
+            shutil.copytree(self.GetModelPath(input_dict), partial, dirs_exist_ok=True)
         Path(pushed.uri).mkdir(parents=True, exist_ok=True)
         self._MarkPushed(pushed, pushed_destination=str(folder / str(number)), pushed_version=str(number))
         logging.getLogger(__name__).info("pushed to %s", folder / str(number))

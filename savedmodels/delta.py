@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from savedmodels.bundle import small_values, stored_array, variables_prefix, write_bundle
 from savedmodels.manifest import MANIFEST_FILE, check_files, is_version, read_manifest
@@ -28,6 +29,7 @@ from savedmodels.serving_rows import StoredArray
 from savedmodels.versions import new_version
 from tfdlrm.array_files import read_array
 from tfdlrm.checks import quoted
+from tfdlrm.file_lock import appear, partial_folder
 from tfdlrm.files import read_json, strange_entries
 
 DELTA_FILE = "delta.json"
@@ -62,9 +64,8 @@ def export_delta(base: str | os.PathLike[str], new: str | os.PathLike[str], delt
         raise FileExistsError(f"{delta} is there already. Give another folder.")
     manifests = [read_manifest(base), read_manifest(new)]
     arrays = _same_arrays(base, new, manifests)
-    partial = delta.with_name(f".{delta.name}.{os.getpid()}")
-    try:
-        (partial / _ROWS).mkdir(parents=True)
+    with partial_folder(delta) as partial:
+        (partial / _ROWS).mkdir()
         changed = sum(_write_changes(base, new, name, partial / _ROWS) for name in arrays)
         _copy_small_files(new, partial / _FILES)
         (partial / "bundle").mkdir()
@@ -79,9 +80,7 @@ def export_delta(base: str | os.PathLike[str], new: str | os.PathLike[str], delt
             "changed_rows": changed,
         }
         (partial / DELTA_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        os.rename(partial, delta)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        appear(partial, delta)
     return changed
 
 
@@ -116,19 +115,28 @@ def apply_delta(base: str | os.PathLike[str], delta: str | os.PathLike[str], pat
             f"{description['base_checksum'][:12]}, and {base} has {checksum[:12]}. Give the version it was made from."
         )
     with new_version(path, description["version"]) as (partial, number):
-        shutil.copytree(delta / _FILES, partial)
+        shutil.copytree(delta / _FILES, partial, dirs_exist_ok=True)
         (partial / "variables").mkdir(exist_ok=True)
-        small = small_values(str(delta / "bundle" / _SMALL))
+        small = _small_values(delta)
         arrays = [_changed_array(base, delta, name) for name in description["arrays"]]
         write_bundle(variables_prefix(partial), small, arrays)
         problems = check_files(partial)
-        if read_manifest(partial)["checksum"] != description["new_checksum"]:
+        manifest = read_manifest(partial)
+        if manifest["checksum"] != description["new_checksum"] or manifest["version"] not in (None, number):
             problems.append("the manifest is not the new version's")
         if problems:
             raise ValueError(
                 f"{base} and {delta} do not give version {number}: {'; '.join(problems)}. Export it whole."
             )
     return Path(path) / str(number)
+
+
+def _small_values(delta: Path) -> dict[str, Any]:
+    prefix = str(delta / "bundle" / _SMALL)
+    try:
+        return small_values(prefix)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{prefix} cannot be read: {error}. Make the delta again.") from error
 
 
 def _read_description(delta: Path) -> dict[str, Any]:
@@ -197,7 +205,10 @@ def _write_changes(base: Path, new: Path, name: str, folder: Path) -> int:
 
 
 def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
-    before = stored_array(variables_prefix(base), name)
+    try:
+        before = stored_array(variables_prefix(base), name)
+    except KeyError:
+        raise ValueError(f"{delta}: array {quoted(name)} is not in {base}. Make the delta again.") from None
     places, values = (_mapped(delta / _ROWS / f"{name}.{kind}.npy") for kind in ("places", "values"))
     row_bytes = before.width * before.dtype.size
     is_sorted = places.ndim == 1 and places.dtype == np.int64 and bool((np.diff(places) > 0).all())

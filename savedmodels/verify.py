@@ -27,6 +27,7 @@ from savedmodels.verification.documented_signatures import signature_problems
 from savedmodels.verification.job_file import JobRequest
 from savedmodels.verification.report import Check, Report, Result
 from tfdlrm.checks import quoted
+from tfdlrm.files import strange_entries
 
 # TensorFlow restores a variable as one tensor, and protobuf and many clients end at int32 bytes
 MAX_TENSOR_BYTES = 2**31 - 1
@@ -55,6 +56,14 @@ def verify(version_folder: str | os.PathLike[str], *, c_api: bool = True) -> Rep
         ()
     """
     folder = find_version(version_folder)
+    refused = _refusals(folder)
+    if refused:
+        rest = (OPS, TENSORS, SIGNATURES, FRESH_PROCESS, C_API, WARM_UP, SIZES)
+        checks = [
+            Check.of(FILES, refused),
+            *(Check.not_tried(name, "the files are none of an export") for name in rest),
+        ]
+        return Report(version_folder=folder, checks=tuple(checks))
     with tempfile.TemporaryDirectory(prefix="tfdlrm-verify-") as results:
         process = fresh_process.start(folder, Path(results))
         try:
@@ -100,6 +109,21 @@ def find_version(path: str | os.PathLike[str]) -> Path:
     partial = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name.startswith("."))
     left = f", only what is left of exports that did not end: {', '.join(partial)}" if partial else ""
     raise FileNotFoundError(f"{folder} holds no version{left}. Export a model into it.")
+
+
+def _refusals(folder: Path) -> list[str]:
+    """What is enough not to load an export at all: it is not one that `export` could have written."""
+    problems = strange_entries(folder)
+    if problems:
+        return problems
+    for read in (read_manifest, read_requests):
+        try:
+            read(folder)
+        except FileNotFoundError:  # told later, beside what else is missing
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return problems
 
 
 def _findings(process: Any, results: Path) -> tuple[dict[str, Any] | None, str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tfdlrm.file_lock import appear, partial_folder
+
 
 @contextmanager
 def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[tuple[Path, int]]:
-    """A folder to write a version into, and its number; it gets its name when everything is written.
+    """An empty folder to write a version into, and its number; it gets its name when everything is written.
 
     Raises:
         ValueError, FileExistsError: the number is below 1, or taken.
@@ -19,12 +20,9 @@ def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[t
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     number = _number(path, version)
-    partial = path / f".{number}.{os.getpid()}"  # TensorFlow Serving looks at numbers only
-    try:
+    with partial_folder(path / str(number)) as partial:  # hidden: TensorFlow Serving looks at numbers only
         yield partial, number
-        os.rename(partial, path / str(number))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        appear(partial, path / str(number))
 
 
 def numbers(path: Path) -> list[int]:

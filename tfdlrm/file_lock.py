@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -24,3 +31,69 @@ def try_lock(file: Path) -> TextIO | None:
         stream.close()
         return None
     return stream
+
+
+@contextlib.contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, hidden, to write what is then renamed to it; where it is not, it vanishes.
+
+    A process that is killed leaves it. The next one that writes `target` removes it, and says so on stderr: it is known
+    by its lock, which the system has let go of.
+
+    Example:
+        >>> with partial_folder(exports / "3") as partial:
+        ...     write(partial)
+        ...     appear(partial, exports / "3")
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(target)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    # locked before it has the name that others look for
+    unnamed = partial.with_name(f"{partial.name}.new")
+    shutil.rmtree(unnamed, ignore_errors=True)
+    unnamed.mkdir()
+    lock = os.open(unnamed, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(partial)
+        yield partial
+    finally:
+        for folder in (unnamed, partial):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def appear(partial: Path, target: Path) -> None:
+    """Gives a folder its name, at once.
+
+    Raises:
+        FileExistsError: another process has written that one meanwhile.
+    """
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(
+                f"{target}: another process has written it meanwhile. Run the command again."
+            ) from error
+        raise
+
+
+def _remove_left(target: Path) -> None:
+    name = re.compile(rf"\.{re.escape(target.name)}\.\d+(\.new)?")
+    for entry in sorted(target.parent.iterdir()):
+        if not name.fullmatch(entry.name):
+            continue
+        try:
+            lock = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # no folder, or gone meanwhile
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # somebody writes it
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
+            print(f"tfdlrm: removed {entry}, which a process that was killed had left half written", file=sys.stderr)
+        finally:
+            os.close(lock)

@@ -93,7 +93,7 @@ def is_name(name: object) -> bool:
 
 
 def strange_entries(folder: str | os.PathLike[str]) -> list[str]:
-    """What a folder holds beside files and folders, each by a line: links that lead out of it, devices, pipes, sockets.
+    """What a folder holds beside files and folders, by lines: links out of it or to nothing, devices, pipes, sockets.
 
     Links to folders count as well: who follows them may never come back. Nothing is opened.
     """
@@ -107,6 +107,8 @@ def strange_entries(folder: str | os.PathLike[str]) -> list[str]:
             shown = shown if shown.isprintable() else quoted(shown)
             if stat.S_ISLNK(mode) and (path.is_dir() or not path.resolve().is_relative_to(base.resolve())):
                 found.append(f"{shown} is a link to a folder, or out of this one")
+            elif stat.S_ISLNK(mode) and not path.exists():
+                found.append(f"{shown} is a link to nothing")
             elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 found.append(f"{shown} is a device, a pipe or a socket, and no file")
     return found

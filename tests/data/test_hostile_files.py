@@ -85,6 +85,8 @@ def test_a_footer_that_does_not_fit(folder: Path, length: int) -> None:
         ("manifest.json", lambda text: b"\xff" + text, "is no UTF-8 text"),
         ("manifest.json", lambda text: text.replace(b'n": 1', b'n": "%s"' % (b"x" * 10**6)), "version 'x"),
         ("manifest.json", lambda text: text.replace(b'"books"', b'"boots"'), "not a manifest of prepared data"),
+        ("manifest.json", lambda text: text.replace(b'"read": ', b'"read": -', 1), "read=-.* is too small"),
+        ("manifest.json", lambda text: text.replace(b'"read": ', b'"read": 1', 1), "the books do not balance"),
         ("manifest.json", lambda text: b"[" * 10**5, "too many lists in each other"),
         ("manifest.json", lambda text: b"[" + b"[]," * 600_000 + b"0]", "more than 500,000 values"),
         ("manifest.json", lambda text: b" " * 2**23 + text, "more than 8,388,608 bytes"),

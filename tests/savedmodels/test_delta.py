@@ -188,6 +188,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a link to a device": (linked("files/fingerprint.pb", "/dev/zero"), "fingerprint.pb is a link to a folder, or out"),
     "a link in a circle": (linked("files/loop", ".."), "files/loop is a link to a folder"),
+    "a link to nothing": (linked("files/none", "nowhere"), "files/none is a link to nothing"),
+    "another version": (described(version=7), "do not give version 7: the manifest is not the new version's"),
+    "an array that the base has not": (described(arrays=["nope"]), "array 'nope' is not in "),
+    "small values that are cut": (
+        lambda delta: os.truncate(delta / "bundle" / "small.index", 60),
+        "bundle/small cannot be read: ",
+    ),
     "a pipe": (piped, "files/fingerprint.pb is a device, a pipe or a socket, and no file"),
 }
 

@@ -57,8 +57,11 @@ def _check_parts(manifest: dict[str, Any]) -> None:
     """What is read by: the form of the files; of each part its rows, and its files with their rows; the books."""
     checks.check_text("manifest", "config.output", manifest["config"]["output"])
     checks.check_mapping("manifest", "parts", manifest["parts"])
+    books = manifest["books"]
     for name in ("read", "written", "sampled_out", "quarantined"):
-        checks.check_integer("books", name, manifest["books"][name], minimum=0)
+        checks.check_integer("books", name, books[name], minimum=0)
+    if books["read"] != books["written"] + books["sampled_out"] + books["quarantined"]:
+        raise ValueError("the books do not balance: read is not written + sampled_out + quarantined")
     for part, entry in manifest["parts"].items():
         checks.check_choice("manifest", "part", part, PARTS)
         for file in entry["files"]:
@@ -66,6 +69,9 @@ def _check_parts(manifest: dict[str, Any]) -> None:
         counts = [checks.check_integer(part, "rows", one["rows"], minimum=1) for one in (entry, *entry["files"])]
         if counts[0] != sum(counts[1:]):
             raise ValueError(f"{part}: rows={counts[0]}, and its files have {sum(counts[1:])}")
+    written = sum(entry["rows"] for entry in manifest["parts"].values())
+    if written != books["written"]:
+        raise ValueError(f"books: written={books['written']}, and its parts have {written}")
 
 
 def read_schema(folder: str | os.PathLike[str]) -> FeatureSpec:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a checkpoint; one that is killed meanwhile has left none that lacks files."""
+    hidden = folder.with_name(f"{PARTIAL_PREFIX}{folder.name}-{os.getpid()}")
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
 def write_file(file: Path, text: str) -> None:
     """Replaces a small file at once: readers see the old text or the new."""
     partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}-{os.getpid()}")
@@ -90,18 +98,20 @@ def verify_folder(folder: Path) -> None:
 
 
 def tidy(parent: Path) -> None:
-    """Removes what a killed process left half written, and puts back a folder that it was about to replace.
+    """Removes what a killed process left half written or half removed, and puts back what it was about to replace.
 
-    Only for the one process that writes there.
+    Only for the one process that writes there. Each is told of on stderr.
     """
-    for left in parent.glob(f"{REPLACED_PREFIX}*"):
+    for left in sorted(parent.glob(f"{REPLACED_PREFIX}*")):
         target = parent / left.name.removeprefix(REPLACED_PREFIX)
         if target.exists():
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.rename(target)
-    for left in parent.glob(f"{PARTIAL_PREFIX}*"):
+            print(f"tfdlrm: put back {target}, which a process that was killed was about to replace", file=sys.stderr)
+    for left in sorted(parent.glob(f"{PARTIAL_PREFIX}*")):
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        print(f"tfdlrm: removed {left}, which a process that was killed had left", file=sys.stderr)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tfdlrm.config import ExperimentConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
 from tfdlrm.files import read_json
 from tfdlrm.schema import FeatureSpec
-from tfdlrm.training.checkpoint_folder import tidy, verify_folder, write_folder
+from tfdlrm.training.checkpoint_folder import remove_folder, tidy, verify_folder, write_folder
 from tfdlrm.training.model_state import (
     restore_model_state,
     save_model_state,
@@ -120,7 +120,7 @@ class Checkpoints:
         kept = {*resumable[-self.keep :], *keep_also}
         for name in self.names():
             if name not in kept:
-                shutil.rmtree(self.directory / name, ignore_errors=True)
+                remove_folder(self.directory / name)
 
     def _is_resumable(self, name: str) -> bool:
         try:

@@ -17,7 +17,7 @@ from tfdlrm.file_lock import try_lock
 from tfdlrm.files import read_json
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.build import build_model
-from tfdlrm.training.checkpoint_folder import write_file
+from tfdlrm.training.checkpoint_folder import tidy, write_file
 from tfdlrm.training.checkpoints import CONFIG_FILE, Checkpoints
 from tfdlrm.training.run_state import BestModel
 
@@ -153,6 +153,8 @@ class ModelDir:
     def locked(self) -> Iterator[None]:
         """Holds the folder for one training process; the system lets go of it when the process dies, however it does.
 
+        What a process that was killed had left half written is removed.
+
         Raises:
             RuntimeError: another process is training here.
         """
@@ -163,4 +165,6 @@ class ModelDir:
                 f"{self.path}: another process is training here. Wait for it, or give another --model-dir."
             )
         with lock:
+            tidy(self.path)
+            self.checkpoints().tidy()
             yield

@@ -20,6 +20,7 @@ from tfdlrm.data.opening import BadRowsMode, open_rows
 from tfdlrm.data.prepared_folders import is_prepared
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.unknown_ids import UnknownIds, jumps
+from tfdlrm.file_lock import partial_folder
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.evaluation import Scorer
@@ -146,15 +147,12 @@ def predict_file(
     dataset = open_file(config, data, preprocessing, data_format, bad_rows or config.train.bad_rows, aside)
     unknown = UnknownIds(dataset.spec)
     frames, labelled = _frames(scored_batches(model, dataset, batch_size, unknown=unknown), dataset.spec)
-    partial = output.parent / f".{output.name}.{os.getpid()}"
-    try:
-        num_scored = _write(partial, output.suffix, frames)
+    with partial_folder(output) as folder:
+        num_scored = _write(folder / output.name, output.suffix, frames)
         books = dataset.books
         if num_scored != books.used:
             raise RuntimeError(f"{data}: {num_scored} rows were scored and {books.used} are in use. This is a defect.")
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
+        os.replace(folder / output.name, output)
     return Prediction(
         output=output,
         books=books,

@@ -49,7 +49,6 @@ def resume_run(directory: ModelDir, config: ExperimentConfig, spec: FeatureSpec)
         DamagedCheckpointError: every checkpoint is damaged.
     """
     checkpoints = directory.checkpoints(config.train.keep_checkpoints)
-    checkpoints.tidy()
     if not checkpoints.names():
         raise FileNotFoundError(
             f"{checkpoints.directory}: no checkpoint to resume from. Train without --resume, or give the --model-dir "

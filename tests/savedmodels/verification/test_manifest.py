@@ -131,7 +131,7 @@ def test_what_is_no_manifest_is_refused(version, text):
 
 def test_a_link_to_nothing_is_told(version):
     (version / "variables" / "link").symlink_to(version / "nowhere")
-    assert check_files(version) == ["variables/link is not in the manifest: it was added later"]
+    assert check_files(version) == ["variables/link is a link to nothing"]
 
 
 def test_what_is_neither_file_nor_folder_is_told_and_not_opened(version):
