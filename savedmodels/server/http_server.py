@@ -29,6 +29,7 @@ TURN_SECONDS = 0.01
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 2**16  # thrown away at a time
 READ_BYTES = 2**16
+STALL_SECONDS = 5.0  # a large body, without a byte for so long, is given up
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -110,15 +111,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.flush()
         body, memory = bytearray(), JsonMemory()
+        # what a large body has of the budget others wait for
+        longest = STALL_SECONDS if length > LARGE_REQUEST_BYTES else self.server.idle_seconds
         while len(body) < length:
-            piece = self.rfile.read1(min(length - len(body), READ_BYTES))
+            self.connection.settimeout(min(longest, life.remaining) or TURN_SECONDS)
+            try:
+                piece = self.rfile.read1(min(length - len(body), READ_BYTES))
+            except TimeoutError:
+                raise _too_slow(len(body), length) from None
             if not piece:  # the client has gone
                 self.close_connection = True
                 return None
             memory.add(piece)
             body += piece
             if not life.remaining:
-                raise ServingError("DEADLINE_EXCEEDED", f"{len(body)} of {length} bytes of the body came in time.")
+                raise _too_slow(len(body), length)
+        self.connection.settimeout(self.server.idle_seconds)
         return body
 
     def _linger(self) -> None:
@@ -128,8 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_WR)
         self.connection.settimeout(LINGER_SECONDS)
         end = time.monotonic() + LINGER_SECONDS
-        while time.monotonic() < end and self.rfile.read1(LINGER_BYTES):
-            pass
+        with contextlib.suppress(OSError):  # a file of a socket that once was too slow reads no more
+            while time.monotonic() < end and self.rfile.read1(LINGER_BYTES):
+                pass
 
     def _refusal(self, method: str) -> tuple[int, str] | None:
         """Why a body is not read."""
@@ -183,6 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)
+
+
+def _too_slow(num_bytes: int, length: int) -> ServingError:
+    return ServingError("DEADLINE_EXCEEDED", f"{num_bytes} of {length} bytes of the body came in time.")
 
 
 class HttpServer(ThreadingHTTPServer):
