@@ -107,7 +107,7 @@ class RowParser:
             problems.mark(numbers.empty, column.name, "the cell is empty", fix)
         elif numbers.empty.any():
             values = np.where(numbers.empty, column.missing, values)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             infinite = ~np.isfinite(values.astype(np.float32))
         if infinite.any():
             fix = "Give a finite number of at most 3.4e38, or an empty cell for a missing one."
