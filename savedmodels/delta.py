@@ -135,7 +135,7 @@ def _small_values(delta: Path) -> dict[str, Any]:
     prefix = str(delta / "bundle" / _SMALL)
     try:
         return small_values(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:  # IndexError: data that are cut
         raise ValueError(f"{prefix} cannot be read: {error}. Make the delta again.") from error
 
 

@@ -32,6 +32,7 @@ from tfdlrm.files import strange_entries
 # TensorFlow restores a variable as one tensor, and protobuf and many clients end at int32 bytes
 MAX_TENSOR_BYTES = 2**31 - 1
 SAVED_MODEL_FILE = "saved_model.pb"
+GROWN_BYTES = 2**20  # more than this is not even read
 _VERSION_PARTS = (SAVED_MODEL_FILE, "variables", "assets.extra")
 
 FILES, OPS, TENSORS, SIGNATURES = "files", "ops", "tensors", "signatures"
@@ -118,12 +119,26 @@ def _refusals(folder: Path) -> list[str]:
         return problems
     for read in (read_manifest, read_requests):
         try:
-            read(folder)
+            found = read(folder)
         except FileNotFoundError:  # told later, beside what else is missing
             continue
         except (OSError, ValueError) as error:
             problems.append(str(error))
+            continue
+        if read is read_manifest:
+            problems += _grown(folder, found)
     return problems
+
+
+def _grown(folder: Path, manifest: Any) -> list[str]:
+    """Files that have much more than they had, which takes its time to read."""
+    sizes = {name: (folder / name).stat().st_size for name in manifest["files"] if (folder / name).is_file()}
+    expected = {name: manifest["files"][name]["bytes"] for name in sizes}
+    return [
+        f"{name} has {size} bytes, {expected[name]} in the manifest"
+        for name, size in sizes.items()
+        if size > expected[name] + GROWN_BYTES
+    ]
 
 
 def _findings(process: Any, results: Path) -> tuple[dict[str, Any] | None, str]:

@@ -15,6 +15,7 @@ from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
 from tfdlrm.training.checkpoint_folder import MANIFEST_FILE, verify_folder
 from tfdlrm.training.model_dir import ModelDir
 from tfdlrm.training.model_state import _load_arrays
+from tfdlrm.training.run_state import RunState
 
 
 def npy(shape: tuple[int, ...], values: bytes = b"", descr: str = "|u1") -> bytes:
@@ -107,3 +108,28 @@ def test_a_damaged_best_model_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "best.json").write_text(text)
     with pytest.raises(ValueError, match=r"best\.json: not what a run writes"):
         ModelDir(tmp_path).read_best()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("step", value) for value in ("x", None, -7, 1.5, 2**70)),
+        *(
+            (name, value)
+            for name in ("epoch", "batch", "batches_per_epoch", "rows", "seed")
+            for value in (None, "x", -1)
+        ),
+        *(("elapsed_seconds", value) for value in ("x", -1.0, float("nan"))),
+        *(("unknown_ids", value) for value in ({"user": "q"}, [1], "x")),
+        *(
+            ("best", value)
+            for value in ("x", {}, {"step": 1, "epoch": 0, "monitor": "auc", "value": "x", "checkpoint": "c"})
+        ),
+        ("resumable", "no"),
+        ("books", {"read": "x"}),
+    ],
+)
+def test_a_state_that_no_run_can_have_is_refused_by_field(field: str, value: object) -> None:
+    assert RunState.from_dict(RunState(step=3).to_dict()).step == 3
+    with pytest.raises(ValueError, match=f"{field}|best"):
+        RunState.from_dict({**RunState().to_dict(), field: value})

@@ -60,3 +60,12 @@ def test_of_two_that_write_one_folder_one_is_told(tmp_path) -> None:
         with pytest.raises(FileExistsError, match="3: another process has written it meanwhile"):
             appear(partial, tmp_path / "3")
     assert [entry.name for entry in (tmp_path / "3").iterdir()] == ["theirs"]
+
+
+def test_a_lock_that_is_something_else_is_refused(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    for name in ("pipe", "link"):
+        with pytest.raises(ValueError, match=rf"{name}: a .* where a lock belongs. Remove it"):
+            try_lock(tmp_path / name)
+    assert not (tmp_path / "outside").exists()

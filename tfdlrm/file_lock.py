@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,23 @@ def try_lock(file: Path) -> TextIO | None:
     Returns:
         The open file, which holds the lock until it is closed; None where another process has it.
 
+    Raises:
+        ValueError: a link, a pipe or a device stands in its place; nothing is followed or waited for.
+
     Example:
         >>> with try_lock(folder / ".lock") as held:  # None is refused before
         ...     write(folder)
     """
-    stream = file.open("w")
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise ValueError(f"{file}: a link or a device, where a lock belongs. Remove it.") from error
+        raise
+    stream = os.fdopen(descriptor, "w", encoding="utf-8")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        stream.close()
+        raise ValueError(f"{file}: a pipe or a device, where a lock belongs. Remove it.")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

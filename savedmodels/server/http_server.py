@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http
+import io
 import logging
 import re
 import select
@@ -11,6 +12,7 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -29,6 +31,8 @@ TURN_SECONDS = 0.01
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 2**16  # thrown away at a time
 READ_BYTES = 2**16
+HEADER_SECONDS = 10.0  # from a request's first byte to the end of its headers
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 STALL_SECONDS = 5.0  # a large body, without a byte for so long, is given up
 
 
@@ -43,9 +47,13 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.connection.settimeout(self.server.idle_seconds)
+        self._incoming = _Incoming(self.connection)
+        self.rfile.close()
+        self.rfile = io.BufferedReader(self._incoming)  # type: ignore[assignment]
 
     def handle_one_request(self) -> None:
         """One request; a connection that breaks off is nobody's error."""
+        self._incoming.wait_for_request(self.server.idle_seconds)
         try:
             super().handle_one_request()
         except (ConnectionError, TimeoutError):
@@ -67,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("POST")
 
     def _answer(self, method: str) -> None:
-        with self.server.working():
+        with self.server.working(self.connection):
             life = Lifetime(self.server.request_seconds, self._has_gone)
             with contextlib.ExitStack() as held:
                 try:
@@ -114,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         # what a large body has of the budget others wait for
         longest = STALL_SECONDS if length > LARGE_REQUEST_BYTES else self.server.idle_seconds
         while len(body) < length:
-            self.connection.settimeout(min(longest, life.remaining) or TURN_SECONDS)
+            self._incoming.wait(longest, life.remaining)
             try:
                 piece = self.rfile.read1(min(length - len(body), READ_BYTES))
             except TimeoutError:
@@ -134,9 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
         bytes resets the connection, and the reset can overtake the answer."""
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_WR)
-        self.connection.settimeout(LINGER_SECONDS)
+        self._incoming.wait(LINGER_SECONDS, LINGER_SECONDS)
         end = time.monotonic() + LINGER_SECONDS
-        with contextlib.suppress(OSError):  # a file of a socket that once was too slow reads no more
+        with contextlib.suppress(OSError):
             while time.monotonic() < end and self.rfile.read1(LINGER_BYTES):
                 pass
 
@@ -194,6 +202,36 @@ class _Handler(BaseHTTPRequestHandler):
         logger.debug(format, *args)
 
 
+class _Incoming(io.RawIOBase):
+    """What a client sends, within a time: a byte now and then keeps no connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._longest, self._end = 0.0, float("inf")
+        self._is_next = False
+
+    def wait_for_request(self, idle_seconds: float) -> None:
+        """For the next request so long; once it has begun, for the rest of its headers `HEADER_SECONDS`."""
+        self._longest, self._end, self._is_next = idle_seconds, float("inf"), True
+
+    def wait(self, longest: float, total: float) -> None:
+        """So long for the next bytes, and for all of them."""
+        self._longest, self._end, self._is_next = longest, time.monotonic() + total, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = min(self._longest, self._end - time.monotonic())
+        if left <= 0:
+            raise TimeoutError("the client is too slow")
+        self._connection.settimeout(left)
+        number = self._connection.recv_into(buffer)
+        if self._is_next:
+            self.wait(HEADER_SECONDS, HEADER_SECONDS)
+        return number
+
+
 def _too_slow(num_bytes: int, length: int) -> ServingError:
     return ServingError("DEADLINE_EXCEEDED", f"{num_bytes} of {length} bytes of the body came in time.")
 
@@ -223,6 +261,7 @@ class HttpServer(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._num_working = 0
         self._connections: set[socket.socket] = set()
+        self._waiting: dict[socket.socket, None] = {}  # of these those between requests or within headers, by age
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="rest", daemon=True)
         if ":" in options.host:
             self.address_family = socket.AF_INET6
@@ -243,23 +282,41 @@ class HttpServer(ThreadingHTTPServer):
         """Begins to answer."""
         self._thread.start()
 
-    def working(self) -> Any:
+    @contextlib.contextmanager
+    def working(self, connection: socket.socket) -> Iterator[None]:
         """Counts a request for the time of a block."""
-        return _Counted(self)
-
-    def count(self, step: int) -> None:
-        """Adds to the requests that run."""
         with self._lock:
-            self._num_working += step
+            self._num_working += 1
+            self._waiting.pop(connection, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_working -= 1
+                if connection in self._connections:
+                    self._waiting[connection] = None
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for each connection, up to `MAX_CONNECTIONS`."""
+        """A thread for each connection, up to `MAX_CONNECTIONS`; of more, the one that was silent longest goes.
+
+        Where all are being answered, the new one is told to come again.
+        """
         with self._lock:
             is_full = len(self._connections) >= MAX_CONNECTIONS
-            if not is_full:
+            oldest = next(iter(self._waiting), None) if is_full else None
+            if oldest is not None:
+                del self._waiting[oldest]
+                self._connections.discard(oldest)
+                with contextlib.suppress(OSError):  # its thread reads the end, and closes it
+                    oldest.shutdown(socket.SHUT_RDWR)
+            if oldest is not None or not is_full:
                 self._connections.add(request)
+                self._waiting[request] = None
         if is_full:
-            logger.warning("%d connections are open; another one was closed", MAX_CONNECTIONS)
+            logger.warning("%d connections are open; one was closed for another", MAX_CONNECTIONS)
+        if is_full and oldest is None:
+            with contextlib.suppress(OSError):
+                request.send(FULL, socket.MSG_DONTWAIT)
             self.shutdown_request(request)
         else:
             super().process_request(request, client_address)
@@ -268,6 +325,7 @@ class HttpServer(ThreadingHTTPServer):
         """The end of a connection."""
         with self._lock:
             self._connections.discard(request)
+            self._waiting.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -297,14 +355,3 @@ class HttpServer(ThreadingHTTPServer):
             with contextlib.suppress(OSError):  # closed already
                 connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
         return is_idle
-
-
-class _Counted:
-    def __init__(self, server: HttpServer) -> None:
-        self._server = server
-
-    def __enter__(self) -> None:
-        self._server.count(1)
-
-    def __exit__(self, *error: object) -> None:
-        self._server.count(-1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from savedmodels.wire.arrays import InputError
+from savedmodels.wire.arrays import MAX_RANK, InputError
 from savedmodels.wire.protos import tensor_pb2, types_pb2
 from savedmodels.wire.signatures import DTYPE_NAMES, DTYPES
 from tfdlrm.checks import quoted
@@ -70,6 +70,8 @@ def from_proto(name: str, proto: Any, max_bytes: int) -> np.ndarray:
         raise InputError(f"input {quoted(name)}: dtype {dtype_name} is not supported.")
     dtype = DTYPES[dtype_name]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if len(shape) > MAX_RANK:
+        raise InputError(f"input {quoted(name)}: the tensor has {len(shape)} dimensions; {MAX_RANK} are allowed.")
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise InputError(f"input {quoted(name)}: the tensor's shape {list(shape)} is not fully known.")
     num_values = math.prod(shape)

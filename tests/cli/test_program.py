@@ -186,6 +186,15 @@ def test_signals_while_the_interpreter_finishes_change_no_exit_code(arguments: l
 
 
 @pytest.mark.multiprocess
+def test_what_a_reader_of_rows_raises_within_a_graph_is_one_line() -> None:
+    def read(_: object) -> None:
+        raise ValueError("part.arrow: id 7 is not in [0, 5). Prepare the data again.")
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        tf.py_function(read, [tf.constant(0)], tf.float32)
+    assert one_line(caught.value) == "part.arrow: id 7 is not in [0, 5). Prepare the data again."
+
+
 def test_a_warning_is_one_line() -> None:
     run = (
         "import warnings\nfrom tfdlrm.cli import program\n"

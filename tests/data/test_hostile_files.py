@@ -21,13 +21,16 @@ from tests.data.fuzz_files import read_all
 from tests.data.test_hostile_prepared import read_table
 from tfdlrm.config.data import DataConfig
 from tfdlrm.data.chunks import MAX_HEADER_BYTES, read_chunks, read_first_line
+from tfdlrm.data.inspect.prepared_folder import PreparedInput
 from tfdlrm.data.inspect.row_totals import count_parquet_rows
+from tfdlrm.data.lines import MOST_BLANK_LINES
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.prepare import PrepareConfig, prepare
 from tfdlrm.data.tabular import check_columns, parquet_errors
 from tfdlrm.data.vocabulary import Vocabulary
 from tfdlrm.files import read_json, read_text
 from tfdlrm.native.columns import PartedColumn
+from tfdlrm.schema import FeatureSpec
 
 PREPARED_FILE = "train/part-00000.arrow"
 
@@ -214,3 +217,36 @@ print(total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     total, grown_kib = map(int, found.stdout.split())
     assert total == 2**30
     assert grown_kib < 100 * 2**10
+
+
+def test_a_file_of_blank_lines_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"click\n" + b"\n" * (MOST_BLANK_LINES + 10))
+    config = DataConfig(format="csv", path=str(path), schema=FeatureSpec(labels=("click",)))
+    with pytest.raises(ValueError, match=r"rows\.csv, line \d+: more than 1,000,000 blank lines"):
+        open_dataset(config)
+
+
+def test_a_source_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/h\xff.csv")
+    Path(path).write_bytes(sample.csv_bytes(sample.sample_rows(3)))
+    with pytest.raises(ValueError, match=r"a name that is not UTF-8, or not printable\. Rename the file"):
+        prepare(PrepareConfig(format="csv", schema=sample.SPEC), [path], tmp_path / "out")
+
+
+def test_inspection_waits_for_no_pipe_and_follows_no_link(folder: Path, tmp_path: Path) -> None:
+    file = folder / PREPARED_FILE
+    file.rename(tmp_path / "part")
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=r"part-00000\.arrow: is a device, a pipe or a socket"):
+        PreparedInput(folder)
+    file.unlink()
+    file.symlink_to(tmp_path / "part")
+    with pytest.raises(ValueError, match=r"part-00000\.arrow: a link leads out of"):
+        PreparedInput(folder)
+    file.unlink()
+    shutil.copy(tmp_path / "part", file)
+    schema = folder / "schema.yaml"
+    schema.write_text(schema.read_text().replace("item: 50", "item: 5"))
+    with pytest.raises(ValueError, match=r"column 'item': id \d+ is not in \[0, 5\), the rows of table 'item'"):
+        list(PreparedInput(folder).blocks())

@@ -16,6 +16,7 @@ from tfdlrm.config import FeatureConfig, TableConfig
 from tfdlrm.embeddings import row_types
 from tfdlrm.embeddings.checkpoint import restore_tables, save_tables
 from tfdlrm.embeddings.optimizers import SGD, LazyAdam, RowOptimizer, RowwiseAdagrad
+from tfdlrm.embeddings.placement.rows import RowArray
 from tfdlrm.embeddings.recording import record_lookups
 from tfdlrm.layers import EmbeddingCollection
 
@@ -167,3 +168,8 @@ def test_what_is_refused() -> None:
         TableConfig(name="t", vocabulary_size=3, embedding_dim=2, row_dtype="int8")
     with pytest.raises(ValueError, match="row_dtype='int4'"):
         TableConfig(name="t", vocabulary_size=3, embedding_dim=2, row_dtype="int4")  # type: ignore[arg-type]
+
+
+def test_more_rows_than_an_array_can_have_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"stack/rows: 20,000,000,000 rows; an array of one process has at most"):
+        RowArray("stack/rows", 20_000_000_000, 4)

@@ -191,6 +191,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to nothing": (linked("files/none", "nowhere"), "files/none is a link to nothing"),
     "another version": (described(version=7), "do not give version 7: the manifest is not the new version's"),
     "an array that the base has not": (described(arrays=["nope"]), "array 'nope' is not in "),
+    "data of small values that are cut": (
+        lambda delta: os.truncate(delta / "bundle" / "small.data-00000-of-00001", 1),
+        "bundle/small cannot be read: ",
+    ),
     "small values that are cut": (
         lambda delta: os.truncate(delta / "bundle" / "small.index", 60),
         "bundle/small cannot be read: ",

@@ -9,6 +9,7 @@ import sys
 # A failed check inside a graph arrives wrapped: where the op was made, and then the text it was given.
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\](?: \[.*?\])*(?:\s*\[\[.*|\s*$)", re.DOTALL)
 _NODE = re.compile(r"\s*\[\[\{\{node .*", re.DOTALL)
+_PYTHON = re.compile(r"(?:\w+Error|\w+Exception): (.*?)\s*\bTraceback \(most recent call last\)", re.DOTALL)
 _READ_ONLY = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
@@ -23,7 +24,7 @@ def one_line(error: Exception) -> str:
     """The message of an error, on one line."""
     if _is_graph_error(error):
         text = str(getattr(error, "message", error))
-        text = failed_assertion(text) or _NODE.sub("", text)
+        text = failed_assertion(text) or _python_error(text) or _NODE.sub("", text)
     elif isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         text = f"{error.filename}: {error.strerror}."
         if error.errno in _READ_ONLY:
@@ -31,6 +32,12 @@ def one_line(error: Exception) -> str:
     else:
         text = str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def _python_error(text: str) -> str | None:
+    """What a Python function that a graph calls has raised, without its traceback: readers of rows are such."""
+    found = _PYTHON.search(text)
+    return None if found is None else found.group(1)
 
 
 def failed_assertion(text: str) -> str | None:

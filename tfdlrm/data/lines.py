@@ -20,6 +20,7 @@ from tfdlrm.native.text import CriteoRows, criteo_rows
 
 # A longer row is no row: without a limit, a file without newlines would be held in memory whole.
 MAX_ROW_BYTES = 64 * 2**20
+MOST_BLANK_LINES = 1_000_000  # in a row; each is kept until it is known whether a row follows
 
 # (reason, fix) of rows that are bad as a whole
 _BLANK = ("a blank line between rows", "Remove it.")
@@ -199,6 +200,11 @@ class LineReader:
             self.rows_read += len(self._blank_lines)
             self._quarantine.add_all(self._bad_row(line, b"", *_BLANK) for line in self._blank_lines)
             self._blank_lines = []
+        if len(self._blank_lines) + len(lines) - keep > MOST_BLANK_LINES:
+            raise ValueError(
+                f"{self._path}, line {int(lines[-1])}: more than {MOST_BLANK_LINES:,} blank lines. Is it a text file? "
+                "Give one with a row a line."
+            )
         self._blank_lines.extend(int(line) for line in lines[keep:])
         return keep
 

@@ -136,7 +136,7 @@ class Checkpoints:
         """
         try:
             return RunState.from_dict(self._read_plain(name)["state"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DamagedCheckpointError(f"{self.directory / name / STATE_FILE}: cannot be read: {error}") from error
 
     def _read_plain(self, name: str) -> dict[str, Any]:

@@ -101,8 +101,8 @@ class ModelDir:
             return None
         found = read_json(self.best_file)
         try:
-            return asdict(BestModel(**found))
-        except TypeError as error:
+            return asdict(BestModel.from_dict(found))
+        except ValueError as error:
             raise ValueError(f"{self.best_file}: not what a run writes ({error}). Restore the file.") from error
 
     def checkpoint_name(self, checkpoint: str = "best") -> str:

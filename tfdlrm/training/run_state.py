@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from tfdlrm.checks import check_flag, check_integer, check_mapping, check_name, check_number, quoted
+
 
 @dataclass(kw_only=True)
 class BestModel:
@@ -24,6 +26,22 @@ class BestModel:
     monitor: str
     value: float
     checkpoint: str
+
+    @classmethod
+    def from_dict(cls, given: Any) -> Self:
+        """From JSON.
+
+        Raises:
+            ValueError: a field is missing, or no value of its kind; names it.
+        """
+        check_mapping("best", "the entry", given)
+        for name in ("step", "epoch"):
+            check_integer("best", name, given.get(name), minimum=0)
+        for name in ("monitor", "checkpoint"):
+            check_name("best", name, given.get(name))
+        if not isinstance(given.get("value"), (int, float)):
+            raise ValueError(f"best: value={quoted(given.get('value'))} is no number.")
+        return cls(**{f.name: given[f.name] for f in fields(cls)})
 
 
 @dataclass(kw_only=True)
@@ -75,8 +93,22 @@ class RunState:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; keys that a newer version added are left out."""
+        """Inverse of `to_dict`; keys that a newer version added are left out.
+
+        Raises:
+            ValueError: a field is no value of its kind, or beyond what a run can have; names it.
+        """
+        check_mapping("state", "the entry", given)
         known = {f.name: given[f.name] for f in fields(cls) if f.name in given}
+        for name in ("step", "epoch", "batch", "batches_per_epoch", "rows", "epochs_without_improvement", "seed"):
+            if check_integer("state", name, known.get(name, 0), minimum=0) >= 2**63:
+                raise ValueError(f"state: {name}={known[name]} is beyond int64.")
+        check_number("state", "elapsed_seconds", known.get("elapsed_seconds", 0.0), minimum=0.0)
+        check_flag("state", "resumable", known.get("resumable", True))
+        for name, check in (("books", check_integer), ("unknown_ids", check_number)):
+            check_mapping("state", name, known.get(name, {}))
+            for key, value in known.get(name, {}).items():
+                check(f"state: {name}", key, value)
         if known.get("best") is not None:
-            known["best"] = BestModel(**known["best"])
+            known["best"] = BestModel.from_dict(known["best"])
         return cls(**known)

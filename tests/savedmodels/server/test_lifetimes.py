@@ -151,3 +151,50 @@ def test_large_requests_are_parsed_one_at_a_time_and_small_ones_beside_them(pati
     ):
         channel.unary_unary(f"/{PREDICTION_SERVICE}/Predict")(message, timeout=0.3)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_headers_have_a_time_however_they_drip(patient, monkeypatch):
+    monkeypatch.setattr(http_server, "HEADER_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", patient.rest_port), timeout=READY_SECONDS) as dripping:
+        dripping.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\n")
+
+        def has_ended() -> bool:
+            try:
+                dripping.sendall(b"x")
+                return dripping.recv(1, socket.MSG_DONTWAIT) == b""
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+
+        wait_until(has_ended)
+
+
+def test_of_too_many_connections_the_one_that_was_silent_longest_goes(patient, monkeypatch, gate):
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
+    address = ("127.0.0.1", patient.rest_port)
+    busy, rest = socket.create_connection(address), Rest(patient.rest_port)
+    busy.sendall(
+        post("/v1/models/tiny:predict", json.dumps({"signature_name": "held", "inputs": gate.inputs}).encode())
+    )
+    wait_until(lambda: num_running(patient) == 1)
+    silent = [socket.create_connection(address, timeout=READY_SECONDS) for _ in range(4)]
+    assert rest.send("GET", "/healthz") == (200, {"live": True})  # and its connection is kept
+    assert [connection.recv(1) for connection in silent[:3]] == [b""] * 3
+    gate.open()
+    busy.settimeout(READY_SECONDS)
+    assert busy.recv(100).startswith(b"HTTP/1.1 200 ")
+    for connection in (busy, rest.connection, *silent):
+        connection.close()
+
+
+def test_where_all_connections_are_busy_a_new_one_is_told(patient, monkeypatch, gate):
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 1)
+    address = ("127.0.0.1", patient.rest_port)
+    with socket.create_connection(address) as busy:
+        body = json.dumps({"signature_name": "held", "inputs": gate.inputs}).encode()
+        busy.sendall(post("/v1/models/tiny:predict", body))
+        wait_until(lambda: num_running(patient) == 1)
+        with socket.create_connection(address, timeout=READY_SECONDS) as late:
+            assert late.recv(100).startswith(b"HTTP/1.1 503 ")
+    wait_until(lambda: num_running(patient) == 0)

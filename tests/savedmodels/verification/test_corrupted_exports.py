@@ -254,6 +254,10 @@ CORRUPTIONS = {
         rewarm(lambda requests: requests.pop("shout")),
         {"warm-up": "signature 'shout' has no warm-up request$"},
     ),
+    "a graph of gigabytes": (
+        lambda version: os.truncate(version / "saved_model.pb", 2**33),
+        {"files": r"saved_model.pb has 8589934592 bytes, \d+ in the manifest$", **NOTHING_ELSE},
+    ),
     "requests cut": (
         cut(REQUESTS_FILE),
         {

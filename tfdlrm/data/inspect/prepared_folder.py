@@ -15,10 +15,11 @@ from tfdlrm.data.inspect.days import days_of, find_day_column
 from tfdlrm.data.inspect.row_totals import section_ends, sections_of
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_file import refuse_packed
-from tfdlrm.data.prepared_folders import MANIFEST_FILE, PARTS
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, PARTS, id_limit
 from tfdlrm.data.preprocessing import read_description
 from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.raw_rows import Tokens
+from tfdlrm.files import path_inside
 from tfdlrm.schema import OOV_ID, CategoricalColumn
 
 _BLOCK_ROWS = 2**17
@@ -62,7 +63,7 @@ class PreparedInput:
             and column.table in self._vocabularies
             and self._vocabularies[column.table].has_oov
         }
-        self._files = {part: sorted((path / part).glob("part-*.arrow")) for part in PARTS}
+        self._files = {part: _arrow_files(path, part) for part in PARTS}
         self._files = {part: files for part, files in self._files.items() if files}
         if "train" not in self._files:
             raise FileNotFoundError(f"{path}: no train/part-*.arrow there. Prepare the data with output: arrow.")
@@ -120,6 +121,8 @@ class PreparedInput:
         self.day_column = find_day_column(self._wanted_day_column, found, file)
         labels = [_numbers(batch.column(name)) for name in self.spec.labels]
         ids = {column.name: _tokens(batch.column(column.name), column) for column in self.spec.categorical}
+        for column in self.spec.categorical:
+            _check_ids(file, column, ids[column.name], id_limit(self.spec, column))
         empty = {
             name: np.zeros(batch.num_rows, bool) if tokens.lengths is None else tokens.lengths == 0
             for name, tokens in ids.items()
@@ -163,6 +166,25 @@ class PreparedInput:
 
     def _count_rows(self, files: list[Path]) -> int:
         return sum(batch.num_rows for file in files for batch in self._batches(file))
+
+
+def _arrow_files(folder: Path, part: str) -> list[Path]:
+    """Files of a part; none of them a pipe, which might never end, or elsewhere."""
+    files = [path_inside(folder, f"{part}/{file.name}") for file in sorted((folder / part).glob("part-*.arrow"))]
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{file}: is no file. Prepare the data again.")
+    return files
+
+
+def _check_ids(file: str, column: CategoricalColumn, tokens: Tokens, limit: int | None) -> None:
+    values = tokens.values.to_numpy() if limit is not None and len(tokens.values) else np.zeros(0)
+    if len(values) and not 0 <= values.min() <= values.max() < (limit or 0):
+        wrong = values.min() if values.min() < 0 else values.max()
+        raise ValueError(
+            f"{file}: column {quoted(column.name)}: id {wrong} is not in [0, {limit}), the rows of table "
+            f"{quoted(column.table)}. Prepare the data again."
+        )
 
 
 def _numbers(cells: Any) -> np.ndarray:

@@ -41,6 +41,8 @@ def find_files(sources: Sequence[str | os.PathLike[str]], what: str = "a file of
         files.extend(sorted(found, key=_natural))
     seen: dict[Path, Path] = {}
     for file in files:
+        if not str(file).isprintable():
+            raise ValueError(f"{quoted(str(file))}: a name that is not UTF-8, or not printable. Rename the file.")
         real = file.resolve()
         if real in seen:
             raise ValueError(f"{file}: is given twice (as {seen[real]} too): its rows would be doubled. Name it once.")

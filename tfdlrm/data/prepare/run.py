@@ -149,7 +149,13 @@ def prepare(
             manifest = read_json(work.output / MANIFEST_FILE)
         else:
             run = _Run(config, spec, files, work, bad_rows, _OneAtATime(listener or Listener()))
-            manifest = run.run(chunk_bytes=chunk_bytes, budget=memory // 3, command=list(command))
+            try:
+                manifest = run.run(chunk_bytes=chunk_bytes, budget=memory // 3, command=list(command))
+            except OSError as error:
+                if error.errno is None or error.filename is not None:
+                    raise
+                # of a full disk Arrow says no more than that
+                raise OSError(error.errno, os.strerror(error.errno), str(work.output)) from error
         work.remove()
     return PrepareResult(output=work.output, manifest=manifest, resumed=work.resumed)
 

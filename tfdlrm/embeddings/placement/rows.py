@@ -8,6 +8,8 @@ from tensorflow.python.ops import resource_variable_ops
 from tfdlrm.embeddings import row_types
 from tfdlrm.native import loader
 
+MOST_ROWS = 2**31 - 1  # TensorFlow makes no larger dimension of a variable
+
 
 class RowArray(tf.Module):
     """A `[num_rows, width]` variable with row access only; values go in and come out as float32.
@@ -21,10 +23,18 @@ class RowArray(tf.Module):
         width: D, or a slot's width.
         dtype: how rows are stored; see `row_types`.
         seed: of stochastic rounding.
+
+    Raises:
+        ValueError: there are more than `MOST_ROWS`.
     """
 
     def __init__(self, name: str, num_rows: int, width: int, dtype: str = "float32", seed: int = 0):
         super().__init__(name=name.replace("/", "_"))
+        if num_rows > MOST_ROWS:
+            raise ValueError(
+                f"{name}: {num_rows:,} rows; an array of one process has at most {MOST_ROWS:,}. Check vocabulary_size, "
+                "compress the table (quotient_remainder), or cut it over parameter servers."
+            )
         self.num_rows = num_rows
         self.width = width
         self.dtype = dtype
