@@ -162,6 +162,12 @@ def test_rows_of_a_parquet_file_that_is_none(tmp_path: Path) -> None:
         count_parquet_rows(tmp_path / "rows.parquet")
 
 
+def test_a_source_that_is_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.csv")
+    with pytest.raises(ValueError, match=r"rows\.csv: a device, a pipe or a socket, where a CSV file"):
+        open_dataset(DataConfig(format="csv", path=str(tmp_path / "rows.csv"), schema=sample.SPEC))
+
+
 def test_a_header_without_an_end(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b"x" * (MAX_HEADER_BYTES + 2**21))

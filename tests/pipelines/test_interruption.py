@@ -121,8 +121,7 @@ def push(model: Path, folder: Path, artifact: Path) -> Any:
 def test_a_push_that_breaks_off_leaves_no_version(run, tmp_path, monkeypatch) -> None:
     model = run.export.parent
 
-    def broken(source: str, target: Path) -> None:
-        target.mkdir()
+    def broken(source: str, target: Path, **options: object) -> None:
         (target / "saved_model.pb").touch()
         raise OSError(28, "No space left on device", str(target))
 

@@ -36,7 +36,7 @@ def check_readable_file(path: str | os.PathLike[str], what: str) -> Path:
 
     Raises:
         FileNotFoundError, IsADirectoryError: named, with what to give instead.
-        ValueError: the file is empty.
+        ValueError: the file is empty, or no file.
     """
     path = Path(path)
     if path.is_dir():
@@ -45,6 +45,8 @@ def check_readable_file(path: str | os.PathLike[str], what: str) -> Path:
         near = path.parent if path.parent.is_dir() else None
         hint = f" Files there: {_listing(near)}." if near else f" The folder {path.parent} does not exist either."
         raise FileNotFoundError(f"{path}: there is no such file ({what} is expected).{hint}")
+    if not path.is_file():
+        raise ValueError(f"{path}: a device, a pipe or a socket, where {what} is expected. Give the file itself.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty (0 bytes). Give {what} with at least one row.")
     return path
