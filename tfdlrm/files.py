@@ -15,12 +15,11 @@ MAX_JSON_VALUES = 500_000  # each takes up to a hundred bytes
 _LONGEST_NAME = 255  # bytes, of every file system in use
 
 
-def read_text(path: str | os.PathLike[str], most_bytes: int = MAX_TEXT_BYTES) -> str:
-    """The text of a config, a manifest or a description.
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a config, a manifest or a description, of at most `MAX_TEXT_BYTES`.
 
     Args:
         path: a regular file: a pipe might never end.
-        most_bytes: that it may have.
 
     Raises:
         FileNotFoundError, PermissionError: as of `open`.
@@ -30,9 +29,9 @@ def read_text(path: str | os.PathLike[str], most_bytes: int = MAX_TEXT_BYTES) ->
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError(f"{file}: is a folder, a device, a pipe or a socket. Give a file of text.")
     with file.open("rb") as stream:
-        data = stream.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise ValueError(f"{file}: has more than {most_bytes:,} bytes, the most that are read of such a text.")
+        data = stream.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise ValueError(f"{file}: has more than {MAX_TEXT_BYTES:,} bytes, the most that are read of such a text.")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -68,14 +68,13 @@ class Vocabulary:
         """
         text = Path(file).read_bytes()
         try:
-            text.decode()
+            if encoding == "hex":
+                numbers = _parse_hex_lines(file, text)
+                values = pl.Series("value", numbers, pl.Int64)
+            else:
+                values = pl.Series("value", [unescaped(line) for line in text.decode().split("\n")[:-1]], pl.String)
         except UnicodeDecodeError as error:
             raise ValueError(f"{file}: is no UTF-8 text ({error}). Restore the file.") from error
-        if encoding == "hex":
-            numbers = _parse_hex_lines(file, text)
-            values = pl.Series("value", numbers, pl.Int64)
-        else:
-            values = pl.Series("value", [unescaped(line) for line in text.decode().split("\n")[:-1]], pl.String)
         if values.n_unique() != len(values):
             line = int(values.is_duplicated().arg_true()[1]) + 1
             raise ValueError(
