@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,6 @@ class Command:
     again: Callable[[Path], list[str]]
     problems: Callable[[Path, bool], Iterator[str]]
     writes: int = 0
-    left: Path = field(default_factory=Path)
 
 
 def run(arguments: Sequence[str], folder: Path, kind: str | None, at: int, out: Path) -> tuple[int, int]:
@@ -136,7 +135,7 @@ class Faults:
                 arguments=lambda at: ["export", str(self._folder / "model"), str(at / "exports")],
                 prepare=self._one_version,
                 again=lambda at: ["export", str(self._folder / "model"), str(at / "exports")],
-                problems=self._export_problems,
+                problems=self._version_problems,
             ),
             Command(
                 name="export-delta",
@@ -208,8 +207,6 @@ class Faults:
                 yield "there is no new version"
             left = [path.name for path in (at / "exports").iterdir() if not path.name.isdigit()]
             yield from (f"{name} is left" for name in left)
-
-    _export_problems = _version_problems
 
     def _delta_arguments(self, at: Path) -> list[str]:
         return ["export-delta", *(str(self._folder / "exports" / each) for each in "12"), str(at / "delta")]
