@@ -1,5 +1,5 @@
 """From a trained model to production: `export` writes a SavedModel that stock TensorFlow loads.
 
-`serve_once` is a smoke test of an export: a fresh process with plain TensorFlow answers one request. Servers,
-clients, verification and load tests are planned for this package.
+`verify` checks an export, `serve_once` is a smoke test of one, `export_delta` and `apply_delta` carry what changed;
+`server` answers requests over gRPC and REST, `client` asks them.
 """

@@ -85,7 +85,7 @@ def add_apply_delta(commands: Any) -> None:
     parser.add_argument("base", metavar="BASE", help="the version's folder that the delta was made from")
     parser.add_argument("delta", metavar="DELTA", help="from export-delta")
     parser.add_argument("output", metavar="OUT", help="folder of all versions")
-    parser.set_defaults(run=_apply_delta)
+    parser.set_defaults(run=_apply_delta, needs_tensorflow=False)
 
 
 def add_verify(commands: Any) -> None:
@@ -188,9 +188,14 @@ def _export_delta(arguments: argparse.Namespace) -> None:
 
 
 def _apply_delta(arguments: argparse.Namespace) -> None:
-    from savedmodels.delta import apply_delta
+    from savedmodels.delta_files import read_delta
+    from tfdlrm.cli.quiet_start import import_tensorflow
 
-    print(f"export: {apply_delta(arguments.base, arguments.delta, arguments.output)}")
+    delta = read_delta(arguments.base, arguments.delta)  # what is wrong with it is told before TensorFlow starts
+    import_tensorflow()
+    from savedmodels.delta import write_version
+
+    print(f"export: {write_version(delta, arguments.output)}")
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """What changed between two exports of one model: the rows that differ, and the small files whole.
 
     DELTA/
-      delta.json                checksums of both manifests, names of the arrays in the order of the files
+      delta.json                checksums of both manifests and of bundle's files, names of the arrays in their order
       files/                    every file of the new version but the variables'
       bundle/                   what the variables hold beside large arrays: the dense weights
       rows/<array>.places.npy   int64 [n], rows that differ
@@ -24,19 +24,15 @@ import numpy as np
 import tensorflow as tf
 
 from savedmodels.bundle import small_values, stored_array, variables_prefix, write_bundle
-from savedmodels.manifest import MANIFEST_FILE, check_files, is_version, read_manifest
+from savedmodels.delta_files import BUNDLE, DELTA_FILE, FILES, FORMAT, ROWS, Delta, array_shapes, read_delta
+from savedmodels.manifest import check_files, file_entry, read_manifest
 from savedmodels.serving_rows import StoredArray
 from savedmodels.versions import new_version
-from tfdlrm.array_files import read_array
 from tfdlrm.checks import quoted
 from tfdlrm.file_lock import appear, partial_folder
-from tfdlrm.files import read_json, strange_entries
 
-DELTA_FILE = "delta.json"
-FORMAT = 1
-_FILES, _ROWS, _SMALL = "files", "rows", "small"
+_SMALL = "small"
 _CHUNK_BYTES = 64 * 2**20
-MAX_ARRAYS = 100_000
 
 
 def export_delta(base: str | os.PathLike[str], new: str | os.PathLike[str], delta: str | os.PathLike[str]) -> int:
@@ -65,11 +61,11 @@ def export_delta(base: str | os.PathLike[str], new: str | os.PathLike[str], delt
     manifests = [read_manifest(base), read_manifest(new)]
     arrays = _same_arrays(base, new, manifests)
     with partial_folder(delta) as partial:
-        (partial / _ROWS).mkdir()
-        changed = sum(_write_changes(base, new, name, partial / _ROWS) for name in arrays)
-        _copy_small_files(new, partial / _FILES)
-        (partial / "bundle").mkdir()
-        write_bundle(str(partial / "bundle" / _SMALL), small_values(variables_prefix(new)), [])
+        (partial / ROWS).mkdir()
+        changed = sum(_write_changes(base, new, name, partial / ROWS) for name in arrays)
+        _copy_small_files(new, partial / FILES)
+        (partial / BUNDLE).mkdir()
+        write_bundle(str(partial / BUNDLE / _SMALL), small_values(variables_prefix(new)), [])
         description = {
             "format": FORMAT,
             "base_checksum": manifests[0]["checksum"],
@@ -77,6 +73,7 @@ def export_delta(base: str | os.PathLike[str], new: str | os.PathLike[str], delt
             "base_version": manifests[0]["version"],
             "version": manifests[1]["version"],
             "arrays": arrays,
+            "bundle": {file.name: file_entry(file) for file in sorted((partial / BUNDLE).iterdir())},
             "changed_rows": changed,
         }
         (partial / DELTA_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
@@ -104,71 +101,37 @@ def apply_delta(base: str | os.PathLike[str], delta: str | os.PathLike[str], pat
         >>> apply_delta("exports/clicks/1", "deltas/1-2", "exports/clicks")
         PosixPath('exports/clicks/2')
     """
-    base, delta = Path(base), Path(delta)
-    if strange := strange_entries(delta):
-        raise ValueError(f"{delta}: {strange[0]}. Make the delta again.")
-    description = _read_description(delta)
-    checksum = read_manifest(base)["checksum"]
-    if checksum != description["base_checksum"]:
-        raise ValueError(
-            f"{delta} was made from version {description['base_version']} with the checksum "
-            f"{description['base_checksum'][:12]}, and {base} has {checksum[:12]}. Give the version it was made from."
-        )
-    with new_version(path, description["version"]) as (partial, number):
-        shutil.copytree(delta / _FILES, partial, dirs_exist_ok=True)
+    return write_version(read_delta(base, delta), path)
+
+
+def write_version(delta: Delta, path: str | os.PathLike[str]) -> Path:
+    """Makes the new version of a delta that was read; errors and result are those of `apply_delta`."""
+    with new_version(path, delta.version) as (partial, number):
+        shutil.copytree(delta.folder / FILES, partial, dirs_exist_ok=True)
         (partial / "variables").mkdir(exist_ok=True)
-        small = _small_values(delta)
-        arrays = [_changed_array(base, delta, name) for name in description["arrays"]]
+        small = _small_values(delta.folder)
+        arrays = [_changed_array(delta, name) for name in delta.rows]
         write_bundle(variables_prefix(partial), small, arrays)
         problems = check_files(partial)
-        manifest = read_manifest(partial)
-        if manifest["checksum"] != description["new_checksum"] or manifest["version"] not in (None, number):
+        if read_manifest(partial)["checksum"] != delta.new_checksum:
             problems.append("the manifest is not the new version's")
         if problems:
             raise ValueError(
-                f"{base} and {delta} do not give version {number}: {'; '.join(problems)}. Export it whole."
+                f"{delta.base} and {delta.folder} do not give version {number}: {'; '.join(problems)}. Export it whole."
             )
     return Path(path) / str(number)
 
 
 def _small_values(delta: Path) -> dict[str, Any]:
-    prefix = str(delta / "bundle" / _SMALL)
+    prefix = str(delta / BUNDLE / _SMALL)
     try:
         return small_values(prefix)
     except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:  # IndexError: data that are cut
         raise ValueError(f"{prefix} cannot be read: {error}. Make the delta again.") from error
 
 
-def _read_description(delta: Path) -> dict[str, Any]:
-    file = delta / DELTA_FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: there is no delta, or it was not finished.")
-    description = read_json(file)
-    needed = {"format", "base_checksum", "new_checksum", "base_version", "version", "arrays"}
-    if not isinstance(description, dict) or description.get("format") != FORMAT or needed - set(description):
-        raise ValueError(f"{file} is no description of a delta of format {FORMAT}. Make the delta again.")
-    for key in ("base_checksum", "new_checksum"):
-        if not isinstance(description[key], str):
-            raise ValueError(f"{file}: {key}={quoted(description[key])} is no checksum. Make the delta again.")
-    for key in ("base_version", "version"):
-        if not is_version(description[key]):
-            raise ValueError(f"{file}: {key}={quoted(description[key])} is no version. Make the delta again.")
-    arrays = description["arrays"]
-    if not isinstance(arrays, list) or len(arrays) > MAX_ARRAYS:
-        raise ValueError(f"{file}: arrays={quoted(arrays)} is no list of at most {MAX_ARRAYS:,}. Make the delta again.")
-    for name in arrays:
-        if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"{file}: {quoted(name)} is not the name of an array. Make the delta again.")
-    if len(set(arrays)) < len(arrays):
-        raise ValueError(f"{file}: arrays has a name twice. Make the delta again.")
-    return description
-
-
 def _same_arrays(base: Path, new: Path, manifests: list[dict[str, Any]]) -> list[str]:
-    shapes: list[Any] = [manifest.get("arrays") for manifest in manifests]
-    for folder, found in zip((base, new), shapes, strict=True):
-        if not isinstance(found, dict):
-            raise ValueError(f"{folder / MANIFEST_FILE} names no arrays: the version has no delta. Export it again.")
+    shapes = [array_shapes(folder, manifest) for folder, manifest in zip((base, new), manifests, strict=True)]
     for name in sorted(set(shapes[0]) | set(shapes[1])):
         was, now = (found.get(name, "absent") for found in shapes)
         if was != now:
@@ -204,21 +167,20 @@ def _write_changes(base: Path, new: Path, name: str, folder: Path) -> int:
     return sum(len(each) for each in places)
 
 
-def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
+def _changed_array(delta: Delta, name: str) -> StoredArray:
     try:
-        before = stored_array(variables_prefix(base), name)
+        before = stored_array(variables_prefix(delta.base), name)
     except KeyError:
-        raise ValueError(f"{delta}: array {quoted(name)} is not in {base}. Make the delta again.") from None
-    places, values = (_mapped(delta / _ROWS / f"{name}.{kind}.npy") for kind in ("places", "values"))
-    row_bytes = before.width * before.dtype.size
-    is_sorted = places.ndim == 1 and places.dtype == np.int64 and bool((np.diff(places) > 0).all())
-    if not is_sorted or (len(places) and not 0 <= places[0] <= places[-1] < before.rows):
-        raise ValueError(f"{delta}: places of array {quoted(name)} are not rows of it, in order. Make the delta again.")
-    if values.dtype != np.uint8 or values.shape != (len(places), row_bytes):
         raise ValueError(
-            f"{delta}: values of array {quoted(name)} have shape {values.shape}, need "
-            f"{(len(places), row_bytes)}. Make the "
-            "delta again."
+            f"{delta.folder}: array {quoted(name)} is not in {delta.base}. Make the delta again."
+        ) from None
+    places, values = delta.rows[name]
+    row_bytes = before.width * before.dtype.size
+    if values.shape[1] != row_bytes or (len(places) and places[-1] >= before.rows):
+        raise ValueError(
+            f"{delta.folder}: rows of array {quoted(name)} have {values.shape[1]} bytes and reach to row "
+            f"{max(places, default=0)}, and those of {delta.base} {row_bytes} and {before.rows - 1}. Make the delta "
+            "again."
         )
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -228,15 +190,6 @@ def _changed_array(base: Path, delta: Path, name: str) -> StoredArray:
         return rows
 
     return StoredArray(name=name, rows=before.rows, width=before.width, dtype=before.dtype, read=read)
-
-
-def _mapped(file: Path) -> np.ndarray:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing. Make the delta again.")
-    try:
-        return read_array(file, mapped=True)
-    except ValueError as error:
-        raise ValueError(f"{error} Make the delta again.") from error
 
 
 def _copy_small_files(version: Path, target: Path) -> None:

@@ -22,6 +22,8 @@ MANIFEST_FILE = Path("assets.extra", "tfdlrm", "manifest.json")
 FORMAT = 1
 # What `write_manifest` finds out by itself.
 _FOUND = frozenset({"format", "tfdlrm_version", "tensorflow_version", "signatures", "files", "checksum"})
+# Of a probability, or a logit: what differs by more is another model and no rounding, and any answer would pass.
+LARGEST_TOLERANCE = 1.0
 SIZE_KINDS = ("rows", "dense_weights", "vocabularies", "graph")
 
 
@@ -36,8 +38,8 @@ def write_manifest(version_folder: str | os.PathLike[str], *, info: Mapping[str,
             `rows` table -> number of rows;
             `sizes` bytes of "rows", "dense_weights" and "vocabularies" (the graph's are counted here);
             `metrics` name -> number; NaN is written as null;
-            `tolerance` output -> greatest absolute difference that quantized rows may make; outputs without one
-            are compared as tightly as without quantization.
+            `tolerance` output -> greatest absolute difference that quantized rows may make, at most 1; outputs without
+            one are compared as tightly as without quantization.
             Further keys are kept as they are, if JSON can hold them.
 
     Returns:
@@ -85,9 +87,7 @@ def write_manifest(version_folder: str | os.PathLike[str], *, info: Mapping[str,
     manifest.setdefault("tolerance", {})
     if isinstance(manifest.get("sizes"), Mapping):
         manifest["sizes"] = {**manifest["sizes"], "graph": (folder / SAVED_MODEL_FILE).stat().st_size}
-    manifest["files"] = {
-        path: {"bytes": (folder / path).stat().st_size, "sha256": _sha256(folder / path)} for path in _files(folder)
-    }
+    manifest["files"] = {path: file_entry(folder / path) for path in _files(folder)}
     problem = _problem(manifest)
     if problem:
         raise ValueError(f"info: {problem}.")
@@ -132,8 +132,12 @@ def read_manifest(version_folder: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
-def check_files(version_folder: str | os.PathLike[str]) -> list[str]:
+def check_files(version_folder: str | os.PathLike[str], *, without: str = "") -> list[str]:
     """Compares the files of an export with its manifest, reading each once.
+
+    Args:
+        version_folder: the export.
+        without: a folder of it that is passed over.
 
     Returns:
         A line for each file that is missing, cut short, changed or not in the manifest; none if all is well.
@@ -151,17 +155,31 @@ def check_files(version_folder: str | os.PathLike[str]) -> list[str]:
     if problems:
         return problems
     for name in sorted(listed.keys() | set(_files(folder))):
-        path = folder / name
+        shown = name if name.isprintable() else quoted(name)
+        if without and name.startswith(f"{without}/"):
+            continue
         if name not in listed:
-            shown = name if name.isprintable() else quoted(name)
             problems.append(f"{shown} is not in the manifest: it was added later")
-        elif not path.is_file():
-            problems.append(f"{name} is missing")
-        elif (size := path.stat().st_size) < listed[name]["bytes"]:
-            problems.append(f"{name} is truncated: {size} of {listed[name]['bytes']} bytes")
-        elif size > listed[name]["bytes"] or _sha256(path) != listed[name]["sha256"]:
-            problems.append(f"{name} was changed: its SHA-256 is not the manifest's")
+        elif problem := file_problem(folder / name, listed[name]):
+            problems.append(f"{shown} {problem}")
     return problems
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file: "bytes" and "sha256"."""
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def file_problem(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file of which the manifest says `entry`: "is missing"; None where it is the same."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size < entry["bytes"]:
+        return f"is truncated: {size} of {entry['bytes']} bytes"
+    if size > entry["bytes"] or _sha256(path) != entry["sha256"]:
+        return "was changed: its SHA-256 is not the manifest's"
+    return None
 
 
 def _files(folder: Path) -> list[str]:
@@ -229,12 +247,13 @@ def _problem(manifest: Mapping[str, Any]) -> str | None:
         if number is not None and not _is_number(number):
             return f"metrics of {quoted(name)}: {quoted(number)} is no number"
     for name, number in manifest["tolerance"].items():
-        if not _is_number(number) or not 0 <= number < math.inf:
-            return f"tolerance of {quoted(name)}: {quoted(number)} is no finite number from 0"
-    return _problem_of_files(manifest["files"])
+        if not _is_number(number) or not 0 <= number <= LARGEST_TOLERANCE:
+            return f"tolerance of {quoted(name)}: {quoted(number)} is no number from 0 to {LARGEST_TOLERANCE:g}"
+    return problem_of_entries(manifest["files"])
 
 
-def _problem_of_files(files: Mapping[str, Any]) -> str | None:
+def problem_of_entries(files: Mapping[str, Any]) -> str | None:
+    """What is wrong with names and `file_entry`s that were read, if anything is."""
     for name, entry in files.items():
         if not is_name(name):
             return f"file {quoted(name)} is not below the folder"

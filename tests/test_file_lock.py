@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -31,13 +33,16 @@ def test_a_folder_is_partial_until_it_is_renamed(tmp_path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path, capsys) -> None:
-    for name in (".3.1", ".3.2.new", ".3.x", ".4.1", "3.1"):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    alive = f".3.{os.getppid()}.new"  # not locked yet
+    for name in (".3.1", f".3.{ended.pid}.new", alive, ".3.x", ".4.1", "3.1"):
         (tmp_path / name).mkdir()
     (tmp_path / ".3.7").write_text("no folder")
     (tmp_path / ".3.8").symlink_to(tmp_path / ".4.1")
     with try_lock_folder(tmp_path / ".3.9"), partial_folder(tmp_path / "3") as partial:
         left = sorted(entry.name for entry in tmp_path.iterdir())
-        assert left == sorted([".3.7", ".3.8", ".3.9", ".3.x", ".4.1", "3.1", partial.name])
+        assert left == sorted([".3.7", ".3.8", ".3.9", ".3.x", ".4.1", "3.1", alive, partial.name])
     told = capsys.readouterr().err
     assert told.count("which a process that was killed had left half written") == 2
     assert str(tmp_path / ".3.1") in told

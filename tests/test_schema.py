@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import re
 
 import pytest
@@ -201,6 +202,10 @@ def test_a_bad_plain_form_is_refused(plain, message):
 def test_errors_of_a_file_name_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"schema\.yaml: no schema there"):
         FeatureSpec.load(tmp_path)
+    os.mkfifo(tmp_path / "schema.yaml")
+    with pytest.raises(ValueError, match=r"schema\.yaml: is a folder, a device, a pipe or a socket"):
+        FeatureSpec.load(tmp_path)
+    (tmp_path / "schema.yaml").unlink()
     (tmp_path / "schema.yaml").write_text("labels: [y]\ndens: []\n")
     with pytest.raises(ValueError, match=r"schema\.yaml: FeatureSpec: unknown key 'dens', did you mean 'dense'"):
         FeatureSpec.load(tmp_path)

@@ -93,10 +93,11 @@ def appear(partial: Path, target: Path) -> None:
 
 
 def _remove_left(target: Path) -> None:
-    name = re.compile(rf"\.{re.escape(target.name)}\.\d+(\.new)?")
+    name = re.compile(rf"\.{re.escape(target.name)}\.(\d+)(\.new)?")
     for entry in sorted(target.parent.iterdir()):
-        if not name.fullmatch(entry.name):
-            continue
+        found = name.fullmatch(entry.name)
+        if not found or (found.group(2) and _is_alive(int(found.group(1)))):
+            continue  # a new one is not locked yet
         try:
             lock = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:  # no folder, or gone meanwhile
@@ -110,3 +111,13 @@ def _remove_left(target: Path) -> None:
             print(f"tfdlrm: removed {entry}, which a process that was killed had left half written", file=sys.stderr)
         finally:
             os.close(lock)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True

@@ -228,7 +228,7 @@ class FeatureSpec(Record):
             ValueError: it is not a valid schema; the message names file and key.
         """
         file = _schema_file(path)
-        if not file.is_file():
+        if not file.exists():
             raise FileNotFoundError(f"{file}: no schema there. Give a folder that holds {SCHEMA_FILE}, or the file.")
         return cls.from_file(file)
 

@@ -171,5 +171,7 @@ def test_what_is_refused() -> None:
 
 
 def test_more_rows_than_an_array_can_have_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"stack/rows: 2,000,000,000 rows of 14,901.2 GiB are more than the memory"):
+        RowArray("stack/rows", 2_000_000_000, 2_000)
     with pytest.raises(ValueError, match=r"stack/rows: 20,000,000,000 rows; an array of one process has at most"):
         RowArray("stack/rows", 20_000_000_000, 4)

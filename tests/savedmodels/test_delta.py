@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from savedmodels.delta import apply_delta, export_delta
 from savedmodels.export import ExportOptions, export
+from savedmodels.manifest import file_entry
 from tests.savedmodels.small_model import SPEC, build
 
 
@@ -109,7 +110,7 @@ def test_a_changed_delta_is_refused_and_nothing_appears(versions, tmp_path):
         (other_rows, "do not give version 2"),
         (unsorted, "are not rows of it, in order"),
         (beyond, "are not rows of it, in order"),
-        (narrow, "have shape"),
+        (narrow, "rows of array 'stack_0_rows_part_0' have 31 bytes and reach to row"),
         (name, r"'\.\./\.\./x' is not the name of an array"),
         (lambda delta: (delta / "delta.json").write_text("{"), "is no JSON"),
         (lambda delta: (delta / "delta.json").write_text("{}"), "is no description of a delta"),
@@ -159,6 +160,14 @@ def piped(delta: Path) -> None:
     os.mkfifo(delta / "files" / "fingerprint.pb")
 
 
+def cut_bundle(delta: Path) -> None:
+    """As somebody does who knows of the checksums."""
+    file = delta / "bundle" / "small.index"
+    os.truncate(file, 60)
+    bundle = json.loads((delta / "delta.json").read_text())["bundle"]
+    described(bundle={**bundle, file.name: file_entry(file)})(delta)
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     **{
         f"version {value!r}": (described(version=value), f"version={re.escape(repr(value))} is no version")
@@ -189,15 +198,19 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to a device": (linked("files/fingerprint.pb", "/dev/zero"), "fingerprint.pb is a link to a folder, or out"),
     "a link in a circle": (linked("files/loop", ".."), "files/loop is a link to a folder"),
     "a link to nothing": (linked("files/none", "nowhere"), "files/none is a link to nothing"),
-    "another version": (described(version=7), "do not give version 7: the manifest is not the new version's"),
+    "another version": (described(version=7), "does not give version 7: the manifest is not the new version's"),
     "an array that the base has not": (described(arrays=["nope"]), "array 'nope' is not in "),
     "data of small values that are cut": (
         lambda delta: os.truncate(delta / "bundle" / "small.data-00000-of-00001", 1),
-        "bundle/small cannot be read: ",
+        r"bundle: small\.data-00000-of-00001 is truncated: 1 of \d+ bytes",
     ),
-    "small values that are cut": (
-        lambda delta: os.truncate(delta / "bundle" / "small.index", 60),
-        "bundle/small cannot be read: ",
+    "small values that are cut": (cut_bundle, "bundle/small cannot be read: "),
+    "a bundle without files": (described(bundle=5), "bundle=5 is no mapping"),
+    "a bundle's file elsewhere": (described(bundle={"../x": {}}), r"file '\.\./x' is not below the folder"),
+    "arrays left out": (described(arrays=[]), "lacks array '[a-z_0-9]+' of "),
+    "a file of the new version that is changed": (
+        lambda delta: (delta / "files" / "saved_model.pb").write_bytes(b""),
+        r"does not give version 2: saved_model\.pb is truncated: 0 of \d+ bytes",
     ),
     "a pipe": (piped, "files/fingerprint.pb is a device, a pipe or a socket, and no file"),
 }

@@ -187,6 +187,14 @@ def test_what_a_killed_process_left_is_tidied(tmp_path: Path) -> None:
     assert (tmp_path / "step-000000003" / "file").read_text() == "step-000000003"
 
 
+def test_a_link_to_elsewhere_is_no_checkpoint(tmp_path: Path, saved: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / Checkpoints.name_of(7)).symlink_to(saved)
+    with pytest.raises(ValueError, match=r"step-000000007: a link leads out of .*checkpoints"):
+        Checkpoints(folder).path(Checkpoints.name_of(7))
+
+
 def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
     write_file(tmp_path / "best.json", "1")
     write_file(tmp_path / "best.json", "2")

@@ -27,7 +27,7 @@ from tfdlrm.data.columns import (
 )
 from tfdlrm.data.dataset import Books
 from tfdlrm.data.prepared_file import PreparedFile, value_limit
-from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest, read_schema
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest, read_schema, refuse_other_output
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.data.streaming import EpochRows, StreamingDataset
@@ -234,11 +234,7 @@ def prepared_dataset(
         raise ValueError(
             f"{folder}: has no {quoted(part)} part, but {', '.join(manifest['parts'])}. Choose one of these."
         )
-    form = manifest["config"]["output"]
-    if form != "arrow":
-        raise ValueError(
-            f"{folder}: holds {form} files, for other programs. Prepare with --output arrow to train on it."
-        )
+    refuse_other_output(folder, manifest)
     entry = manifest["parts"][part]
     spec = read_schema(folder)
     total = entry["rows"] if max_rows is None else min(entry["rows"], max_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
     return manifest
+
+
+def refuse_other_output(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
+    """Raises a ValueError unless the files of prepared data are those that are read here."""
+    form = manifest["config"]["output"]
+    if form != "arrow":
+        raise ValueError(
+            f"{folder}: holds {form} files, for other programs. Prepare with --output arrow to train on it."
+        )
 
 
 def _check_parts(manifest: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfdlrm import __version__
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
-from tfdlrm.files import read_json
+from tfdlrm.files import path_inside, read_json
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.checkpoint_folder import remove_folder, tidy, verify_folder, write_folder
 from tfdlrm.training.model_state import (
@@ -71,11 +71,12 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is none of that name; lists those there are.
+            ValueError: a link in its place leads out of the folder.
         """
         if name not in self.names():
             there = ", ".join(self.names()) or "none"
             raise FileNotFoundError(f"{self.directory / name}: no checkpoint of that name. There are: {there}.")
-        return self.directory / name
+        return path_inside(self.directory, name)
 
     def tidy(self) -> None:
         """Removes what a killed process left; only for the process that trains here."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from tfdlrm.data.prepared_folders import FORMAT_NAME, FORMAT_VERSION, MANIFEST_FILE
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.yaml_text import dump_yaml
 
@@ -74,7 +76,6 @@ def write(
 ) -> Path:
     """Write the folder; returns it."""
     SPEC.save(folder)
-    (folder / "manifest.json").write_text("{}\n")
     (folder / "vocabularies").mkdir(exist_ok=True)
     vocabularies = {}
     for table, values, has_oov in (("city", CITIES, True), ("code", CODES, False)):
@@ -82,13 +83,28 @@ def write(
         (folder / file).write_text("".join(f"{value}\n" for value in values))
         vocabularies[table] = {"file": file, "values": len(values), "has_oov": has_oov}
     (folder / "preprocessing.yaml").write_text(dump_yaml({"id_modulo": None, "vocabularies": vocabularies}))
+    entries: dict[str, dict] = {}
     for part, columns in parts.items():
         (folder / part).mkdir(exist_ok=True)
         arrays = {name: pa.array(cells, TYPES[name]) for name, cells in columns.items() if name not in leave_out}
         table = pa.table(arrays)
+        if table.num_rows:
+            entries[part] = {"rows": table.num_rows, "files": []}
         for number, start in enumerate(range(0, max(1, table.num_rows), rows_per_file)):
             piece = table.slice(start, rows_per_file)
             file = str(folder / part / f"part-{number:05}.arrow")
             with pa.OSFile(file, "wb") as stream, pa.ipc.new_file(stream, piece.schema) as writer:
                 writer.write_table(piece, max_chunksize=rows_per_batch)
+            if table.num_rows:
+                entries[part]["files"].append({"name": f"{part}/part-{number:05}.arrow", "rows": piece.num_rows})
+    total = sum(entry["rows"] for entry in entries.values())
+    books = {"read": total, "written": total, "sampled_out": 0, "quarantined": 0}
+    manifest = {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "config": {"output": "arrow"},
+        "parts": entries,
+        "books": books,
+    }
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
     return folder

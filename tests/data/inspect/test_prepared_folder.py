@@ -95,7 +95,7 @@ def test_max_rows_empty_parts_and_one_row(tmp_path: Path) -> None:
     assert [part.rows for part in inspect_data(folder, max_rows=25).parts] == [25, 20, 25]
     empty = {name: [] for name in TRAIN}
     report = inspect_data(prepared_sample.write(tmp_path / "b", {"train": TRAIN, "test": empty}))
-    assert [part.rows for part in report.parts] == [80, 0]
+    assert [part.rows for part in report.parts] == [80]
     assert report.drift == ()
     one = {name: cells[:1] for name, cells in TRAIN.items()}
     assert inspect_data(prepared_sample.write(tmp_path / "c", {"train": one})).rows_used == 1
@@ -113,14 +113,38 @@ def test_folders_that_are_not_whole(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="column 'tags' of the schema is missing"):
         inspect_data(folder)
     folder = prepared_sample.write(tmp_path / "c", {"test": TEST})
-    with pytest.raises(FileNotFoundError, match=r"no train/part-\*.arrow there"):
+    with pytest.raises(ValueError, match="has no rows to train on"):
         inspect_data(folder)
     (folder / "preprocessing.yaml").unlink()
     with pytest.raises(FileNotFoundError, match="no preprocessing there"):
         inspect_data(folder)
     (folder / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no manifest.json there"):
+    with pytest.raises(FileNotFoundError, match=r"manifest.json: no prepared data there"):
         inspect_data(folder, data_format="prepared")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": 24}, "train: rows=80, and its files have 79"),
+        ({"name": "train/nowhere.arrow"}, r"nowhere\.arrow: is missing, and the manifest names it"),
+        ({"name": "../elsewhere.arrow"}, r"'\.\./elsewhere\.arrow' is no name of a file in it"),
+    ],
+)
+def test_the_manifest_is_read(tmp_path: Path, change: dict, message: str) -> None:
+    folder = prepared_sample.write(tmp_path, PARTS)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["parts"]["train"]["files"][0].update(change)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        inspect_data(folder)
+
+
+def test_a_file_with_other_rows_than_the_manifest_says(tmp_path: Path) -> None:
+    folder = prepared_sample.write(tmp_path, PARTS)
+    (folder / "train" / "part-00000.arrow").write_bytes((folder / "train" / "part-00003.arrow").read_bytes())
+    with pytest.raises(ValueError, match=r"part-00000\.arrow: has 5 rows, and the manifest says 25"):
+        inspect_data(folder)
 
 
 def test_nulls_and_numbers_that_are_none_count_as_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from tfdlrm.data.inspect.days import days_of, find_day_column
 from tfdlrm.data.inspect.row_totals import section_ends, sections_of
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_file import refuse_packed
-from tfdlrm.data.prepared_folders import MANIFEST_FILE, PARTS, id_limit
+from tfdlrm.data.prepared_folders import PARTS, id_limit, read_manifest, refuse_other_output
 from tfdlrm.data.preprocessing import read_description
 from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.raw_rows import Tokens
@@ -46,11 +47,8 @@ class PreparedInput:
         self, path: Path, *, max_rows: int | None = None, num_sections: int = 7, day_column: str | None = None
     ) -> None:
         self._path = path
-        if not (path / MANIFEST_FILE).is_file():
-            raise FileNotFoundError(
-                f"{path}: no {MANIFEST_FILE} there, which prepared data end with. Give a folder that was prepared to "
-                "the end."
-            )
+        manifest = read_manifest(path)
+        refuse_other_output(path, manifest)
         self._max_rows = max_rows
         self._num_sections = num_sections
         self._wanted_day_column = day_column
@@ -63,11 +61,11 @@ class PreparedInput:
             and column.table in self._vocabularies
             and self._vocabularies[column.table].has_oov
         }
-        self._files = {part: _arrow_files(path, part) for part in PARTS}
-        self._files = {part: files for part, files in self._files.items() if files}
-        if "train" not in self._files:
-            raise FileNotFoundError(f"{path}: no train/part-*.arrow there. Prepare the data with output: arrow.")
-        self._num_rows = {part: self._count_rows(files) for part, files in self._files.items()}
+        entries = {part: manifest["parts"][part] for part in PARTS if part in manifest["parts"]}
+        if "train" not in entries:
+            raise ValueError(f"{path}: has no rows to train on. Prepare the data again, with another split.")
+        self._files = {part: [_arrow_file(path, file) for file in entry["files"]] for part, entry in entries.items()}
+        self._num_rows = {part: entry["rows"] for part, entry in entries.items()}
         self.parts: Mapping[str, str] = {part: f"{part}/, {len(files)} files" for part, files in self._files.items()}
         self.section_names = tuple(
             f"{part} {number} of {num_sections}" if part == "train" else part
@@ -143,17 +141,14 @@ class PreparedInput:
     def _batches(self, file: Path) -> Iterator[Any]:
         """Record batches of at most `_BLOCK_ROWS` rows; slices of a memory map are not copies."""
         refuse_packed(file)
-        try:
-            with pa.memory_map(str(file)) as stream:
-                reader = pa.ipc.open_file(stream)
-                self._check_columns(file, reader.schema.names)
-                for number in range(reader.num_record_batches):
-                    whole = reader.get_batch(number)
-                    whole.validate(full=True)  # a reader maps buffers as they are
-                    for start in range(0, whole.num_rows, _BLOCK_ROWS):
-                        yield whole.slice(start, _BLOCK_ROWS)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}: not a whole Arrow file ({error}). Prepare the data again.") from error
+        with _arrow_errors(file), pa.memory_map(str(file)) as stream:
+            reader = pa.ipc.open_file(stream)
+            self._check_columns(file, reader.schema.names)
+            for number in range(reader.num_record_batches):
+                whole = reader.get_batch(number)
+                whole.validate(full=True)  # a reader maps buffers as they are
+                for start in range(0, whole.num_rows, _BLOCK_ROWS):
+                    yield whole.slice(start, _BLOCK_ROWS)
 
     def _check_columns(self, file: Path, found: list[str]) -> None:
         wanted = (*self.spec.labels, *(column.name for column in self.spec.dense), *self.spec.feature_names)
@@ -164,17 +159,27 @@ class PreparedInput:
                     "Prepare the data again."
                 )
 
-    def _count_rows(self, files: list[Path]) -> int:
-        return sum(batch.num_rows for file in files for batch in self._batches(file))
+
+def _arrow_file(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """A file of a part with as many rows as the manifest says; none that might never end, or elsewhere."""
+    file = path_inside(folder, entry["name"])
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: is missing, and the manifest names it. Prepare the data again.")
+    refuse_packed(file)
+    with _arrow_errors(file), pa.memory_map(str(file)) as stream:
+        reader = pa.ipc.open_file(stream)
+        found = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
+    if found != entry["rows"]:
+        raise ValueError(f"{file}: has {found} rows, and the manifest says {entry['rows']}. Prepare the data again.")
+    return file
 
 
-def _arrow_files(folder: Path, part: str) -> list[Path]:
-    """Files of a part; none of them a pipe, which might never end, or elsewhere."""
-    files = [path_inside(folder, f"{part}/{file.name}") for file in sorted((folder / part).glob("part-*.arrow"))]
-    for file in files:
-        if not file.is_file():
-            raise ValueError(f"{file}: is no file. Prepare the data again.")
-    return files
+@contextlib.contextmanager
+def _arrow_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not a whole Arrow file ({error}). Prepare the data again.") from error
 
 
 def _check_ids(file: str, column: CategoricalColumn, tokens: Tokens, limit: int | None) -> None:

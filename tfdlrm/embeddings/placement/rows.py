@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
 from tfdlrm.embeddings import row_types
 from tfdlrm.native import loader
 
+_SMALLER = "Check vocabulary_size, compress the table (quotient_remainder), or cut it over parameter servers."
 MOST_ROWS = 2**31 - 1  # TensorFlow makes no larger dimension of a variable
 
 
@@ -25,22 +29,21 @@ class RowArray(tf.Module):
         seed: of stochastic rounding.
 
     Raises:
-        ValueError: there are more than `MOST_ROWS`.
+        ValueError: there are more than `MOST_ROWS`, or more than the memory holds.
     """
 
     def __init__(self, name: str, num_rows: int, width: int, dtype: str = "float32", seed: int = 0):
         super().__init__(name=name.replace("/", "_"))
         if num_rows > MOST_ROWS:
             raise ValueError(
-                f"{name}: {num_rows:,} rows; an array of one process has at most {MOST_ROWS:,}. Check vocabulary_size, "
-                "compress the table (quotient_remainder), or cut it over parameter servers."
+                f"{name}: {num_rows:,} rows; an array of one process has at most {MOST_ROWS:,}. {_SMALLER}"
             )
         self.num_rows = num_rows
         self.width = width
         self.dtype = dtype
         self.seed = seed
         shape, stored = [num_rows, row_types.stored_width(dtype, width)], row_types.stored_dtype(dtype)
-        with tf.init_scope():
+        with tf.init_scope(), _memory_errors(name, shape, stored):
             # not tf.Variable: this one is not mirrored, whatever the strategy's scope. Empty() gives memory that is
             # touched only when rows are written; the rows are written in blocks right after.
             self.variable = resource_variable_ops.ResourceVariable(
@@ -94,3 +97,14 @@ class RowArray(tf.Module):
     def write(self, start: int, values: tf.Tensor) -> None:
         """Overwrites rows from `start` on."""
         self.scatter_update(tf.range(start, start + values.shape[0], dtype=tf.int64), values)
+
+
+@contextlib.contextmanager
+def _memory_errors(name: str, shape: list[int], stored: tf.DType) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        size = shape[0] * shape[1] * stored.size
+        raise ValueError(
+            f"{name}: {shape[0]:,} rows of {size / 2**30:,.1f} GiB are more than the memory holds. {_SMALLER}"
+        ) from error
