@@ -3,6 +3,7 @@
     python tools/fuzz.py --seconds 600                             # calls of the native kernels
     python tools/fuzz.py --of files --seconds 600 --sanitize address    # native code built for addresses and undefined
     python tools/fuzz.py --of requests --seconds 60 --sanitize thread   # behaviour, or for threads
+    python tools/fuzz.py --of calls files --rounds 40 200               # one after another, so many rounds of each
     python tools/fuzz.py --of files --seed 4711 --rounds 1         # repeats the round that a failure names
 
 Of calls, each round draws a table, bags, weights and an optimizer from its own seed, and compares lookup, update and
@@ -103,38 +104,46 @@ def resident_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def share_done(start: float, rounds: int, arguments: argparse.Namespace) -> float:
+def share_done(start: float, rounds: int, seconds: float, asked: int | None) -> float:
     """How much of what was asked for is behind."""
-    if arguments.rounds is not None:
-        return rounds / arguments.rounds
-    return (time.monotonic() - start) / arguments.seconds
+    return (time.monotonic() - start) / seconds if asked is None else rounds / asked
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--of", choices=tuple(KINDS), default="calls", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=60, help="default: %(default)s; not looked at with --rounds")
-    parser.add_argument("--rounds", type=int, help="so many, however long they take")
+    parser.add_argument("--of", nargs="+", choices=tuple(KINDS), default=["calls"], help="default: calls")
+    parser.add_argument("--seconds", type=float, default=60, help="of each; default: %(default)s")
+    parser.add_argument("--rounds", type=int, nargs="+", help="so many of each, however long they take")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each round adds 1")
     parser.add_argument("--sanitize", choices=tuple(SANITIZERS))
     arguments = parser.parse_args()
+    if arguments.rounds and len(arguments.rounds) != len(arguments.of):
+        parser.error(f"--rounds has {len(arguments.rounds)} numbers, and --of {len(arguments.of)} kinds")
     if arguments.sanitize:
-        passed = ["--of", arguments.of, "--seconds", str(arguments.seconds), "--seed", str(arguments.seed)]
-        return run_sanitized(
-            arguments.sanitize, passed + (["--rounds", str(arguments.rounds)] if arguments.rounds else [])
-        )
+        passed = ["--of", *arguments.of, "--seconds", str(arguments.seconds), "--seed", str(arguments.seed)]
+        rounds = ["--rounds", *map(str, arguments.rounds)] if arguments.rounds else []
+        return run_sanitized(arguments.sanitize, passed + rounds)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # of a damaged Parquet file polars tells on stderr where in itself it noticed
     os.environ.setdefault("RUST_BACKTRACE", "0")
+    asked = arguments.rounds or [None] * len(arguments.of)
+    return max(
+        run_kind(kind, arguments.seed, arguments.seconds, rounds)
+        for kind, rounds in zip(arguments.of, asked, strict=True)
+    )
+
+
+def run_kind(kind: str, first: int, seconds: float, asked: int | None) -> int:
+    """Rounds of one kind, from the seed `first` on; prints what was found, and returns 1 where something was."""
     start, rounds, refused, warm = time.monotonic(), 0, 0, 0.0
     with contextlib.ExitStack() as stack:
-        run_round, problems = KINDS[arguments.of](stack, arguments.seed)
-        while (share := share_done(start, rounds, arguments)) < 1:
-            seed = arguments.seed + rounds
+        run_round, problems = KINDS[kind](stack, first)
+        while (share := share_done(start, rounds, seconds, asked)) < 1:
+            seed = first + rounds
             try:
                 refused += run_round(seed)
             except BaseException:
-                again = f"python tools/fuzz.py --of {arguments.of} --seed {seed} --rounds 1"
+                again = f"python tools/fuzz.py --of {kind} --seed {seed} --rounds 1"
                 print(f"FAILED in round {seed}: {again}", flush=True)
                 raise
             rounds += 1
@@ -142,7 +151,7 @@ def main() -> int:
                 warm = resident_mib()
         growth = resident_mib() - warm if warm else 0.0
     print(
-        f"{arguments.of}: {rounds} rounds, {refused} of them refused as they should be; resident memory grew by "
+        f"{kind}: {rounds} rounds, {refused} of them refused as they should be; resident memory grew by "
         f"{growth:.1f} MiB (limit {LEAK_LIMIT_MIB:.0f})"
     )
     print("\n".join(problems[:5]), end="")

@@ -91,7 +91,7 @@ def test_going_on_at_any_batch(folder: Path) -> None:
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_shards_cover_each_row_once(folder: Path, shuffle: bool) -> None:
     every = sorted(_row_ids(prepared_dataset(folder)))
-    for count in range(1, 8):
+    for count in (1, 2, 3, 7):
         shards = [_row_ids(prepared_dataset(folder, shard=(i, count)), shuffle=shuffle) for i in range(count)]
         assert sorted(number for shard in shards for number in shard) == every
         sizes = [len(shard) for shard in shards]
