@@ -22,7 +22,7 @@ from savedmodels.manifest import (
     read_manifest,
 )
 from tfdlrm.array_files import read_array
-from tfdlrm.checks import quoted
+from tfdlrm.checks import quoted, shortened
 from tfdlrm.files import read_json, strange_entries
 
 DELTA_FILE = "delta.json"
@@ -70,7 +70,7 @@ def read_delta(base: str | os.PathLike[str], delta: str | os.PathLike[str]) -> D
     """
     base, delta = Path(base), Path(delta)
     if strange := strange_entries(delta):
-        raise ValueError(f"{delta}: {strange[0]}. Make the delta again.")
+        raise ValueError(f"{delta}: {shortened(strange[0])}. Make the delta again.")
     description = _read_description(delta)
     manifest = read_manifest(base)
     checksum = manifest["checksum"]
@@ -99,12 +99,18 @@ def read_delta(base: str | os.PathLike[str], delta: str | os.PathLike[str]) -> D
 def _check_new_version(delta: Path, description: Mapping[str, Any]) -> None:
     """The new version's files but its variables, of which the delta has the change alone."""
     version, folder = description["version"], delta / FILES
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except (OSError, ValueError) as error:
+        text = shortened(str(error).removesuffix(" Export the model again."))
+        raise ValueError(f"{delta} does not give version {version}: {text} Make the delta again.") from error
     problems = check_files(folder, without="variables")
     if manifest["checksum"] != description["new_checksum"] or manifest["version"] not in (None, version):
         problems.append("the manifest is not the new version's")
     if problems:
-        raise ValueError(f"{delta} does not give version {version}: {'; '.join(problems)}. Make the delta again.")
+        raise ValueError(
+            f"{delta} does not give version {version}: {shortened('; '.join(problems))}. Make the delta again."
+        )
 
 
 def array_shapes(base: Path, manifest: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -135,7 +141,7 @@ def _changed_rows(base: Path, delta: Path, name: str, shapes: Mapping[str, Mappi
 def _read_description(delta: Path) -> dict[str, Any]:
     file = delta / DELTA_FILE
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: there is no delta, or it was not finished.")
+        raise FileNotFoundError(f"{file} is missing: there is no delta, or it was not finished. Make it again.")
     description = read_json(file)
     needed = {"format", "base_checksum", "new_checksum", "base_version", "version", "arrays", "bundle"}
     if not isinstance(description, dict) or description.get("format") != FORMAT or needed - set(description):

@@ -23,7 +23,7 @@ FORMAT = 1
 # What `write_manifest` finds out by itself.
 _FOUND = frozenset({"format", "tfdlrm_version", "tensorflow_version", "signatures", "files", "checksum"})
 # Of a probability, or a logit: what differs by more is another model and no rounding, and any answer would pass.
-LARGEST_TOLERANCE = 1.0
+LARGEST_TOLERANCE = 0.5
 SIZE_KINDS = ("rows", "dense_weights", "vocabularies", "graph")
 
 
@@ -38,8 +38,8 @@ def write_manifest(version_folder: str | os.PathLike[str], *, info: Mapping[str,
             `rows` table -> number of rows;
             `sizes` bytes of "rows", "dense_weights" and "vocabularies" (the graph's are counted here);
             `metrics` name -> number; NaN is written as null;
-            `tolerance` output -> greatest absolute difference that quantized rows may make, at most 1; outputs without
-            one are compared as tightly as without quantization.
+            `tolerance` output -> greatest absolute difference that quantized rows may make, at most 0.5; outputs
+            without one are compared as tightly as without quantization.
             Further keys are kept as they are, if JSON can hold them.
 
     Returns:
@@ -240,6 +240,8 @@ def _problem(manifest: Mapping[str, Any]) -> str | None:
     for table, rows in manifest["rows"].items():
         if not _is_count(rows):
             return f"rows of table {quoted(table)}: {quoted(rows)} is no count"
+    if manifest["quantization"].keys() != manifest["rows"].keys():
+        return f"quantization has {_names(manifest['quantization'])}, and rows {_names(manifest['rows'])}"
     for kind in SIZE_KINDS:
         if not _is_count(manifest["sizes"].get(kind)):
             return f"sizes of {quoted(kind)}: {quoted(manifest['sizes'].get(kind))} is no number of bytes"
@@ -249,7 +251,28 @@ def _problem(manifest: Mapping[str, Any]) -> str | None:
     for name, number in manifest["tolerance"].items():
         if not _is_number(number) or not 0 <= number <= LARGEST_TOLERANCE:
             return f"tolerance of {quoted(name)}: {quoted(number)} is no number from 0 to {LARGEST_TOLERANCE:g}"
+    for name, signature in manifest["signatures"].items():
+        if problem := _problem_of_signature(signature):
+            return f"signature {quoted(name)}: {problem}"
     return problem_of_entries(manifest["files"])
+
+
+def _names(given: Mapping[str, Any]) -> str:
+    return quoted(sorted(given)) if given else "no table"
+
+
+def _problem_of_signature(signature: Any) -> str | None:
+    for kind in ("inputs", "outputs"):
+        tensors = signature.get(kind) if isinstance(signature, Mapping) else None
+        if not isinstance(tensors, Mapping):
+            return f"{kind} are no mapping"
+        for name, tensor in tensors.items():
+            shape = tensor.get("shape") if isinstance(tensor, Mapping) else 0
+            sizes = shape if isinstance(shape, list) else []
+            is_shape = shape is None or (isinstance(shape, list) and all(n is None or _is_count(n) for n in sizes))
+            if not is_shape or not isinstance(tensor.get("dtype"), str):
+                return f"{kind}: {quoted(name)} has no dtype and shape"
+    return None
 
 
 def problem_of_entries(files: Mapping[str, Any]) -> str | None:
@@ -265,12 +288,12 @@ def problem_of_entries(files: Mapping[str, Any]) -> str | None:
 
 def is_version(value: Any) -> bool:
     """Whether it can be the number of a version: a positive int64."""
-    return _is_count(value) and 0 < value < 2**63
+    return _is_count(value) and value > 0
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

@@ -114,9 +114,8 @@ def load_requests(path: Path) -> dict[str, list[RecordedRequest]]:
             _refuse_packed(file, path.stat().st_size)
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             entries = {name: archive[name] for name in archive.files}
-    # what NumPy and zipfile raise for files that are cut or changed
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read: {error}. Export the model again.") from error
+    except Exception as error:  # whatever NumPy and zipfile raise for files that are cut, changed or encrypted
+        raise ValueError(f"{path} cannot be read: {str(error)[:200]}. Export the model again.") from error
     try:
         return _requests(entries)
     except ValueError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from savedmodels.recorded import load_requests
 from tfdlrm.array_files import read_array, read_arrays
 from tfdlrm.data.trace.files import load_ids
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
@@ -21,6 +22,10 @@ from tfdlrm.training.run_state import RunState
 def npy(shape: tuple[int, ...], values: bytes = b"", descr: str = "|u1") -> bytes:
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + values
+
+
+def headed(header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -51,6 +56,15 @@ def test_arrays_come_back(tmp_path: Path, array: np.ndarray, mapped: bool) -> No
         (npy((0,), descr="|O"), "Object arrays cannot be loaded"),
         (npy((2,), b"xy").replace(b"(2,)", b"exit"), "cannot be read"),
         (b"\x93NUMPY\x07\x00" + b" " * 200, r"version \(7, 0\)"),
+        (npy((10**22,), descr="|V0"), "its bytes are no array of shape"),
+        (npy((0, 10**23), descr="<i8"), "its bytes are no array of shape"),
+        # what Python's parser raises, and not as a ValueError
+        (headed(b"{'descr': '<i8', 'fortran_order': False, 'shape': (1,\n"), "its header is none that NumPy writes"),
+        (headed(b"{'descr': (), 'fortran_order': False, 'shape': (1,), }\n"), "its header is none that NumPy writes"),
+        (headed(b"{1: 2, 'a': 3}\n"), "its header is none that NumPy writes"),
+        (headed(b"{[]: 1}\n"), "its header is none that NumPy writes"),
+        (headed(b"-" * 9000 + b"1\n"), "its header is none that NumPy writes"),
+        (headed(b" " * 20_000), "its header is none that NumPy writes"),
     ],
 )
 def test_what_is_no_array_is_refused_in_both_kinds_of_file(tmp_path: Path, content: bytes, message: str) -> None:
@@ -75,6 +89,15 @@ def test_packed_doubled_and_cut_archives_are_refused(tmp_path: Path) -> None:
             archive.writestr("x.npy", npy((1,), b"b"))
     with pytest.raises(ValueError, match="entry 'x' is there twice"):
         read_arrays(tmp_path / "twice.npz")
+    np.savez(tmp_path / "locked.npz", x=np.zeros(1))
+    data = bytearray((tmp_path / "locked.npz").read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # says that it is encrypted
+    data[6] |= 1
+    (tmp_path / "locked.npz").write_bytes(data)
+    with pytest.raises(ValueError, match=r"locked\.npz cannot be read: .*encrypted"):
+        read_arrays(tmp_path / "locked.npz")
+    with pytest.raises(ValueError, match=r"locked\.npz cannot be read: .*encrypted.*Export the model again"):
+        load_requests(tmp_path / "locked.npz")
     np.savez(tmp_path / "cut.npz", x=np.zeros(100))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"cut\.npz cannot be read"):
@@ -126,6 +149,7 @@ def test_a_damaged_best_model_is_told(tmp_path: Path, text: str) -> None:
             for value in ("x", {}, {"step": 1, "epoch": 0, "monitor": "auc", "value": "x", "checkpoint": "c"})
         ),
         ("resumable", "no"),
+        ("batch", 1),  # of an epoch of none
         ("books", {"read": "x"}),
     ],
 )

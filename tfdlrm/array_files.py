@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfdlrm.checks import quoted
+from tfdlrm.checks import quoted, shortened
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -34,8 +34,8 @@ def read_array(path: str | os.PathLike[str], *, mapped: bool = False) -> np.ndar
             if mapped and size:
                 return np.load(file, allow_pickle=False, mmap_mode="r")
             return np.lib.format.read_array(stream, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{file} cannot be read: {error}.") from error
+        except Exception as error:  # whatever NumPy raises for bytes that are no array, MemoryError too
+            raise ValueError(f"{file} cannot be read: {shortened(str(error))}.") from error
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -50,9 +50,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(stream) as archive:
                 return _read_entries(archive, file.stat().st_size)
-        # what zipfile and NumPy raise for files that are cut or changed
-        except (ValueError, KeyError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{file} cannot be read: {error}.") from error
+        except Exception as error:  # whatever zipfile and NumPy raise for files that are cut, changed or encrypted
+            raise ValueError(f"{file} cannot be read: {shortened(str(error))}.") from error
 
 
 def _read_entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, np.ndarray]:
@@ -82,10 +81,17 @@ def _check_header(stream: Any, num_bytes: int) -> int:
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of NumPy's format")
-    shape, _, dtype = _HEADERS[version](stream)
+    try:
+        shape, _, dtype = _HEADERS[version](stream)
+    except Exception as error:  # it is parsed as Python's text: TokenError, TypeError, RecursionError and others
+        raise ValueError("its header is none that NumPy writes") from error
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be loaded")
     # in whole numbers of any size: NumPy's own product overflows
-    if math.prod(shape) * dtype.itemsize != num_bytes - stream.tell():
+    if (
+        not all(0 <= size < 2**63 for size in shape)
+        or not dtype.itemsize
+        or math.prod(shape) * dtype.itemsize != num_bytes - stream.tell()
+    ):
         raise ValueError(f"its bytes are no array of shape {quoted(shape)} and dtype {dtype}")
     return math.prod(shape)

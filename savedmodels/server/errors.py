@@ -46,7 +46,7 @@ _BEFORE = re.compile(
     r"(Detected at node .*?<stack traces unavailable>\s*)?",
     re.DOTALL,
 )
-_NODE = re.compile(r"\s*\[\[\{\{node .*", re.DOTALL)
+_NODE = re.compile(r"\s*\[\[\{\{(?:function_)?node .*", re.DOTALL)
 _OP = re.compile(r"\s*\[Op:\S*\].*\Z", re.DOTALL)
 _FUNCTION = re.compile(r"^\s*\d+ root error\(s\) found\.\s*(\(0\)\s*[A-Z_a-z ]+:\s*)?", re.DOTALL)
 

@@ -60,6 +60,9 @@ def _missing_shards(variables: Path) -> list[str]:
     return [f"variables/{name}" for name in sorted(expected - names)]
 
 
+_MAX_PROTO_BYTES = 2**31 - 1
+
+
 def refuse_files(folder: Path, max_bytes: int | None) -> None:
     """Refuses a version before anything of it is read: what is no file could be waited for without an end.
 
@@ -78,6 +81,11 @@ def refuse_files(folder: Path, max_bytes: int | None) -> None:
         except OSError:  # gone since it was listed, or a link to nothing, which nobody reads
             continue
         if stat.S_ISREG(mode):
+            if path.parent == folder and path.name == "saved_model.pb" and size > _MAX_PROTO_BYTES:
+                raise ValueError(
+                    f"its saved_model.pb has {size:,} bytes, and no protobuf has more than {_MAX_PROTO_BYTES:,}. "
+                    "Export the model again."
+                )
             total += size
         elif not stat.S_ISDIR(mode):
             name = path.relative_to(folder).as_posix()

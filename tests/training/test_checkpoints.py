@@ -193,6 +193,18 @@ def test_a_link_to_elsewhere_is_no_checkpoint(tmp_path: Path, saved: Path) -> No
     (folder / Checkpoints.name_of(7)).symlink_to(saved)
     with pytest.raises(ValueError, match=r"step-000000007: a link leads out of .*checkpoints"):
         Checkpoints(folder).path(Checkpoints.name_of(7))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "checkpoints").symlink_to(folder)
+    with pytest.raises(ValueError, match=r"other/checkpoints: is a link"):
+        ModelDir(tmp_path / "other").checkpoints()
+
+
+def test_a_state_of_another_step_is_damage(tmp_path: Path, model: keras.Model) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(model, RunState(step=3), resolve_config(small_config(), SPEC), SPEC)
+    (tmp_path / checkpoints.name_of(3)).rename(tmp_path / checkpoints.name_of(4))
+    with pytest.raises(DamagedCheckpointError, match=r"step-000000004.*step=3 is another checkpoint's"):
+        checkpoints.read_state(checkpoints.name_of(4))
 
 
 def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:

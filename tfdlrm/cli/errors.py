@@ -8,7 +8,7 @@ import sys
 
 # A failed check inside a graph arrives wrapped: where the op was made, and then the text it was given.
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\](?: \[.*?\])*(?:\s*\[\[.*|\s*$)", re.DOTALL)
-_NODE = re.compile(r"\s*\[\[\{\{node .*", re.DOTALL)
+_NODE = re.compile(r"\s*\[\[\{\{(?:function_)?node .*", re.DOTALL)
 _PYTHON = re.compile(r"(?:\w+Error|\w+Exception): (.*?)\s*\bTraceback \(most recent call last\)", re.DOTALL)
 _READ_ONLY = (errno.EACCES, errno.EROFS, errno.EPERM)
 

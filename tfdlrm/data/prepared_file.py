@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfdlrm.checks import quoted
+from tfdlrm.checks import quoted, shortened
 from tfdlrm.data.columns import Array, RaggedColumn
 from tfdlrm.data.prepared_folders import id_limit
 from tfdlrm.data.pyarrow_extra import pa
@@ -71,16 +71,11 @@ class PreparedFile:
         return self._views[name]
 
     def _view(self, name: str) -> Any:
-        found = self._table.column_names.count(name)
-        if found != 1:
-            missing = f"column {quoted(name)} of the schema is {'there twice' if found else 'missing'}"
-            raise self._damaged(missing)
+        if problem := column_problem(self._table.schema, self._spec, name):
+            raise self._damaged(problem)
         if self._table[name].num_chunks != 1:
             raise self._damaged(f"column {quoted(name)} is in {self._table[name].num_chunks} pieces, and not in one")
         array = self._table[name].chunk(0)
-        form = _form(self._spec, name)
-        if not form.fits(array.type):
-            raise self._damaged(f"column {quoted(name)} is {array.type} where the schema asks for {form}")
         lists = pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
         try:
             # reading maps buffers as they are; only this compares their sizes, and offsets, with the rows
@@ -154,6 +149,17 @@ class PreparedFile:
 
     def _damaged(self, what: str) -> ValueError:
         return ValueError(f"{self._path}: {what}. Prepare the data again.")
+
+
+def column_problem(found: pa.Schema, spec: FeatureSpec, name: str) -> str | None:
+    """What is wrong with the form of a file's column, by the schema of the data; None where nothing is."""
+    count = found.names.count(name)
+    if count != 1:
+        return f"column {quoted(name)} of the schema is {'there twice' if count else 'missing'}"
+    form, own = _form(spec, name), found.field(name).type
+    return (
+        None if form.fits(own) else f"column {quoted(name)} is {shortened(str(own))} where the schema asks for {form}"
+    )
 
 
 def refuse_packed(path: Path) -> None:

@@ -41,7 +41,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         manifest = read_json(file)
         name, version = manifest["format"], manifest["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
+        raise ValueError(
+            f"{file}: not a manifest of prepared data ({_said(error)}). Prepare the data again."
+        ) from error
     if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
         raise ValueError(
             f"{file}: format {quoted(name)}, version {quoted(version)}; this program reads {quoted(FORMAT_NAME)}, "
@@ -50,8 +52,16 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         _check_parts(manifest)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: not a manifest of prepared data ({error}). Prepare the data again.") from error
+        raise ValueError(
+            f"{file}: not a manifest of prepared data ({_said(error)}). Prepare the data again."
+        ) from error
     return manifest
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{quoted(error.args[0])} is missing"
+    return "a list or a mapping is of another form" if isinstance(error, TypeError) else str(error)
 
 
 def refuse_other_output(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:

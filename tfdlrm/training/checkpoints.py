@@ -136,7 +136,10 @@ class Checkpoints:
             DamagedCheckpointError: `state.json` cannot be read.
         """
         try:
-            return RunState.from_dict(self._read_plain(name)["state"])
+            state = RunState.from_dict(self._read_plain(name)["state"])
+            if self.name_of(state.step) != name:
+                raise ValueError(f"step={state.step} is another checkpoint's")
+            return state
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedCheckpointError(f"{self.directory / name / STATE_FILE}: cannot be read: {error}") from error
 

@@ -57,7 +57,13 @@ class ModelDir:
         self.logs = self.path / "logs"
 
     def checkpoints(self, keep: int = 1) -> Checkpoints:
-        """The checkpoints; `keep` matters to who writes them."""
+        """The checkpoints; `keep` matters to who writes them.
+
+        Raises:
+            ValueError: a link stands in the folder's place: only this folder is locked, and not what it leads to.
+        """
+        if self.checkpoints_path.is_symlink():
+            raise ValueError(f"{self.checkpoints_path}: is a link. Put the folder itself there.")
         return Checkpoints(self.checkpoints_path, keep)
 
     def save_config(self, config: ExperimentConfig, spec: FeatureSpec, preprocessing: Preprocessing | None) -> None:

@@ -103,6 +103,8 @@ class RunState:
         for name in ("step", "epoch", "batch", "batches_per_epoch", "rows", "epochs_without_improvement", "seed"):
             if check_integer("state", name, known.get(name, 0), minimum=0) >= 2**63:
                 raise ValueError(f"state: {name}={known[name]} is beyond int64.")
+        if known.get("batch", 0) > known.get("batches_per_epoch", 0):
+            raise ValueError(f"state: batch={known['batch']} is beyond the {known['batches_per_epoch']} of an epoch.")
         check_number("state", "elapsed_seconds", known.get("elapsed_seconds", 0.0), minimum=0.0)
         check_flag("state", "resumable", known.get("resumable", True))
         for name, check in (("books", check_integer), ("unknown_ids", check_number)):

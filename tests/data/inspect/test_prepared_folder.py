@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("pyarrow")
@@ -144,6 +145,32 @@ def test_a_file_with_other_rows_than_the_manifest_says(tmp_path: Path) -> None:
     folder = prepared_sample.write(tmp_path, PARTS)
     (folder / "train" / "part-00000.arrow").write_bytes((folder / "train" / "part-00003.arrow").read_bytes())
     with pytest.raises(ValueError, match=r"part-00000\.arrow: has 5 rows, and the manifest says 25"):
+        inspect_data(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "array", "form"),
+    [
+        ("city", pa.array(["a"] * 25), "string"),
+        ("city", pa.array([1.0] * 25), "double"),
+        ("city", pa.array([{"a": 1}] * 25), "struct<a: int64>"),
+        ("tags", pa.array([[[1]]] * 25), "list<item: list<item: int64>>"),
+        ("tags", pa.array([["a"]] * 25), "list<item: string>"),
+        ("tag_weights", pa.array([["a"]] * 25), "list<item: string>"),
+        ("price", pa.array([None] * 25), "null"),
+        ("age", pa.array([1] * 25, pa.timestamp("s")), r"timestamp\[s\]"),
+        ("click", pa.array([-1] * 25), "int64"),
+    ],
+)
+def test_columns_of_another_type_are_refused(tmp_path: Path, column: str, array: pa.Array, form: str) -> None:
+    folder = prepared_sample.write(tmp_path, PARTS)
+    file = folder / "train" / "part-00000.arrow"
+    with pa.OSFile(str(file)) as stream:
+        table = pa.ipc.open_file(stream).read_all()
+    table = table.set_column(table.column_names.index(column), column, array)
+    with pa.OSFile(str(file), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(ValueError, match=rf"part-00000\.arrow: column '{column}' is {form} where the schema asks for"):
         inspect_data(folder)
 
 

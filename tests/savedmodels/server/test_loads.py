@@ -73,6 +73,9 @@ def test_a_version_that_is_too_large_is_refused_by_its_bytes(serve: Serve, publi
     assert f"bytes, and {total:,} are allowed. Raise --max-version-bytes." in why(served, 3)[1]
     with pytest.raises(ValueError, match="Raise --max-version-bytes"):
         refuse_files(larger.with_name("3"), 10)
+    os.truncate(larger.with_name("3") / "saved_model.pb", 2**31)
+    with pytest.raises(ValueError, match=r"its saved_model\.pb has 2,147,483,648 bytes, and no protobuf has more"):
+        refuse_files(larger.with_name("3"), None)
 
 
 def hang(monkeypatch: pytest.MonkeyPatch, number: int) -> threading.Event:

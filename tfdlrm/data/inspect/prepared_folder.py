@@ -15,7 +15,7 @@ from tfdlrm.data.inspect.blocks import InspectBlock
 from tfdlrm.data.inspect.days import days_of, find_day_column
 from tfdlrm.data.inspect.row_totals import section_ends, sections_of
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.prepared_file import refuse_packed
+from tfdlrm.data.prepared_file import column_problem, refuse_packed
 from tfdlrm.data.prepared_folders import PARTS, id_limit, read_manifest, refuse_other_output
 from tfdlrm.data.preprocessing import read_description
 from tfdlrm.data.pyarrow_extra import pa, pc
@@ -143,21 +143,18 @@ class PreparedInput:
         refuse_packed(file)
         with _arrow_errors(file), pa.memory_map(str(file)) as stream:
             reader = pa.ipc.open_file(stream)
-            self._check_columns(file, reader.schema.names)
+            self._check_columns(file, reader.schema)
             for number in range(reader.num_record_batches):
                 whole = reader.get_batch(number)
                 whole.validate(full=True)  # a reader maps buffers as they are
                 for start in range(0, whole.num_rows, _BLOCK_ROWS):
                     yield whole.slice(start, _BLOCK_ROWS)
 
-    def _check_columns(self, file: Path, found: list[str]) -> None:
-        wanted = (*self.spec.labels, *(column.name for column in self.spec.dense), *self.spec.feature_names)
-        for name in wanted:
-            if name not in found:
-                raise ValueError(
-                    f"{file}: column {quoted(name)} of the schema is missing. Columns there: {', '.join(found)}. "
-                    "Prepare the data again."
-                )
+    def _check_columns(self, file: Path, found: pa.Schema) -> None:
+        weights = (column.weights for column in self.spec.categorical if column.weights)
+        for name in (*self.spec.labels, *(each.name for each in self.spec.dense), *self.spec.feature_names, *weights):
+            if problem := column_problem(found, self.spec, name):
+                raise ValueError(f"{file}: {problem}. Prepare the data again.")
 
 
 def _arrow_file(folder: Path, entry: Mapping[str, Any]) -> Path:
