@@ -329,6 +329,11 @@ def test_config_files_are_tensorflow_servings(tmp_path):
             "INVALID_ARGUMENT",
             "x is bad",
         ),
+        (
+            tf.errors.InvalidArgumentError(None, None, "no Example [[{{function_node __f_1}}{{node Parse/b}}]]"),
+            "INVALID_ARGUMENT",
+            "no Example",
+        ),
         (tf.errors.ResourceExhaustedError(None, None, "too big"), "RESOURCE_EXHAUSTED", "too big"),
         (InputError("input 'x'"), "INVALID_ARGUMENT", "input 'x'"),
         (tf.errors.InternalError(None, None, "secret"), "INTERNAL", "The model failed on this request"),
