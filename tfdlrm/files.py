@@ -101,7 +101,10 @@ def strange_entries(folder: str | os.PathLike[str]) -> list[str]:
     for parent, folders, files in os.walk(base):
         for name in sorted([*folders, *files]):
             path = Path(parent, name)
-            mode = path.lstat().st_mode
+            try:
+                mode = path.lstat().st_mode
+            except OSError:  # gone since it was listed
+                continue
             shown = path.relative_to(base).as_posix()
             shown = shown if shown.isprintable() else quoted(shown)
             if stat.S_ISLNK(mode) and (path.is_dir() or not path.resolve().is_relative_to(base.resolve())):

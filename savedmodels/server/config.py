@@ -101,6 +101,12 @@ def from_proto(config: Any) -> list[ModelConfig]:
             )
         except ValueError as error:
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
+        wrong = [number for number in models[entry.name].versions if number < 1]
+        if wrong:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"model {quoted(entry.name)}: version {wrong[0]} is not possible. Versions are 1 or more.",
+            )
         if kind == "specific" and not policy.specific.versions:
             raise ServingError(
                 "INVALID_ARGUMENT", f"model {quoted(entry.name)}: the policy specific lists no versions."

@@ -8,7 +8,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from tfdlrm.checks import quoted
+from tfdlrm.checks import shortened
+from tfdlrm.files import strange_entries
 
 _VERSION = re.compile(r"[0-9]{1,18}")  # fits int64
 _SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
@@ -71,14 +72,17 @@ def refuse_files(folder: Path, max_bytes: int | None) -> None:
         max_bytes: of all files; None for the machine's memory.
 
     Raises:
-        ValueError: something in it is neither a file nor a folder, or it is too large; names it and the fix.
+        ValueError: something in it is neither a file nor a folder, or a link to a folder, out of the version or to
+            nothing; or it is too large; names it and the fix.
     """
+    if strange := strange_entries(folder):
+        raise ValueError(f"{shortened(strange[0])}. Put the file there.")
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if max_bytes is None else max_bytes
     total = 0
     for path in sorted(folder.rglob("*")):
         try:
             mode, size = path.stat().st_mode, path.stat().st_size
-        except OSError:  # gone since it was listed, or a link to nothing, which nobody reads
+        except OSError:  # gone since it was listed
             continue
         if stat.S_ISREG(mode):
             if path.parent == folder and path.name == "saved_model.pb" and size > _MAX_PROTO_BYTES:
@@ -87,9 +91,6 @@ def refuse_files(folder: Path, max_bytes: int | None) -> None:
                     "Export the model again."
                 )
             total += size
-        elif not stat.S_ISDIR(mode):
-            name = path.relative_to(folder).as_posix()
-            raise ValueError(f"{quoted(name)} is a pipe, a socket or a device, and no file. Put the file there.")
     if total > limit:
         raise ValueError(f"its files have {total:,} bytes, and {limit:,} are allowed. Raise --max-version-bytes.")
 

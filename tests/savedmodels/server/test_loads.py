@@ -55,10 +55,24 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_by_name(serve: Serve, publish:
     served.wait(lambda: served.states() == {1: "AVAILABLE", 2: "END"})
     code, message = why(served, 2)
     assert code == "UNKNOWN"
-    assert f"'{name}' is a pipe, a socket or a device, and no file. Put the file there." in message
+    assert f"{name} is a device, a pipe or a socket, and no file. Put the file there." in message
     publish(3)
     served.wait(lambda: served.states().get(3) == "AVAILABLE")
     assert served.ask() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("target", "what"), [("..", "a link to a folder, or out of"), ("nowhere", "a link to nothing")]
+)
+def test_a_link_out_of_a_version_is_refused_by_name(publish: Callable, target: str, what: str) -> None:
+    folder = publish(1)
+    refuse_files(folder, None)
+    (folder / "assets").mkdir(exist_ok=True)
+    (folder / "assets" / "same").symlink_to(folder / "saved_model.pb")
+    refuse_files(folder, None)
+    (folder / "more").symlink_to(target)
+    with pytest.raises(ValueError, match=f"more is {what}.*Put the file there"):
+        refuse_files(folder, None)
 
 
 def test_a_version_that_is_too_large_is_refused_by_its_bytes(serve: Serve, publish: Callable) -> None:

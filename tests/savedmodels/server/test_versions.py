@@ -313,6 +313,12 @@ def test_config_files_are_tensorflow_servings(tmp_path):
     assert (first.name, first.num_latest, first.versions, first.labels) == ("a", None, (3, 4), {"stable": 3})
     assert second.wanted({1, 2, 5}) == {1, 2, 5}
     assert first.wanted({1, 2, 3}) == {3}
+    file.write_text(
+        'model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow" '
+        "model_version_policy { specific { versions: 3 versions: -4 } } } }"
+    )
+    with pytest.raises(ValueError, match=r"model 'a': version -4 is not possible\. Versions are 1 or more"):
+        read_config(file)
     file.write_text("model_config_list {")
     with pytest.raises(ValueError, match=r"models\.config is no text of a ModelServerConfig"):
         read_config(file)
