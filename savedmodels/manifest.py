@@ -268,8 +268,7 @@ def _problem_of_signature(signature: Any) -> str | None:
             return f"{kind} are no mapping"
         for name, tensor in tensors.items():
             shape = tensor.get("shape") if isinstance(tensor, Mapping) else 0
-            sizes = shape if isinstance(shape, list) else []
-            is_shape = shape is None or (isinstance(shape, list) and all(n is None or _is_count(n) for n in sizes))
+            is_shape = shape is None or (isinstance(shape, list) and all(n is None or _is_count(n) for n in shape))
             if not is_shape or not isinstance(tensor.get("dtype"), str):
                 return f"{kind}: {quoted(name)} has no dtype and shape"
     return None

@@ -21,7 +21,7 @@ from tfdlrm.training.run_state import RunState
 
 def npy(shape: tuple[int, ...], values: bytes = b"", descr: str = "|u1") -> bytes:
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + values
+    return headed(header.encode()) + values
 
 
 def headed(header: bytes) -> bytes:

@@ -39,6 +39,11 @@ class ModelConfig:
             raise ValueError(f"model name {quoted(self.name)} cannot be in a path. Use no '/', ':' or blanks.")
         if self.num_latest is not None and self.num_latest < 1:
             raise ValueError(f"model {quoted(self.name)}: the newest {self.num_latest} versions: give 1 or more.")
+        for number in self.versions:
+            if number < 1:
+                raise ValueError(
+                    f"model {quoted(self.name)}: version {number} is not possible. Versions are 1 or more."
+                )
 
     def wanted(self, versions: Iterable[int]) -> set[int]:
         """Of the versions there are, those to serve."""
@@ -101,12 +106,6 @@ def from_proto(config: Any) -> list[ModelConfig]:
             )
         except ValueError as error:
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
-        wrong = [number for number in models[entry.name].versions if number < 1]
-        if wrong:
-            raise ServingError(
-                "INVALID_ARGUMENT",
-                f"model {quoted(entry.name)}: version {wrong[0]} is not possible. Versions are 1 or more.",
-            )
         if kind == "specific" and not policy.specific.versions:
             raise ServingError(
                 "INVALID_ARGUMENT", f"model {quoted(entry.name)}: the policy specific lists no versions."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,15 +49,10 @@ class PreparedFile:
 
     @functools.cached_property
     def _table(self) -> pa.Table:
-        refuse_packed(self._path)
         try:
-            with pa.memory_map(str(self._path)) as stream:
-                table = pa.ipc.open_file(stream).read_all()
-                _ = table.column_names  # decoded when asked for
+            table = mapped_table(self._path)
         except FileNotFoundError as error:
             raise self._damaged("it was there and has gone") from error
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise self._damaged(f"not a whole Arrow file ({error})") from error
         if table.num_rows != self._rows:
             raise self._damaged(f"{table.num_rows} rows where the manifest says {self._rows}")
         return table
@@ -149,6 +146,31 @@ class PreparedFile:
 
     def _damaged(self, what: str) -> ValueError:
         return ValueError(f"{self._path}: {what}. Prepare the data again.")
+
+
+def mapped_table(path: Path) -> pa.Table:
+    """All rows of an Arrow file whose columns are not compressed, mapped. Their buffers are not compared with anything.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is no whole file of this kind; names it.
+    """
+    refuse_packed(path)
+    with arrow_errors(path), pa.memory_map(str(path)) as stream:
+        table = pa.ipc.open_file(stream).read_all()
+        _ = table.column_names  # decoded when asked for
+        return table
+
+
+@contextlib.contextmanager
+def arrow_errors(path: Path) -> Iterator[None]:
+    """What pyarrow says of a damaged file, as a ValueError that names it."""
+    try:
+        yield
+    except FileNotFoundError:  # no damage
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a whole Arrow file ({error}). Prepare the data again.") from error
 
 
 def column_problem(found: pa.Schema, spec: FeatureSpec, name: str) -> str | None:

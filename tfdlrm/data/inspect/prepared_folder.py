@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from tfdlrm.data.inspect.blocks import InspectBlock
 from tfdlrm.data.inspect.days import days_of, find_day_column
 from tfdlrm.data.inspect.row_totals import section_ends, sections_of
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.prepared_file import column_problem, refuse_packed
+from tfdlrm.data.prepared_file import arrow_errors, column_problem, mapped_table
 from tfdlrm.data.prepared_folders import PARTS, id_limit, read_manifest, refuse_other_output
 from tfdlrm.data.preprocessing import read_description
 from tfdlrm.data.pyarrow_extra import pa, pc
@@ -140,12 +139,10 @@ class PreparedInput:
 
     def _batches(self, file: Path) -> Iterator[Any]:
         """Record batches of at most `_BLOCK_ROWS` rows; slices of a memory map are not copies."""
-        refuse_packed(file)
-        with _arrow_errors(file), pa.memory_map(str(file)) as stream:
-            reader = pa.ipc.open_file(stream)
-            self._check_columns(file, reader.schema)
-            for number in range(reader.num_record_batches):
-                whole = reader.get_batch(number)
+        table = mapped_table(file)
+        self._check_columns(file, table.schema)
+        with arrow_errors(file):
+            for whole in table.to_batches():
                 whole.validate(full=True)  # a reader maps buffers as they are
                 for start in range(0, whole.num_rows, _BLOCK_ROWS):
                     yield whole.slice(start, _BLOCK_ROWS)
@@ -162,21 +159,10 @@ def _arrow_file(folder: Path, entry: Mapping[str, Any]) -> Path:
     file = path_inside(folder, entry["name"])
     if not file.is_file():
         raise FileNotFoundError(f"{file}: is missing, and the manifest names it. Prepare the data again.")
-    refuse_packed(file)
-    with _arrow_errors(file), pa.memory_map(str(file)) as stream:
-        reader = pa.ipc.open_file(stream)
-        found = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
+    found = mapped_table(file).num_rows
     if found != entry["rows"]:
         raise ValueError(f"{file}: has {found} rows, and the manifest says {entry['rows']}. Prepare the data again.")
     return file
-
-
-@contextlib.contextmanager
-def _arrow_errors(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not a whole Arrow file ({error}). Prepare the data again.") from error
 
 
 def _check_ids(file: str, column: CategoricalColumn, tokens: Tokens, limit: int | None) -> None:
