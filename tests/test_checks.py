@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tfdlrm.checks import LONGEST_QUOTE, quoted
@@ -13,27 +13,47 @@ from tfdlrm.config import ExperimentConfig
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.yaml_text import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, parse_yaml
 
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: (
-        st.lists(inner)
-        | st.lists(inner).map(tuple)
-        | st.dictionaries(st.text(), inner)
-        | st.sets(st.integers())
-        | st.frozensets(st.text())
-    ),
-)
+
+def values_of(text: st.SearchStrategy[str], binary: st.SearchStrategy[bytes]) -> st.SearchStrategy[object]:
+    return st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**700), 2**700) | st.floats() | text | binary,
+        lambda inner: (
+            st.lists(inner)
+            | st.lists(inner).map(tuple)
+            | st.dictionaries(text, inner)
+            | st.sets(st.integers())
+            | st.frozensets(text)
+        ),
+    )
 
 
-@given(plain)
-def test_a_quote_is_the_beginning_of_repr(value: object) -> None:
+def begins(value: object) -> tuple[str, str]:
+    """`repr` of a value and, without the sign that there is more, its quote."""
     whole, found = repr(value), quoted(value)
-    assert len(found) <= LONGEST_QUOTE + 1
     if len(whole) <= LONGEST_QUOTE:
         assert found == whole
-    else:
-        assert found.endswith("…")
-        assert whole.startswith(found[:-1]) or "bits" in found
+        return whole, found
+    assert found.endswith("…")
+    assert len(found) == LONGEST_QUOTE + 1
+    return whole, found[:-1]
+
+
+@given(
+    values_of(st.text(st.characters(exclude_characters="'")), st.binary().map(lambda each: each.replace(b"'", b'"')))
+)
+def test_a_quote_is_the_beginning_of_repr(value: object) -> None:
+    whole, found = begins(value)
+    assert whole.startswith(found)
+
+
+@given(values_of(st.text(), st.binary()))
+@example([["0" * 170 + "'"], ["000'", '0"' * 100]])
+@example({"k" * 190: "000'"})
+@example(["x" * 190, b"000000000'"])
+def test_the_marks_around_a_string_that_is_cut_are_those_of_its_shown_part(value: object) -> None:
+    """`repr` takes marks that the string does not hold, and what follows is not looked at."""
+    whole, found = (text.translate(dict.fromkeys(map(ord, "'\"\\"))) for text in begins(value))
+    assert whole.startswith(found)
 
 
 def unfolding(levels: int) -> object:

@@ -21,7 +21,8 @@ _MOST_COMPARED = 10_000  # words, a tenth of a second
 def quoted(value: object) -> str:
     """`repr` for a message: at most `LONGEST_QUOTE` characters, then `…`, in time that does not grow with the rest.
 
-    Whatever a file or a client has given may be of any length, and nested as deeply as it likes.
+    Whatever a file or a client has given may be of any length, and nested as deeply as it likes. Of a string that is
+    cut only the shown part tells which quotation marks stand around it.
 
     Example:
         >>> quoted({"a": [1, 2]}), len(quoted("x" * 10**9))
@@ -36,7 +37,7 @@ def shortened(text: str) -> str:
 
 
 def _begin_of(value: Any, room: int) -> str:
-    """At least the first `room` characters of `repr(value)`, or all of it."""
+    """The first `room` characters of `repr(value)` or more, or all of it; a string that is cut may have other marks."""
     kind = type(value)
     if kind in (str, bytes):
         return repr(value[: room + 1])
