@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 LEAK_LIMIT_MIB = 64.0  # resident growth after the warm-up; allocators keep some slack
 WARM_SHARE = 0.2
 ROUNDS_A_CACHE = 20
+ROUND_FILE = "TFDLRM_FUZZ_ROUND"  # where the process that runs the rounds notes the one it is in
 # TensorFlow's thread pool hands a std::function over by means that the sanitizer does not see. What the function does
 # is ordered by annotations (threads.inc); that it is read at all, to be called, comes before any of them.
 SUPPRESSIONS = Path(__file__).with_name("fuzz.tsan")
@@ -61,15 +63,28 @@ SANITIZERS = {
 }
 
 
-def run_sanitized(name: str, arguments: list[str]) -> int:
-    """Runs this script again in a process that loads kernels built with the sanitizer."""
+def run_apart(command: list[str], environment: dict[str, str]) -> int:
+    """Runs this script's rounds in a process of their own: where one of them ends it, its name is told."""
+    with tempfile.TemporaryDirectory() as folder:
+        noted = Path(folder) / "round"
+        noted.touch()
+        code = subprocess.run(command, env={**environment, ROUND_FILE: str(noted)}, check=False, cwd=ROOT).returncode
+        again = noted.read_text(encoding="utf-8").splitlines()
+    if code and again:
+        end = signal.Signals(-code).name if code < 0 else f"code {code}"
+        print(f"ended with {end} in, or after, {again[0]}", flush=True)
+    return code
+
+
+def sanitized(name: str) -> tuple[list[str], dict[str, str]] | None:
+    """How a process starts that loads kernels built with the sanitizer; None where g++ has none."""
     checks, libraries, options = SANITIZERS[name]
     # with libstdc++, or the sanitizer does not find what it wraps when another module throws
     preload = [file_of_compiler(library) for library in (*libraries, "libstdc++.so.6")]
     missing = [library for library, path in zip(libraries, preload, strict=False) if not path.is_absolute()]
     if missing:
         print(f"{missing[0]} is not installed with g++; the {name} sanitizer cannot run here")
-        return 2
+        return None
     sanitize = f"-fsanitize={','.join(checks)}"
     cache = Path(tempfile.gettempdir()) / f"tfdlrm-fuzz-{name}-{os.getuid()}"
     environment = {
@@ -85,8 +100,7 @@ def run_sanitized(name: str, arguments: list[str]) -> int:
     subprocess.run([sys.executable, "-c", build], env=environment, check=True, cwd=ROOT)
     environment["LD_PRELOAD"] = " ".join(map(str, preload))
     # a page of the shadow must stand where the sanitizer wants it
-    command = ["setarch", os.uname().machine, "-R", sys.executable, __file__, *arguments]
-    return subprocess.run(command, env=environment, check=False, cwd=ROOT).returncode
+    return ["setarch", os.uname().machine, "-R"], environment
 
 
 def file_of_compiler(library: str) -> Path:
@@ -119,12 +133,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds and len(arguments.rounds) != len(arguments.of):
         parser.error(f"--rounds has {len(arguments.rounds)} numbers, and --of {len(arguments.of)} kinds")
-    if arguments.sanitize:
-        passed = ["--of", *arguments.of, "--seconds", str(arguments.seconds), "--seed", str(arguments.seed)]
-        rounds = ["--rounds", *map(str, arguments.rounds)] if arguments.rounds else []
-        return run_sanitized(arguments.sanitize, passed + rounds)
+    if ROUND_FILE not in os.environ:
+        start = sanitized(arguments.sanitize) if arguments.sanitize else ([], dict(os.environ))
+        return 2 if start is None else run_apart([*start[0], sys.executable, __file__, *sys.argv[1:]], start[1])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # of a damaged Parquet file polars tells on stderr where in itself it noticed
+    # of a damaged file polars tells on stderr where in itself it noticed
     os.environ.setdefault("RUST_BACKTRACE", "0")
     asked = arguments.rounds or [None] * len(arguments.of)
     return max(
@@ -137,13 +150,16 @@ def run_kind(kind: str, first: int, seconds: float, asked: int | None) -> int:
     """Rounds of one kind, from the seed `first` on; prints what was found, and returns 1 where something was."""
     start, rounds, refused, warm = time.monotonic(), 0, 0, 0.0
     with contextlib.ExitStack() as stack:
+        noted = stack.enter_context(open(os.environ[ROUND_FILE], "r+b", buffering=0))
         run_round, problems = KINDS[kind](stack, first)
         while (share := share_done(start, rounds, seconds, asked)) < 1:
             seed = first + rounds
+            again = f"python tools/fuzz.py --of {kind} --seed {seed} --rounds 1"
+            noted.seek(0)
+            noted.write(f"{again}\n".encode())
             try:
                 refused += run_round(seed)
             except BaseException:
-                again = f"python tools/fuzz.py --of {kind} --seed {seed} --rounds 1"
                 print(f"FAILED in round {seed}: {again}", flush=True)
                 raise
             rounds += 1

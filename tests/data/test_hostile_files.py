@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.data import sample_rows as sample
@@ -26,7 +27,7 @@ from tfdlrm.data.inspect.row_totals import count_parquet_rows
 from tfdlrm.data.lines import MOST_BLANK_LINES
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.prepare import PrepareConfig, prepare
-from tfdlrm.data.tabular import check_columns, parquet_errors
+from tfdlrm.data.tabular import ParquetSource, check_columns
 from tfdlrm.data.vocabulary import Vocabulary
 from tfdlrm.files import read_json, read_text
 from tfdlrm.native.columns import PartedColumn
@@ -139,21 +140,75 @@ def test_a_weight_beyond_float32_is_a_bad_row(tmp_path: Path) -> None:
         open_dataset(config)
 
 
-def damaged_parquet(path: Path) -> Path:
-    """Columns that end before their pages do: polars panics on it."""
-    pl.DataFrame({"a": np.arange(1000), "b": ["x" * (i % 7) for i in range(1000)]}).write_parquet(path)
-    data = path.read_bytes()
+def parquet_bytes(path: Path, cells: object, **options: Any) -> bytes:
+    pq.write_table(pa.table({"item": cells}), path, compression="none", use_dictionary=False, **options)
+    return path.read_bytes()
+
+
+def read_parquet(path: Path) -> list[object]:
+    source = ParquetSource(path)
+    assert len(source.column_names()) == 1
+    assert count_parquet_rows(path) >= 0
+    return [cell for block in source.blocks() for cell in block.frame.to_series().to_list()]
+
+
+FORTY = pa.array([k / 2 for k in range(40)])
+
+
+@pytest.mark.parametrize(
+    ("cells", "before", "after", "says"),
+    [
+        # a page of -29 values instead of 40: polars asks for 2^61 bytes and ends the process
+        (FORTY, b",\x15P", b",\x159", "negative number of values"),
+        (FORTY, b"PAR1", b"PAR2", "magic bytes"),
+        (pa.array(["ab"] * 40), b"\x02\0\0\0ab", b"\x02\0\0\0a\xff", "UTF8"),
+        (pa.array(["ab"] * 40), b"\x02\0\0\0ab", b"\xff\xff\xff\x7fab", "."),
+    ],
+)
+def test_a_damaged_parquet_file(tmp_path: Path, cells: pa.Array, before: bytes, after: bytes, says: str) -> None:
+    path = tmp_path / "rows.parquet"
+    data = parquet_bytes(path, cells)
+    assert read_parquet(path) == cells.to_pylist()
+    assert before in data
+    path.write_bytes(after.join(data.rsplit(before, 1) if before == b"PAR1" else data.split(before, 1)))
+    with pytest.raises(ValueError, match=rf"rows\.parquet: not a readable Parquet file \(.*{says}") as error:
+        read_parquet(path)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_parquet_file_cut_within_its_pages(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    data = parquet_bytes(path, pa.array([str(k) for k in range(1000)]))
     end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     path.write_bytes(data[:4] + data[end // 2 : end] + data[end:])
-    return path
+    with pytest.raises(ValueError, match=r"rows\.parquet: not a readable Parquet file"):
+        read_parquet(path)
 
 
-def test_a_parquet_file_that_polars_panics_on(tmp_path: Path) -> None:
-    path = damaged_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(pl.exceptions.PanicException):
-        pl.read_parquet(path)
-    with pytest.raises(ValueError, match=r"rows\.parquet: not a readable Parquet file"), parquet_errors(str(path)):
-        pl.read_parquet(path)
+def test_every_byte_of_a_parquet_files_frame(tmp_path: Path) -> None:
+    """Whatever stands in page headers and footer is read, with as many rows as the footer has, or refused by name."""
+    path = tmp_path / "rows.parquet"
+    data = parquet_bytes(path, pa.array([[k, None] if k % 3 else None for k in range(40)]), row_group_size=25)
+    refused = 0
+    for at in range(len(data)):
+        for value in {0, 1, 57, 0x7F, 0xFF} - {data[at]}:
+            path.write_bytes(data[:at] + bytes([value]) + data[at + 1 :])
+            try:
+                assert len(read_parquet(path)) == count_parquet_rows(path)
+            except ValueError as error:
+                assert re.search("rows.parquet: |column", str(error))  # noqa: PT017 - not all are refused
+                refused += 1
+    assert refused > len(data)
+
+
+def test_rows_of_a_parquet_file_are_found_again_across_its_row_groups(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    parquet_bytes(path, pa.array([str(k) for k in range(100)]), row_group_size=7)
+    lines = [100, 1, 8, 7, 8, 50]
+    assert ParquetSource(path).raw_rows(lines) == {line: str(line - 1).encode() for line in lines}
+    blocks = list(ParquetSource(path).blocks())
+    assert [int(line) for block in blocks for line in block.lines] == list(range(1, 101))
+    assert blocks[0].raw(41) == b"41"
 
 
 def test_rows_of_a_parquet_file_that_is_none(tmp_path: Path) -> None:

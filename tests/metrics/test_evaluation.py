@@ -23,9 +23,9 @@ ROWS = st.lists(
 
 
 def reference(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    p = 1 / (1 + np.exp(-logits))
+    p, q = 1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))  # 1 - p has lost half its digits where p is near 1
     both, base_rate = 0 < labels.sum() < len(labels), np.average(labels, weights=weights)
-    loss = log_loss(labels, p, sample_weight=weights, labels=[0, 1])
+    loss = log_loss(labels, np.column_stack([q, p]), sample_weight=weights, labels=[0, 1])
     entropy = log_loss(labels, np.full(len(labels), base_rate), sample_weight=weights, labels=[0, 1])
     return {
         "rows": len(labels),

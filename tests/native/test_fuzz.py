@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tools.fuzz import ROUND_FILE, run_apart
 
 DRIVER = Path(__file__).resolve().parents[2] / "tools" / "fuzz.py"
 
@@ -36,3 +39,9 @@ def test_random_input_finds_nothing(rounds: dict[str, int], sanitizer: str | Non
     assert {kind: int(done) for kind, done, _ in found} == rounds
     for kind, _, refused in found:
         assert rounds[kind] // 4 <= int(refused) < rounds[kind]
+
+
+def test_a_round_that_ends_the_process_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    rounds = f"import os; open(os.environ['{ROUND_FILE}'], 'w').write('round 7\\nround'); os.abort()"
+    assert run_apart([sys.executable, "-c", rounds], {}) == -signal.SIGABRT
+    assert "ended with SIGABRT in, or after, round 7\n" in capfd.readouterr().out

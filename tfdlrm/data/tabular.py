@@ -18,6 +18,7 @@ from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.columns import ROW_ID, columns_of
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.pyarrow_extra import pa, pq
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_rows import FrameBlock, row_as_text
 from tfdlrm.data.sources import TextSource
@@ -117,36 +118,45 @@ class ParquetSource:
 
     def blocks(self) -> Iterator[FrameBlock]:
         """See `RowSource`."""
-        total = self._collect(pl.len()).item()
-        for start in range(0, total, _PARQUET_BLOCK_ROWS):
-            stop = min(start + _PARQUET_BLOCK_ROWS, total)
-            numbers = np.arange(start, stop)
-            self.rows_read = stop
+        for start, frame in self._frames():
+            numbers = np.arange(start, start + len(frame))
+            self.rows_read = start + len(frame)
             yield FrameBlock(
-                load=functools.partial(self._load, start, stop - start),
+                load=functools.partial(plain_types, frame),
                 lines=numbers + 1,
                 numbers=numbers,
-                raw=functools.partial(self._raw, start),
+                raw=functools.partial(row_as_text, frame),
             )
-
-    def _load(self, start: int, length: int) -> pl.DataFrame:
-        return plain_types(self._collect(pl.all(), start, length))
-
-    def _raw(self, start: int, row: int) -> bytes:
-        return row_as_text(self._collect(pl.all(), start + row, 1), 0)
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
         """See `RowSource`."""
-        return {line: row_as_text(self._collect(pl.all(), line - 1, 1), 0) for line in lines}
+        with open_parquet(self._path) as file:
+            ends = np.cumsum(rows_of_groups(file))
+        rows = np.unique(np.asarray(lines, np.int64)) - 1
+        texts = {}
+        for group in np.unique(np.searchsorted(ends, rows, side="right")).tolist():
+            for start, frame in self._frames(group):
+                first, last = np.searchsorted(rows, [start, start + len(frame)])
+                texts.update({row + 1: row_as_text(frame, row - start) for row in rows[first:last].tolist()})
+        return texts
 
     def column_names(self) -> list[str]:
         """The columns of the file."""
-        with parquet_errors(self.file):
-            return pl.scan_parquet(self._path).collect_schema().names()
+        with open_parquet(self._path) as file:
+            return list(file.schema_arrow.names)
 
-    def _collect(self, what: pl.Expr, start: int = 0, length: int | None = None) -> pl.DataFrame:
-        with parquet_errors(self.file):
-            return pl.scan_parquet(self._path).slice(start, length).select(what).collect()
+    def _frames(self, group: int | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Rows of the file, or of one row group, as blocks: the number of the first, and the columns."""
+        with open_parquet(self._path) as file:
+            counts = rows_of_groups(file)
+            start, stop = (0, sum(counts)) if group is None else (sum(counts[:group]), sum(counts[: group + 1]))
+            for batch in file.iter_batches(_PARQUET_BLOCK_ROWS, row_groups=None if group is None else [group]):
+                # pyarrow takes any bytes for text, and polars takes its word for it
+                batch.validate(full=True)
+                yield start, pl.DataFrame(batch)
+                start += batch.num_rows
+            if start != stop:
+                raise ValueError(f"{self.file}: its rows end at {start} of {stop} by its footer. Write it again.")
 
 
 def parquet_source(
@@ -158,14 +168,31 @@ def parquet_source(
 
 
 @contextlib.contextmanager
-def parquet_errors(file: str) -> Iterator[None]:
-    """What polars says of a damaged file, as a ValueError that names it.
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file. What pyarrow says of a damaged one, or polars of its columns, is a ValueError that names it.
 
-    Of some damage polars panics, which is no `Exception`; it has written lines of its own to stderr then.
+    polars' own reader is not used: some damage makes it end the process.
     """
     try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield file
+    except FileNotFoundError:  # no damage
+        raise
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeDecodeError,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ) as error:
         raise ValueError(
-            f"{file}: not a readable Parquet file ({shortened(str(error))}). Write it again, or set the right format."
+            f"{path}: not a readable Parquet file ({shortened(str(error))}). Write it again, or set the right format."
         ) from error
+
+
+def rows_of_groups(file: pq.ParquetFile) -> list[int]:
+    """How many rows each row group has, by the footer: of the two counts there, the one that reading goes by."""
+    counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    if any(count < 0 for count in counts):
+        raise pa.ArrowInvalid(f"a row group of {min(counts)} rows")
+    return counts

@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from tfdlrm.data.chunks import DamagedFileError, read_chunks
-from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.tabular import parquet_errors
+from tfdlrm.data.tabular import open_parquet, rows_of_groups
 
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
 
 
 def count_parquet_rows(path: Path) -> int:
     """Rows of a Parquet file, from its footer."""
-    with parquet_errors(str(path)):
-        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    with open_parquet(path) as file:
+        return sum(rows_of_groups(file))
 
 
 def count_text_rows(path: Path, *, has_header: bool, quoted: bool, most: int | None = None) -> int:
