@@ -177,5 +177,11 @@ def test_columns_of_another_type_are_refused(tmp_path: Path, column: str, array:
 def test_nulls_and_numbers_that_are_none_count_as_missing(tmp_path: Path) -> None:
     part = prepared_sample.rows(40, 4)
     part["age"][3], part["age"][5], part["age"][6] = None, float("nan"), float("inf")
-    report = inspect_data(prepared_sample.write(tmp_path, {"train": part}))
-    assert report.dense[1].missing_rate == pytest.approx(3 / 40)
+    folder = prepared_sample.write(tmp_path, {"train": part})
+    file = folder / "train" / "part-00000.arrow"
+    data = file.read_bytes()
+    quiet, signaling = (np.uint32(bits).tobytes() for bits in (0x7FC00000, 0x7FA00000))
+    assert quiet in data
+    for nan in (quiet, signaling):
+        file.write_bytes(data.replace(quiet, nan))
+        assert inspect_data(folder).dense[1].missing_rate == pytest.approx(3 / 40)

@@ -177,7 +177,8 @@ def _check_ids(file: str, column: CategoricalColumn, tokens: Tokens, limit: int 
 
 def _numbers(cells: Any) -> np.ndarray:
     """float64 [N], NaN where null or not finite."""
-    values = np.array(cells.to_numpy(zero_copy_only=False), np.float64)
+    with np.errstate(invalid="ignore"):  # of a NaN that signals NumPy warns
+        values = np.array(cells.to_numpy(zero_copy_only=False), np.float64)
     values[~np.isfinite(values)] = np.nan
     return values
 
