@@ -9,9 +9,9 @@ import pytest
 
 from tests.distribute.in_process import run_script
 
-# Of the nine, those that differ in kind: alone, rows cut, batches cut, both. All nine take five minutes:
+# Of the nine, those that differ in kind: nothing is cut, and rows and batches are. All nine take three minutes:
 # `python -m tests.distribute.synchronous_run 1x1 1x2 1x3 2x1 2x2 2x3 3x1 3x2 3x3`.
-SIZES = ["1x1", "1x3", "2x1", "3x3"]
+SIZES = ["1x1", "3x3"]
 
 pytestmark = pytest.mark.multiprocess
 
@@ -47,7 +47,7 @@ def test_a_checkpoint_is_read_under_another_number_of_servers(results: dict[str,
 def test_the_plan_says_what_is_cut(results: dict[str, Any], size: str) -> None:
     cut = [reason for reason in results[size]["reasons"] if "cut into" in reason]
     # all but "tiny", which has fewer rows than three servers, and "narrow", which has a clipnorm
-    assert len(cut) == {"1": 0, "2": 11, "3": 10}[size[-1]], results[size]["reasons"]
+    assert len(cut) == {"1": 0, "3": 10}[size[-1]], results[size]["reasons"]
 
 
 @pytest.mark.parametrize("size", SIZES)
