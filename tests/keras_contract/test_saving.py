@@ -44,7 +44,7 @@ def test_early_stopping_brings_the_best_epoch_back(ours) -> None:
     theirs, mine = twins(ours)
     for model in (theirs, mine):
         stop = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
-        history = fit(compile_twin(model, rate=4.0), epochs=8, callbacks=[stop]).history["val_loss"]
+        history = fit(compile_twin(model, rate=4.0), epochs=8, validated=True, callbacks=[stop]).history["val_loss"]
         assert history[-1] > min(history) + 0.05
         assert loss_of(model) == pytest.approx(min(history), abs=1e-6)
     assert_same_weights(mine, theirs, tolerance=1e-5)
@@ -61,7 +61,7 @@ def test_model_checkpoint(ours, options, tmp_path) -> None:
     losses: list[float] = []
     keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: losses.append(loss_of(mine)))
     checkpoint = keras.callbacks.ModelCheckpoint(path, monitor="val_loss", **options)
-    fit(mine, epochs=6, callbacks=[keep, checkpoint])
+    fit(mine, epochs=6, validated=True, callbacks=[keep, checkpoint])
     files = sorted(tmp_path.iterdir())
     if "save_best_only" in options:
         best = [k for k in range(6) if losses[k] == min(losses[: k + 1])]

@@ -112,7 +112,7 @@ def test_gradients_are_accumulated_for_dense_weights_only() -> None:
 def test_trained_as_keras_trains_them(ours) -> None:
     theirs, mine = twins(ours)
     for model in (theirs, mine):
-        fit(compile_twin(model))
+        fit(compile_twin(model), validated=True)
     assert_same_weights(mine, theirs)
 
 
@@ -191,7 +191,7 @@ def test_moving_averages_of_rows_are_refused() -> None:
             ours().compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")
         frozen = ours(trainable=False)  # then there is nothing to average
         frozen.compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")
-        fit(frozen, epochs=1, callbacks=[keras.callbacks.SwapEMAWeights()])
+        fit(frozen, epochs=1, validated=True, callbacks=[keras.callbacks.SwapEMAWeights()])
 
 
 def test_a_loss_of_whole_tables_is_refused() -> None:
@@ -300,6 +300,6 @@ def test_reading_in_a_step_costs_nothing_unless_asked(ours, monkeypatch) -> None
     monkeypatch.setattr(TableVariable, "_read", refuse)
     monkeypatch.setattr(TableVariable, "numpy", refuse)
     model = compile_twin(ours())
-    fit(model)
+    fit(model, validated=True)
     model.evaluate(IDS, LABELS, verbose=0)
     model.summary(print_fn=lambda *_, **__: None)

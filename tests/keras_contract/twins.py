@@ -69,8 +69,9 @@ def compile_twin(model: keras.Model, rate: float = 0.5, **options) -> keras.Mode
     return model
 
 
-def fit(model: keras.Model, epochs: int = 3, **options) -> keras.callbacks.History:
-    options = {"validation_data": (VALIDATION_IDS, VALIDATION_LABELS), **options}
+def fit(model: keras.Model, epochs: int = 3, validated: bool = False, **options) -> keras.callbacks.History:
+    if validated:  # which traces another function
+        options["validation_data"] = (VALIDATION_IDS, VALIDATION_LABELS)
     return model.fit(IDS, LABELS, batch_size=16, epochs=epochs, shuffle=False, verbose=0, **options)
 
 
