@@ -44,13 +44,13 @@ def test_prepare_and_train(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "test: 50 rows" in said
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["config"]["split"] == "criteo-kaggle"
-    flags = ["--set", "data.format=prepared", "--set", "data.split=none", "--set", "train.epochs=1"]
-    flags += ["--set", "model.bottom_mlp=[16]", "--set", "model.top_mlp=[8,1]", "--quiet"]
-    code = main(["train", "criteo-kaggle", "--data", str(output), "--model-dir", str(tmp_path / "model"), *flags])
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert "700 rows read = 700 used + 0 set aside" in said.out
-    code = main(["evaluate", str(tmp_path / "model"), "--data", str(output), "--format", "prepared"])
+    flags = ["--set", "train.epochs=1", "--set", "model.bottom_mlp=[16]", "--set", "model.top_mlp=[8,1]", "--quiet"]
+    for preset in ("dlrm", "dcnv2", "criteo-kaggle", "quickstart"):
+        code = main(["train", preset, "--data", str(output), "--model-dir", str(tmp_path / preset), *flags])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        assert "700 rows read = 700 used + 0 set aside" in said.out
+    code = main(["evaluate", str(tmp_path / "dlrm"), "--data", str(output / "test")])
     assert code == 0, capsys.readouterr().err
 
 

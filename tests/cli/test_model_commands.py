@@ -13,7 +13,9 @@ import pytest
 from savedmodels.commands import add_export
 from tests.training.csv_run import csv_config, csv_run, write_rows
 from tfdlrm.cli.program import main, own_commands
+from tfdlrm.training.model_dir import ModelDir
 from tfdlrm.training.run import TrainResult
+from tfdlrm.training.seeds import SeedResults
 
 
 def run(*argv: object) -> int:
@@ -143,6 +145,7 @@ def test_flags_reach_the_config(monkeypatch, config_file, tmp_path):
 
     monkeypatch.setattr("tfdlrm.training.run.train", train)
     monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "a: b.csv", 3)
     flags = ["--data", "a: b.csv", "--bad-rows", "quarantine", "--deterministic", "--resume", "--quiet"]
     assert run("train", config_file, "--model-dir", "m", *flags, "--set", "train.epochs=7") == 0
     config = seen["config"]
@@ -169,16 +172,58 @@ def test_movielens_is_fetched_into_a_cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_ends_with_its_own_code(capsys, monkeypatch, config_file, name, code):
+def test_a_signal_ends_with_its_own_code(capsys, monkeypatch, config_file, tmp_path, name, code):
     result = TrainResult(model=None, history={}, best=None, books="", test=None, interrupted_by=name)
     monkeypatch.setattr("tfdlrm.training.run.train", lambda *args, **options: result)
     assert run("train", config_file, "--model-dir", "m") == code == 128 + signal.Signals[name]
-    again = f"stopped by {name}; go on with: tfdlrm train {config_file}"
-    assert f"{again} --model-dir m --resume" in capsys.readouterr().out
-    flags = ["--data", "a b.csv", "--set", "train.epochs=3", "--set", "model.top_mlp=[4,1]", "--bad-rows", "quarantine"]
-    assert run("train", config_file, *flags, "--model-dir", "m") == code
-    said = "--data 'a b.csv' --set train.epochs=3 --set 'model.top_mlp=[4,1]' --model-dir m --bad-rows quarantine"
-    assert f"{again} {said} --resume" in capsys.readouterr().out
+    again = f"stopped by {name}; go on with: tfdlrm train"
+    assert f"{again} --model-dir m --resume\n" in capsys.readouterr().out
+    # seeds are runs in folders of their own: the command as it was
+    results = SeedResults(runs=(), monitor="val_auc", interrupted_by=name)
+    monkeypatch.setattr("tfdlrm.training.seeds.train_seeds", lambda *args, **options: results)
+    write_rows(tmp_path / "a b.csv", 3)
+    data = str(tmp_path / "a b.csv")
+    flags = ["--data", data, "--set", "train.epochs=3", "--set", "model.top_mlp=[4,1]", "--bad-rows", "quarantine"]
+    assert run("train", config_file, *flags, "--model-dir", "m", "--seeds", "0,1") == code
+    said = f"{config_file} --seeds 0,1 --data '{data}' --set train.epochs=3 --set 'model.top_mlp=[4,1]'"
+    assert f"{again} {said} --bad-rows quarantine --model-dir m --resume\n" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_by_its_folder_alone(capsys, monkeypatch, config_file, tmp_path):
+    """From any folder, with the data, flags and settings that it began with."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data", "rows.csv", "--bad-rows", "quarantine", "--set", "train.epochs=1"]
+    assert run("train", "config.yaml", "--model-dir", "m", *flags) == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("train", "--model-dir", "../m", "--resume", "--set", "train.epochs=2") == 0
+    assert "epoch 2/2" in capsys.readouterr().out
+    config = ModelDir(tmp_path / "m").load_config()
+    assert (config.train.epochs, config.train.bad_rows) == (2, "quarantine")
+    assert run("train", "--model-dir", "../m", "--resume") == 0  # nothing is left to do
+    assert "model: ../m" in capsys.readouterr().out
+    for wrong in (["--model-dir", "../m"], ["--resume"], ["--model-dir", "../m", "--resume", "--seeds", "0,1"]):
+        assert run("train", *wrong) == 2
+        assert "CONFIG is missing. Give a YAML file or a preset" in one_error(capsys)
+    assert run("train", "--resume", "--model-dir", ".") == 2
+    assert "config.yaml: no run there. Give the --model-dir of a training run." in one_error(capsys)
+
+
+def test_data_of_any_format_replaces_a_presets_own(monkeypatch, tmp_path):
+    seen = []
+    result = TrainResult(model=None, history={}, best=None, books="", test=None)
+    monkeypatch.setattr("tfdlrm.training.run.train", lambda config, *_, **__: seen.append(config.data) or result)
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "rows.csv", 3)
+    assert run("train", "quickstart", "--data", "rows.csv") == 0
+    assert run("train", "quickstart", "--data", "rows.csv", "--set", "data.split=none") == 0
+    assert run("train", "criteo-kaggle", "--data", "rows.csv", "--set", "data.format=criteo") == 0
+    path = str(tmp_path / "rows.csv")
+    assert [(data.format, data.split, data.path) for data in seen] == [
+        ("csv", "time", path),
+        ("csv", "none", path),
+        ("criteo", "criteo-kaggle", path),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,13 @@ def test_setup_cfg_announces_the_commands_of_other_packages():
     [
         ([], "the following arguments are required: COMMAND"),
         (["trian"], "invalid choice: 'trian'"),
-        (["train"], "the following arguments are required: CONFIG|PRESET"),
+        (["train"], "CONFIG is missing. Give a YAML file or a preset"),
         (["train", "quickstart", "--seeds", "0,x"], "'0,x' is not a list of seeds. Write it as 0,1,2"),
         (["evaluate", "m", "--data", "a", "--part", "test"], "not allowed with argument"),
         (["train", "quickstrat"], "'quickstrat' is neither a file nor a preset, did you mean 'quickstart'?"),
         (["train", "quickstart", "--set", "train.epoch=2"], "unknown key 'epoch', did you mean 'epochs'?"),
         (["train", "quickstart", "--set", "train.epochs"], "'train.epochs' is not an assignment"),
-        (["train", "quickstart", "--data", "x.csv"], "format='synthetic', which reads no file"),
+        (["train", "quickstart", "--data", "x.csv"], "x.csv: there is no such file"),
         (["config", "show", "nothing.yaml"], "'nothing.yaml' is neither a file nor a preset"),
     ],
 )

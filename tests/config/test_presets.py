@@ -40,6 +40,8 @@ def test_presets_are_complete_and_round_trip():
     assert preset_names() == (
         "criteo-kaggle",
         "criteo-terabyte",
+        "dcnv2",
+        "dlrm",
         "mlperf-dcnv2",
         "mlperf-dlrm",
         "movielens-100k",

@@ -33,7 +33,7 @@ _EPILOG = """\
   tfdlrm data prepare clicks/ prepared --format csv --schema schema.yaml --split hash --split-column user --oov
 
 A run that was stopped goes on when the same command is given again. Train on the result:
-  tfdlrm train criteo-kaggle --data kaggle --set data.format=prepared --set data.split=none
+  tfdlrm train criteo-kaggle --data kaggle
 """
 
 

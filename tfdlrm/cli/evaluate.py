@@ -41,7 +41,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=("criteo", "csv", "parquet", "movielens", "prepared"),
-        help="of --data; default: by its suffix .csv or .parquet, else that of the training data",
+        help="of --data; default: by its name and first bytes, else that of the training data",
     )
     add_bad_rows(parser)
     parser.add_argument("--batch-size", type=int, metavar="N", help="rows scored at once")

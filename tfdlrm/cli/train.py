@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,18 @@ def add_command(commands: Any) -> None:
         help="train a model",
         description="Train a model by a config. Ctrl-C and SIGTERM write a checkpoint; --resume goes on from it.",
     )
-    parser.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file, or a preset (see: tfdlrm config list)")
-    parser.add_argument("--data", metavar="PATH", help="the rows; default: data.path of the config")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG|PRESET",
+        nargs="?",
+        help="a YAML file, or a preset (see: tfdlrm config list); with --resume, default: that of the run",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="the rows: a prepared folder, or a file whose format is told by its name and first bytes (or by --set "
+        "data.format=); default: data.path of the config",
+    )
     add_overrides(parser)
     parser.add_argument("--model-dir", metavar="DIR", help=f"where everything goes; default: {RUNS}/<preset>")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --model-dir")
@@ -127,12 +138,17 @@ def _listen_at_one_address(arguments: argparse.Namespace) -> None:
 
 def _config(arguments: argparse.Namespace) -> ExperimentConfig:
     from tfdlrm.config import apply_overrides, load_config
+    from tfdlrm.data.raw_formats import data_at
 
-    config = load_config(arguments.config)
+    config = _config_of_run(arguments) if arguments.config is None else load_config(arguments.config)
     flags = []
     if arguments.data is not None:
         # absolute: the run's own config must find the rows from anywhere
-        flags.append(f"data.path={json.dumps(os.path.abspath(arguments.data))}")
+        path = os.path.abspath(arguments.data)
+        if any(override.partition("=")[0].strip() == "data.format" for override in arguments.overrides):
+            flags.append(f"data.path={json.dumps(path)}")
+        else:
+            config = replace(config, data=data_at(config.data, path))
     elif config.data.format == "movielens" and config.data.path is None:
         flags.append(f"data.path={json.dumps(str(_movielens()))}")
     if arguments.bad_rows is not None:
@@ -148,6 +164,20 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
             "is given. Drop one of them."
         )
     return config
+
+
+def _config_of_run(arguments: argparse.Namespace) -> ExperimentConfig:
+    if arguments.model_dir is None or not arguments.resume or arguments.seeds is not None:
+        raise ValueError(
+            "CONFIG is missing. Give a YAML file or a preset (see: tfdlrm config list); a run goes on by --resume "
+            "--model-dir DIR alone."
+        )
+    from tfdlrm.cli.quiet_start import import_tensorflow
+
+    import_tensorflow()
+    from tfdlrm.training.model_dir import ModelDir
+
+    return ModelDir(arguments.model_dir).load_config()
 
 
 def _over_a_cluster(arguments: argparse.Namespace) -> bool:
@@ -213,16 +243,16 @@ def _exit_code(interrupted_by: str | None, arguments: argparse.Namespace, model_
         where = f" --cluster {shlex.quote(arguments.cluster)}"
     elif arguments.parameter_servers:
         where = " --parameter-servers"
-    flags = [arguments.config]
-    if arguments.data is not None:
-        flags += ["--data", arguments.data]
-    for override in arguments.overrides:
-        flags += ["--set", override]
+    flags = []
+    if arguments.seeds is not None:  # several runs; one has all that follows in its own config
+        flags += [arguments.config, "--seeds", ",".join(map(str, arguments.seeds))]
+        if arguments.data is not None:
+            flags += ["--data", arguments.data]
+        for override in arguments.overrides:
+            flags += ["--set", override]
+        if arguments.bad_rows is not None:
+            flags += ["--bad-rows", arguments.bad_rows]
+        flags += ["--deterministic"] if arguments.deterministic else []
     flags += ["--model-dir", str(model_dir)]
-    if arguments.seeds is not None:
-        flags += ["--seeds", ",".join(map(str, arguments.seeds))]
-    if arguments.bad_rows is not None:
-        flags += ["--bad-rows", arguments.bad_rows]
-    flags += ["--deterministic"] if arguments.deterministic else []
     print(f"stopped by {interrupted_by}; go on with: {run} {shlex.join(flags)}{where} --resume")
     return SIGNAL_EXIT_CODES[interrupted_by]

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tfdlrm.config.data import DataConfig
+from tfdlrm.data.chunks import check_readable_file, read_first_line
+from tfdlrm.data.prepared_folders import MANIFEST_FILE, is_prepared
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.schema import SCHEMA_FILE, CategoricalColumn, FeatureSpec, criteo_feature_spec
+from tfdlrm.schema import (
+    NUM_CRITEO_CATEGORICAL,
+    NUM_CRITEO_DENSE,
+    SCHEMA_FILE,
+    CategoricalColumn,
+    FeatureSpec,
+    criteo_feature_spec,
+)
 
 if TYPE_CHECKING:
     from tfdlrm.data.sources import RowSource
 
+_PARQUET_MAGIC = b"PAR1"
+_ARROW_MAGIC = b"ARROW1"
 CRITEO_FORMATS = ("criteo", "criteo-kaggle", "criteo-terabyte")
 
 # Avazu's click log: the id of the row and the hour of the impression are no features.
@@ -46,6 +59,89 @@ def default_spec(data_format: str, path: Path) -> FeatureSpec | None:
         return movielens_feature_spec()
     beside = path.parent / SCHEMA_FILE
     return FeatureSpec.load(beside) if beside.is_file() else None
+
+
+def guess_format(path: Path, otherwise: str = "csv") -> tuple[str, str]:
+    """The format and why it is taken for that: by the name, the first bytes or the first line.
+
+    Args:
+        path: a file or a folder.
+        otherwise: the format of a file that none of these tells.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: an empty file, or a folder of no known kind.
+
+    Example:
+        >>> guess_format(Path("rows.csv.gz"))
+        ('csv', 'by its name')
+    """
+    if path.is_dir():
+        return _guess_folder(path)
+    check_readable_file(path, "a data file or a folder of prepared data")
+    with path.open("rb") as stream:
+        magic = stream.read(len(_ARROW_MAGIC))
+    if magic.startswith(_PARQUET_MAGIC):
+        return "parquet", "by its first bytes"
+    if magic == _ARROW_MAGIC:
+        raise ValueError(f"{path}: a single Arrow file. Give the prepared folder it belongs to, with {MANIFEST_FILE}.")
+    line = read_first_line(path)
+    if set(AVAZU_COLUMNS) <= {name.decode(errors="replace") for name in line.split(b",")}:
+        return "avazu", "by the names in its header"
+    suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
+    if suffixes and suffixes[-1] in (".csv", ".parquet"):
+        return suffixes[-1][1:], "by its name"
+    fields = line.split(b"\t")
+    num_features = NUM_CRITEO_DENSE + NUM_CRITEO_CATEGORICAL
+    # a header line has names where Criteo has integers
+    numbers = fields[: len(fields) - NUM_CRITEO_CATEGORICAL]
+    if len(fields) in (num_features, num_features + 1) and all(_is_integer(field) for field in numbers):
+        return "criteo", f"by its first line of {len(fields)} tab-separated fields without names"
+    return otherwise, "no other format fits its name or first line"
+
+
+def _guess_folder(path: Path) -> tuple[str, str]:
+    if is_prepared(path):
+        return "prepared", f"it holds {MANIFEST_FILE}, or is a part of what does"
+    if (path / "u.data").is_file() or any(path.glob("*.inter")):
+        return "movielens", "it holds MovieLens's ratings"
+    raise ValueError(
+        f"{path}: a folder with neither {MANIFEST_FILE} (prepared data) nor u.data or *.inter (MovieLens). "
+        "Give such a folder, or a file."
+    )
+
+
+def _is_integer(field: bytes) -> bool:
+    return not field.strip() or field.strip().removeprefix(b"-").isdigit()
+
+
+def data_at(config: DataConfig, path: str | os.PathLike[str]) -> DataConfig:
+    """`config` for the rows at a path, in the format that they are in.
+
+    Of a section for another format stays what has a meaning: fractions and `max_rows`, and for raw files the schema,
+    `id_modulo` and that rows are split, in their own order then.
+
+    Raises:
+        FileNotFoundError, ValueError: see `guess_format`.
+
+    Example:
+        >>> data_at(preset("quickstart").data, "clicks.csv.gz").format
+        'csv'
+    """
+    raw = config.format not in ("synthetic", "prepared")
+    found, _ = guess_format(Path(path), otherwise=config.format if raw else "csv")
+    schema = config.schema
+    if found == "avazu":
+        found, schema = "csv", schema or avazu_feature_spec()
+    if found == config.format:
+        return replace(config, path=os.fspath(path), schema=schema)
+    kept: dict[str, Any] = {
+        name: getattr(config, name) for name in ("train_fraction", "validation_fraction", "max_rows")
+    }
+    if found != "prepared":
+        split = "none" if config.split == "none" else "time"
+        kept |= {"split": split, "schema": schema, "id_modulo": config.id_modulo}
+    return DataConfig(format=found, path=os.fspath(path), **kept)  # type: ignore[arg-type]
 
 
 def open_source(

@@ -17,8 +17,8 @@ from tfdlrm.config import DataConfig, ExperimentConfig
 from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.opening import BadRowsMode, open_rows
-from tfdlrm.data.prepared_folders import is_prepared
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.raw_formats import data_at
 from tfdlrm.data.unknown_ids import UnknownIds, jumps
 from tfdlrm.file_lock import partial_folder
 from tfdlrm.models.dlrm import DLRM
@@ -129,7 +129,7 @@ def predict_file(
         data: the rows, with or without labels.
         output: `.csv`, `.tsv` or `.parquet`; a file that is there is replaced.
         checkpoint: `best`, `latest` or a checkpoint's name.
-        data_format: of `data`; default by its suffix, else that of the training data.
+        data_format: of `data`; default by its name and first bytes, else that of the training data.
         bad_rows: default as in training. With `quarantine`, bad rows are written to the folder `<output>.bad-rows`.
         batch_size: rows scored at once.
 
@@ -193,18 +193,9 @@ def open_file(
     """All rows of a file, encoded as a run's training rows were; arguments as in `predict_file`.
 
     Raises:
-        ValueError: the format cannot be told, or a bad row.
+        FileNotFoundError, ValueError: no such file, a folder of no known kind, or a bad row.
     """
-    suffixes = Path(data).suffixes
-    by_suffix = {".csv": "csv", ".parquet": "parquet"}.get(next((s for s in suffixes[::-1] if s != ".gz"), ""))
-    prepared = "prepared" if is_prepared(data) else None
-    chosen = data_format or by_suffix or prepared or config.data.format
-    if chosen == "synthetic":
-        raise ValueError(
-            f"{data}: the model was trained on generated rows, so the format of this file is not known. Name it .csv "
-            "or .parquet, or give --format."
-        )
-    rows = DataConfig.from_dict({"format": chosen})
+    rows = data_at(config.data, data) if data_format is None else DataConfig.from_dict({"format": data_format})
     return open_rows(rows, data, preprocessing, bad_rows=bad_rows, quarantine_dir=quarantine_dir)
 
 

@@ -14,7 +14,6 @@ from tfdlrm.data.inspect.blocks import InspectBlock, InspectInput
 from tfdlrm.data.inspect.dense_stats import MAX_DENSE_DISTINCT, DenseTally, dense_stats
 from tfdlrm.data.inspect.drift import dense_bins, id_bins, population_stability, unseen_share
 from tfdlrm.data.inspect.findings import find
-from tfdlrm.data.inspect.formats import FORMATS, guess_format, spec_of
 from tfdlrm.data.inspect.id_counts import CountTable
 from tfdlrm.data.inspect.id_stats import IdTally
 from tfdlrm.data.inspect.label_rates import MAX_DAYS, LabelTally
@@ -22,7 +21,10 @@ from tfdlrm.data.inspect.leaks import dense_leak, table_leak
 from tfdlrm.data.inspect.raw_files import RawInput
 from tfdlrm.data.inspect.report import BadRowCount, ColumnDrift, DataReport, DenseStats, IdStats, PartRows
 from tfdlrm.data.inspect.row_sample import RowSample
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.data.raw_formats import default_spec, guess_format
+from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
+
+FORMATS = ("criteo", "avazu", "csv", "parquet", "movielens", "prepared")
 
 MAX_DISTINCT = 5_000_000
 SAMPLE_ROWS = 2**18
@@ -280,9 +282,15 @@ class _Inspector:
 
 
 def _spec_of(schema: FeatureSpec | str | os.PathLike[str] | None, path: Path, data_format: str) -> FeatureSpec:
-    if schema is None:
-        return spec_of(path, data_format)
-    return schema if isinstance(schema, FeatureSpec) else FeatureSpec.load(schema)
+    if isinstance(schema, FeatureSpec):
+        return schema
+    spec = default_spec(data_format, path) if schema is None else FeatureSpec.load(schema)
+    if spec is None:
+        raise ValueError(
+            f"{path}: format {quoted(data_format)} needs a schema. Give --schema FILE, or put "
+            f"{SCHEMA_FILE} beside the data."
+        )
+    return spec
 
 
 def _prepared(
