@@ -22,7 +22,7 @@ class DotRanking(tf.Module):
 
     Args:
         model: built, with a `DotInteraction`.
-        user: places of the user's vectors among all, ascending; vector 0 is the dense one.
+        user: places of the user's vectors among all, ascending; vector 0 is the dense one, where there is one.
         candidate: the others.
     """
 

@@ -1,6 +1,6 @@
 """What a signature takes: names, dtypes and shapes of its tensors, and how they become a batch of raw columns.
 
-    dense                     float32 [B, num_dense]; NaN where a number is missing
+    dense                     float32 [B, num_dense], where there are dense columns; NaN where a number is missing
     <feature>                 int64 or string [B], or [B, H] for H ids a bag
     <feature>                 [N] for bags of any length, all bags one after another, beside
     <feature>_row_lengths     int64 [B], ids of each bag
@@ -107,13 +107,14 @@ def parse_examples(
     parsers: dict[str, Any] = {}
     for column in columns:
         parsers |= column.parser()
-    if dense is None:
-        parsers[DENSE] = tf.io.FixedLenFeature([num_dense], tf.float32)
-    else:
+    if dense is not None:
         parsers |= {name: tf.io.FixedLenFeature([], tf.float32, float("nan")) for name in dense}
+    elif num_dense:
+        parsers[DENSE] = tf.io.FixedLenFeature([num_dense], tf.float32)
     parsed = tf.io.parse_example(examples, parsers)
     raw: Raw = {column.feature: column.parsed(parsed) for column in columns}
-    raw[DENSE] = parsed[DENSE] if dense is None else tf.stack([parsed[name] for name in dense], axis=1)
+    if num_dense:
+        raw[DENSE] = parsed[DENSE] if dense is None else tf.stack([parsed[name] for name in dense], axis=1)
     return raw
 
 
@@ -207,7 +208,7 @@ def columnar_specs(
         columns: its features.
         single: features, and perhaps "dense", that have one row whatever the batch: the user's, in `rank`.
     """
-    specs = {DENSE: dense_spec(config, 1 if DENSE in single else None)}
+    specs = {DENSE: dense_spec(config, 1 if DENSE in single else None)} if config.num_dense else {}
     for column in columns:
         specs |= column.specs(1 if column.feature in single else None)
     return specs

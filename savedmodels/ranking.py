@@ -42,20 +42,20 @@ class Ranker:
     """
 
     def __init__(self, model: DLRM, candidate_inputs: Sequence[str]):
-        names = [feature.name for feature in model.config.features]
-        unknown = sorted(set(candidate_inputs) - {DENSE, *names})
+        # the dense vector is vector 0, the features follow
+        order = [DENSE] if model.config.num_dense else []
+        order += [feature.name for feature in model.config.features]
+        unknown = sorted(set(candidate_inputs) - set(order))
         if unknown:
-            raise ValueError(f"candidate features {unknown} are not of the model, which has {[DENSE, *names]}.")
+            raise ValueError(f"candidate features {unknown} are not of the model, which has {order}.")
         self.model = model
         self.of_candidates = frozenset(candidate_inputs)
-        self.of_user = frozenset({DENSE, *names}) - self.of_candidates
+        self.of_user = frozenset(order) - self.of_candidates
         if not self.of_candidates or not self.of_user:
             raise ValueError(
                 f"candidate features {sorted(self.of_candidates)} leave {sorted(self.of_user)} to the user. Give each "
                 "side at least one feature."
             )
-        # the dense vector is vector 0, the features follow
-        order = [DENSE, *names]
         self._user = [place for place, name in enumerate(order) if name in self.of_user]
         self._candidate = [place for place, name in enumerate(order) if name in self.of_candidates]
         interaction = model.interaction
@@ -84,7 +84,7 @@ class Ranker:
 
     def _vectors(self, inputs: Features) -> tf.Tensor:
         parts = []
-        if DENSE in inputs:
+        if DENSE in inputs and self.model.bottom_mlp is not None:
             parts.append(self.model.bottom_mlp(inputs[DENSE], training=False)[:, tf.newaxis, :])
         features = {name: value for name, value in inputs.items() if name != DENSE}
         if features:

@@ -78,7 +78,7 @@ def draw_rows(
     if preprocessing is not None:
         are_whole = np.array([column.name in whole for column in preprocessing.spec.dense], bool)
         dense[:, are_whole] = np.round(dense[:, are_whole])
-        optional = np.array([column.missing is not None for column in preprocessing.spec.dense])
+        optional = np.array([column.missing is not None for column in preprocessing.spec.dense], bool)
         dense[(random.random(dense.shape) < _MISSING_SHARE) & optional] = np.nan
     sizes = {feature.name: _rows(feature.table, config) for feature in config.features}
     schema = {column.name: column for column in preprocessing.spec.categorical} if preprocessing else {}
@@ -138,7 +138,7 @@ def columnar_arrays(columns: Sequence[InputColumn], rows: RawTable, names: froze
         names: only these features, and "dense" where it is among them.
     """
     arrays: Arrays = {}
-    if names is None or DENSE in names:
+    if rows.dense.shape[1] and (names is None or DENSE in names):
         arrays[DENSE] = rows.dense
     for column in columns:
         if names is not None and column.feature not in names:
@@ -176,7 +176,7 @@ def examples(
     hex_columns = {c.name for c in spec.categorical if c.encoding == "hex"} if spec is not None else set()
     for row in range(rows.num_rows):
         features: dict[str, tf.train.Feature] = {}
-        if spec is None:
+        if spec is None and rows.dense.shape[1]:
             features[DENSE] = _example_feature(rows.dense[row], tf.float32)
         for place, number in enumerate(spec.dense if spec is not None else ()):
             values = [float(value) for value in rows.dense[row, place : place + 1] if not np.isnan(value)]
@@ -210,8 +210,8 @@ def live_features(
     """The model's inputs for rows, as training's reader and encoder make them."""
     if preprocessing is None:
         tensors = {name: tf.constant(array) for name, array in columnar_arrays(columns, rows).items()}
-        features = {c.feature: c.read(tensors, tf.shape(tensors[DENSE])[0]) for c in columns}
-        return {DENSE: tensors[DENSE], **features}
+        dense = {DENSE: tensors[DENSE]} if DENSE in tensors else {}
+        return dense | {c.feature: c.read(tensors, tf.constant(rows.num_rows)) for c in columns}
     from tfdlrm.config import DataConfig
     from tfdlrm.data.opening import open_rows
 
@@ -292,9 +292,12 @@ def live_scores(model: DLRM, features: dict[str, Any]) -> Arrays:
 
 def live_vectors(model: DLRM, features: dict[str, Any]) -> Arrays:
     """What `embed` gives."""
-    vectors = model.embeddings({f.name: features[f.name] for f in model.config.features}, training=False)
-    dense = model.bottom_mlp(features[DENSE], training=False)
-    return {"embeddings": tf.cast(vectors, tf.float32).numpy(), "dense_vector": tf.cast(dense, tf.float32).numpy()}
+    vectors = {
+        "embeddings": model.embeddings({f.name: features[f.name] for f in model.config.features}, training=False)
+    }
+    if model.bottom_mlp is not None:
+        vectors["dense_vector"] = model.bottom_mlp(features[DENSE], training=False)
+    return {name: tf.cast(vector, tf.float32).numpy() for name, vector in vectors.items()}
 
 
 def _rank_request(

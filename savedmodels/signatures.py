@@ -120,10 +120,12 @@ class Signatures:
     def _embed(self) -> Any:
         @tf.function(autograph=False)
         def embed(inputs: Tensors) -> Outputs:
-            features = self._encoded(self._raw(inputs, self.columns, True))
-            dense = self.model.bottom_mlp(features.pop(DENSE), training=False)
-            vectors = self.model.embeddings.pooled(features)
-            return {"embeddings": tf.cast(vectors, tf.float32), "dense_vector": tf.cast(dense, tf.float32)}
+            features = self._encoded(self._raw(inputs, self.columns, DENSE in inputs))
+            outputs = {}
+            if self.model.bottom_mlp is not None:
+                dense = self.model.bottom_mlp(features.pop(DENSE), training=False)
+                outputs["dense_vector"] = tf.cast(dense, tf.float32)
+            return {"embeddings": tf.cast(self.model.embeddings.pooled(features), tf.float32), **outputs}
 
         return embed.get_concrete_function(self.specs)
 

@@ -82,13 +82,21 @@ class ReferenceDLRM:
         """Everything on the way to the logits `[B, 1]`."""
         bottom = oracle.mlp(dense, self._mlp("bottom"), "relu")
         e = np.stack([self.pooled(k, feature) for k, feature in enumerate(bags)], axis=1)
-        x = bottom[-1]
+        x, others = self._first_vector(bottom, e)
         if self.config["interaction"] == "dot":
-            joined = oracle.dot_interaction(x, e, self.config["itself"])
+            joined = oracle.dot_interaction(x, others, self.config["itself"])[:, self._cut(x) :]
         else:
-            joined = oracle.concat_interaction(x, e)
+            joined = oracle.concat_interaction(x, others)
         top = oracle.mlp(joined, self._mlp("top"), None)
         return {"bottom": bottom, "e": e, "top": top, "logits": top[-1]}
+
+    def _first_vector(self, bottom: list[Array], e: Array) -> tuple[Array, Array]:
+        """What takes the place of the dense vector, and the others: without dense columns feature 0 does."""
+        return (bottom[-1], e) if self._mlp("bottom") else (e[:, 0], e[:, 1:])
+
+    def _cut(self, x: Array) -> int:
+        """Columns of the dot interaction's output that are left out: a feature has pairs, and does not stand there."""
+        return 0 if self._mlp("bottom") else x.shape[1]
 
     def probability(self, dense: Array, bags: list[Bags]) -> Array:
         """`[B, 1]`, limited to [t, 1 - t] where 0 < t < 1."""
@@ -110,12 +118,16 @@ class ReferenceDLRM:
         run = self.forward(dense, bags)
         loss, upstream = self.loss(run["logits"], label)
         upstream, top = oracle.mlp_backward(upstream, run["top"], self._mlp("top"), None)
-        x, e = run["bottom"][-1], run["e"]
+        x, e = self._first_vector(run["bottom"], run["e"])
         if self.config["interaction"] == "dot":
+            upstream = np.concatenate([np.zeros((len(upstream), self._cut(x))), upstream], axis=1)
             x_gradient, e_gradient = oracle.dot_interaction_backward(upstream, x, e, self.config["itself"])
         else:
             x_gradient, e_gradient = oracle.concat_interaction_backward(upstream, x, e)
-        _, bottom = oracle.mlp_backward(x_gradient, run["bottom"], self._mlp("bottom"), "relu")
+        if self._mlp("bottom"):
+            _, bottom = oracle.mlp_backward(x_gradient, run["bottom"], self._mlp("bottom"), "relu")
+        else:
+            bottom, e_gradient = [], np.concatenate([x_gradient[:, None], e_gradient], axis=1)
         found: dict[str, Array] = {}
         for kind, layers in (("bottom", bottom), ("top", top)):
             for i, (kernel, bias) in enumerate(layers):

@@ -8,11 +8,13 @@ import signal
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from savedmodels.commands import add_export
 from tests.training.csv_run import csv_config, csv_run, write_rows
 from tfdlrm.cli.program import main, own_commands
+from tfdlrm.data.raw_formats import AVAZU_COLUMNS
 from tfdlrm.training.model_dir import ModelDir
 from tfdlrm.training.run import TrainResult
 from tfdlrm.training.seeds import SeedResults
@@ -207,6 +209,25 @@ def test_a_run_goes_on_by_its_folder_alone(capsys, monkeypatch, config_file, tmp
         assert "CONFIG is missing. Give a YAML file or a preset" in one_error(capsys)
     assert run("train", "--resume", "--model-dir", ".") == 2
     assert "config.yaml: no run there. Give the --model-dir of a training run." in one_error(capsys)
+
+
+def test_rows_without_dense_columns_go_all_the_way(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    lines = [",".join(("id", "click", "hour", *AVAZU_COLUMNS))]
+    for row in range(300):
+        cells = random.integers(0, 4, len(AVAZU_COLUMNS))
+        lines.append(",".join(map(str, (row, int(cells[3] > 1), 14102100 + row // 20, *cells))))
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    assert run("data", "prepare", "train.csv", "prepared", "--format", "avazu", "--split", "time") == 0
+    for data, flags in (("prepared", []), ("train.csv", ["--model-dir", "raw"])):
+        assert run("train", "avazu", "--data", data, "--set", "train.global_batch_size=32", *flags) == 0
+        assert "300 rows read = 300 used + 0 set aside" in capsys.readouterr().out
+    assert run("evaluate", "runs/avazu", "--data", "train.csv") == 0
+    assert run("predict", "runs/avazu", "--data", "train.csv", "--output", "scores.csv") == 0
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 301
+    assert run("export", "runs/avazu", "exported") == 0
+    assert "error" not in capsys.readouterr().err
 
 
 def test_data_of_any_format_replaces_a_presets_own(monkeypatch, tmp_path):

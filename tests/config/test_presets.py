@@ -38,6 +38,7 @@ def test_an_unknown_preset_is_named():
 
 def test_presets_are_complete_and_round_trip():
     assert preset_names() == (
+        "avazu",
         "criteo-kaggle",
         "criteo-terabyte",
         "dcnv2",

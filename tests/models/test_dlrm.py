@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -77,7 +76,7 @@ def weight_names(run: GoldenRun) -> list[str]:
             names.append(f"table_{k}_projection")
         if config["pooling"]:
             names.append(f"pooling_{k}")
-    for kind in ("bottom", "top"):
+    for kind in ("bottom", "top") if config["n_dense"] else ("top",):
         names += [f"{kind}_{i}_{part}" for i in range(len(config[kind])) for part in ("kernel", "bias")]
     return names
 
@@ -86,7 +85,19 @@ def weight_names(run: GoldenRun) -> list[str]:
 @pytest.mark.parametrize("interaction", [{}, {"itself": True}, {"interaction": "cat"}], ids=str)
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
 def test_every_combination_equals_the_numpy_model(compression, interaction, optimizer) -> None:
-    run = stored_form(np.random.default_rng(11), **compression, **interaction, optimizer=optimizer)
+    equals_the_numpy_model(stored_form(np.random.default_rng(11), **compression, **interaction, optimizer=optimizer))
+
+
+@pytest.mark.parametrize("interaction", [{}, {"itself": True}, {"interaction": "cat"}], ids=str)
+def test_without_dense_columns_the_interaction_is_of_the_features_alone(interaction) -> None:
+    run = stored_form(np.random.default_rng(12), n_dense=0, **interaction)
+    model = equals_the_numpy_model(run)
+    assert model.bottom_mlp is None
+    width = {"{}": 3, "{'itself': True}": 6, "{'interaction': 'cat'}": 18}[str(interaction)]
+    assert model.top_mlps[0].trainable_weights[0].shape == (width, 8)
+
+
+def equals_the_numpy_model(run: GoldenRun) -> DLRM:
     model = run.model()
     names = weight_names(run)
     reference = ReferenceDLRM(run.config, {name: read_weight(model, name) for name in names})
@@ -100,6 +111,7 @@ def test_every_combination_equals_the_numpy_model(compression, interaction, opti
     for name in names:
         # Adagrad's first steps divide by |g|: a gradient of rounding size moves a weight by lr
         np.testing.assert_allclose(read_weight(model, name), reference.weights[name], rtol=1e-3, atol=1e-4)
+    return model
 
 
 def small_config(**options: Any) -> DLRMConfig:
@@ -123,10 +135,12 @@ def small_config(**options: Any) -> DLRMConfig:
     return DLRMConfig(**fields)
 
 
-def batch(rows: int, tasks: int = 1, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def batch(
+    rows: int, tasks: int = 1, seed: int = 0, *, num_dense: int = 2, **_: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     rng = np.random.default_rng(seed)
-    x = {
-        "dense": rng.normal(size=(rows, 2)).astype(np.float32),
+    dense = {"dense": rng.normal(size=(rows, num_dense)).astype(np.float32)} if num_dense else {}
+    x = dense | {
         "user": rng.integers(0, 50, rows),
         "shown": rng.integers(0, 30, rows),
         "history": rng.integers(0, 30, (rows, 3)),
@@ -142,13 +156,17 @@ def compiled(config: DLRMConfig, **options: Any) -> DLRM:
 
 
 CROSS = {"architecture": "dcnv2", "cross_layers": 2, "cross_rank": 4}
+NO_DENSE = {"num_dense": 0}
+MODELS = pytest.mark.parametrize(
+    "options", [{}, CROSS, NO_DENSE, CROSS | NO_DENSE], ids=["dlrm", "dcnv2", "dlrm, no dense", "dcnv2, no dense"]
+)
 
 
-@pytest.mark.parametrize("options", [{}, CROSS], ids=["dlrm", "dcnv2"])
+@MODELS
 @pytest.mark.parametrize("rows", [1, 33])
 def test_fit_evaluate_predict(options, rows) -> None:
     model = compiled(small_config(**options))
-    x, y = batch(rows)
+    x, y = batch(rows, **options)
     history = model.fit(x, y, batch_size=8, epochs=8, verbose=0).history["loss"]
     assert history[-1] < history[0]
     assert model.evaluate(x, y, verbose=0) == pytest.approx(history[-1], rel=0.2)
@@ -156,6 +174,19 @@ def test_fit_evaluate_predict(options, rows) -> None:
     assert logits.shape == (rows, 1)
     probability = model.predict_probability(x, verbose=0)
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logits.astype(np.float64))), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"interaction": "cat"}, CROSS], ids=["dot", "cat", "cross"])
+def test_one_feature_alone_is_its_vector(options) -> None:
+    """It has no pairs."""
+    config = small_config()
+    only = {"num_dense": 0, "tables": config.tables[:1], "features": config.features[:1]}
+    model = compiled(small_config(**only, **options))
+    x, y = batch(40)
+    model.build()
+    assert model.top_mlps[0].trainable_weights[0].shape == (8, 16)
+    history = model.fit({"user": x["user"]}, y, batch_size=8, epochs=4, verbose=0).history["loss"]
+    assert history[-1] < history[0]
 
 
 def test_dcnv2_feeds_the_cross_output_alone_to_the_top_mlp() -> None:
@@ -175,10 +206,10 @@ def test_dcnv2_feeds_the_cross_output_alone_to_the_top_mlp() -> None:
     np.testing.assert_allclose(model.top_mlps[0](crossed.astype(np.float32)), model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, CROSS], ids=["dlrm", "dcnv2"])
+@MODELS
 def test_keras_file_round_trip(tmp_path, options) -> None:
     model = compiled(small_config(**options))
-    x, y = batch(64)
+    x, y = batch(64, **options)
     model.fit(x, y, batch_size=16, verbose=0)
     model.save(tmp_path / "model.keras")
     restored = keras.models.load_model(tmp_path / "model.keras")
@@ -189,12 +220,13 @@ def test_keras_file_round_trip(tmp_path, options) -> None:
     np.testing.assert_array_equal(restored.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-def test_as_a_block_of_a_functional_model() -> None:
+@pytest.mark.parametrize("num_dense", [2, 0])
+def test_as_a_block_of_a_functional_model(num_dense) -> None:
     from tfdlrm import Model
 
-    config = small_config()
-    inputs = {
-        "dense": keras.Input((2,), name="dense"),
+    config = small_config(num_dense=num_dense)
+    inputs = {"dense": keras.Input((2,), name="dense")} if num_dense else {}
+    inputs |= {
         "user": keras.Input((), dtype="int64", name="user"),
         "shown": keras.Input((), dtype="int64", name="shown"),
         "history": keras.Input((3,), dtype="int64", name="history"),
@@ -203,7 +235,7 @@ def test_as_a_block_of_a_functional_model() -> None:
     scaled = keras.layers.Rescaling(0.5)(block(inputs))
     model = Model(inputs, scaled)
     model.compile(keras.optimizers.SGD(0.05), losses.loss_from_config("bce"))
-    x, y = batch(32)
+    x, y = batch(32, num_dense=num_dense)
     before = block.embeddings.tables.rows("user").numpy()
     np.testing.assert_allclose(model.predict(x, verbose=0), block(x) * 0.5, rtol=1e-6)
     model.fit(x, y, batch_size=8, verbose=0)
@@ -219,9 +251,9 @@ def test_several_labels() -> None:
     assert [mlp.name for mlp in model.top_mlps] == ["top_mlp_click", "top_mlp_buy"]
 
 
-@pytest.mark.parametrize("options", [{}, CROSS], ids=["dlrm", "dcnv2"])
+@MODELS
 def test_two_mirrored_devices_equal_one(options) -> None:
-    x, y = batch(64)
+    x, y = batch(64, **options)
     single = compiled(small_config(**options))
     with two_devices().scope():
         mirrored = compiled(small_config(**options))
@@ -282,8 +314,9 @@ def test_what_cannot_be_built_is_refused_by_name() -> None:
         DLRM(small_config(**CROSS))
     with pytest.raises(ValueError, match="no features"):
         DLRM(preset("movielens-100k").model)
-    with pytest.raises(ValueError, match="num_dense=0"):
-        DLRM(dataclasses.replace(small_config(), num_dense=0))
+    for num_dense, said in ((2, r"Give a dict: 'dense' \[B, 2\], and the ids"), (0, "Give a dict: the ids of each")):
+        with pytest.raises(TypeError, match=said):
+            DLRM(small_config(num_dense=num_dense))(tf.zeros([2, 3]))
     model = compiled(small_config())
     x, _ = batch(4)
     del x["shown"]

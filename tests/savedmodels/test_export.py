@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,10 +11,13 @@ import tensorflow as tf
 from savedmodels.export import ExportOptions, export
 from savedmodels.graph_ops import exported_ops
 from savedmodels.inputs import columnar_specs, input_columns, input_name
+from savedmodels.recorded import read_requests
 from savedmodels.signatures import Signatures
+from savedmodels.verify import verify
 from tests.savedmodels.small_model import SPEC, columnar, features
 from tfdlrm.config import DLRMConfig, FeatureConfig, QuotientRemainderConfig, TableConfig
-from tfdlrm.models.dlrm import DLRM
+from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.models import DLRM, DLRMDCNv2
 
 # What an export may hold. An op that is missing here is not wrong; look at why it came, and then add it.
 FUNCTIONS_VARIABLES_AND_FILES = """
@@ -80,6 +85,36 @@ def test_a_table_up_to_its_quotient_remainder_threshold_is_exported_whole(tmp_pa
     loaded = tf.saved_model.load(str(export(model, tmp_path)))
     inputs = {name: value if name == "dense" else tf.cast(value, tf.int64) for name, value in batch.items()}
     np.testing.assert_allclose(loaded.signatures["predict"](**inputs)["logit"], logit, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"interaction": "cat"}, {"architecture": "dcnv2", "cross_layers": 2, "cross_rank": 4}],
+    ids=["dot", "cat", "cross"],
+)
+@pytest.mark.parametrize("raw", [False, True], ids=["ids", "raw"])
+def test_without_dense_columns_no_signature_has_any(tmp_path, options, raw):
+    spec = dataclasses.replace(SPEC, dense=())
+    kind = DLRMDCNv2 if "architecture" in options else DLRM
+    model = kind(DLRMConfig.from_schema(spec, embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1), **options))
+    model.build()
+    given = {"preprocessing": Preprocessing(spec=spec)} if raw else {"spec": spec}
+    folder = export(model, tmp_path, options=ExportOptions(candidates=("query", "tags")), **given)
+    signatures = tf.saved_model.load(str(folder)).signatures
+    assert set(signatures) == {"serving_default", "predict", "rank", "embed"}
+    for name, requests in read_requests(folder).items():
+        assert requests
+        for inputs, expected in requests:
+            assert "dense" not in inputs
+            assert "dense_vector" not in expected
+            outputs = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+            for key, value in expected.items():
+                np.testing.assert_allclose(outputs[key], value, rtol=0, atol=1e-6, err_msg=f"{name} {key}")
+    if raw and not options:  # in a process of its own, which takes some seconds
+        report = verify(folder, c_api=False)
+        assert report.passed, report.problems
+    with pytest.raises(ValueError, match=r"candidate features \['dense'\] are not of the model"):
+        export(model, tmp_path, options=ExportOptions(candidates=("dense",)), **given)
 
 
 def test_predict_is_columnar_and_ids_are_int64(model):

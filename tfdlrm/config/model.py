@@ -31,7 +31,7 @@ class DLRMConfig(Record):
 
     Args:
         architecture: `dlrm` (dot or cat interaction) or `dcnv2` (low-rank cross layers).
-        num_dense: width of the dense vector.
+        num_dense: width of the dense vector; 0 for none, and then there is no bottom MLP.
         tables: the embedding tables; () until they come from the data (`with_schema`).
         features: categorical inputs in order, each with the name of its table.
         embedding_dim: D, the common width of the bottom MLP's output and of every pooled vector.

@@ -84,7 +84,8 @@ def join_vectors(inputs: Any) -> tf.Tensor:
     tensors = tf.nest.flatten(inputs)
     if tensors[-1].shape.rank == 3:
         _, num_features, width = tensors[1].shape
-        tensors[1] = tf.reshape(tensors[1], [-1, num_features * width])
+        # of nothing, -1 may be any number of rows
+        tensors[1:] = [tf.reshape(tensors[1], [-1, num_features * width])] if num_features else []
     return tf.concat(tensors, axis=1)
 
 

@@ -16,6 +16,8 @@
 +------------+  +------------------------+
      ^              ^
   "dense"       "<feature>"                        [B, n_dense] float32; ids [B], [B, H] or ragged
+
+Without dense columns there is no bottom MLP: the interaction is that of the pooled vectors alone, [B, P].
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ from tfdlrm.models.logits import loss_on_logits, metrics_on_logits
 class DLRM(Model):
     """DLRM, from a config. Output: logits `[B, number of tasks]`.
 
-    Input: a dict with `"dense"` `[B, n_dense]` float32 and each feature's ids under its name. The model is a layer
-    as well: call it on symbolic inputs to use it as a block of a functional model.
+    Input: a dict with `"dense"` `[B, n_dense]` float32, where the config has dense columns (`bottom_mlp` is None where
+    it has none), and each feature's ids under its name. The model is a layer as well: call it on symbolic inputs to use
+    it as a block of a functional model.
 
     Args:
         config: sizes, tables and features.
@@ -79,7 +82,11 @@ class DLRM(Model):
         self.config = _checked(config, self.architecture)
         self.output_bias = _one_a_task(output_bias, config.tasks)
         seed = config.seed
-        self.bottom_mlp = self._mlp(config.bottom_mlp, seed=seed + 1, name="bottom_mlp", final_activation="relu")
+        self.bottom_mlp = (
+            self._mlp(config.bottom_mlp, seed=seed + 1, name="bottom_mlp", final_activation="relu")
+            if config.num_dense
+            else None
+        )
         self.embeddings = EmbeddingCollection(
             embedding_features(config),
             optimizer=row_optimizer,
@@ -109,10 +116,15 @@ class DLRM(Model):
                 arguments[name] = metrics_on_logits(arguments[name])
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        dense = check_dense(self.name, inputs, self.config.num_dense)
-        x = self.bottom_mlp(dense, training=training)  # [B, D]
-        e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
-        z = self.interaction([x, e])  # [B, D + P]
+        check_inputs(self.name, inputs, self.config.num_dense)
+        if self.bottom_mlp is None:
+            e = self.embeddings(self._categorical(inputs), training=training)
+            z = self.interaction([e[:, 0], e[:, 1:]])  # [B, P]
+        else:
+            dense = check_dense(self.name, inputs, self.config.num_dense)
+            x = self.bottom_mlp(dense, training=training)  # [B, D]
+            e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
+            z = self.interaction([x, e])  # [B, D + P]
         logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
         return logits[0] if len(logits) == 1 else keras.ops.concatenate(logits, axis=1)
 
@@ -133,6 +145,8 @@ class DLRM(Model):
         return DotInteraction(
             interact_itself=config.interact_itself,
             padding=config.interaction_padding,
+            # one vector has no pairs, and stands for itself
+            concat_dense=config.num_dense > 0 or config.num_features == 1,
             name="interaction",
             dtype=self.dtype_policy,
         )
@@ -171,10 +185,11 @@ class DLRM(Model):
         if getattr(self, "built", False):
             return
         config = self.config
-        self.bottom_mlp.build((None, config.num_dense))
+        if self.bottom_mlp is not None:
+            self.bottom_mlp.build((None, config.num_dense))
         self.embeddings.build()
         width = (None, config.embedding_dim)
-        stacked = (None, config.num_features, config.embedding_dim)
+        stacked = (None, config.num_features - (self.bottom_mlp is None), config.embedding_dim)
         self.interaction.build([width, stacked])
         joined = self.interaction.compute_output_shape([width, stacked])
         for mlp in self.top_mlps:
@@ -183,11 +198,14 @@ class DLRM(Model):
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
         del training
-        return keras.KerasTensor((inputs["dense"].shape[0], len(self.config.tasks)), dtype=self.compute_dtype)
+        first = inputs["dense"] if self.config.num_dense else inputs[self.config.features[0].name]
+        return keras.KerasTensor((first.shape[0], len(self.config.tasks)), dtype=self.compute_dtype)
 
     def input_signature(self) -> dict[str, tf.TypeSpec]:
         """What a batch looks like: `[B, n_dense]` float32; ids int64, `[B]`, `[B, H]`, or ragged `[B, None]`."""
-        signature: dict[str, tf.TypeSpec] = {"dense": tf.TensorSpec([None, self.config.num_dense], tf.float32)}
+        signature: dict[str, tf.TypeSpec] = {}
+        if self.config.num_dense:
+            signature["dense"] = tf.TensorSpec([None, self.config.num_dense], tf.float32)
         for feature in self.config.features:
             if feature.hotness is None:
                 signature[feature.name] = tf.RaggedTensorSpec([None, None], tf.int64)
@@ -246,7 +264,23 @@ def _one_a_task(bias: Any, tasks: tuple[str, ...]) -> list[float | None]:
     return given
 
 
-def check_dense(model: str, inputs: Any, num_dense: int) -> tf.Tensor:
+def check_inputs(model: str, inputs: Any, num_dense: int) -> None:
+    """Stops where the inputs are no mapping (TypeError).
+
+    Args:
+        model: its name.
+        inputs: of the model.
+        num_dense: columns.
+    """
+    if not isinstance(inputs, Mapping):
+        dense = f"'dense' [B, {num_dense}], and " if num_dense else ""
+        raise TypeError(
+            f"model {quoted(model)}: inputs of type {type(inputs).__name__}. Give a dict: {dense}the ids of each "
+            "feature by its name."
+        )
+
+
+def check_dense(model: str, inputs: Mapping[str, Any], num_dense: int) -> tf.Tensor:
     """Passes `inputs["dense"]`, `[B, n_dense]`, on, or stops with the column, row and value of one that is not finite.
 
     Args:
@@ -255,16 +289,9 @@ def check_dense(model: str, inputs: Any, num_dense: int) -> tf.Tensor:
         num_dense: columns.
 
     Raises:
-        TypeError: the inputs are no mapping.
         ValueError: another shape.
         tf.errors.InvalidArgumentError: at run time.
     """
-    if not isinstance(inputs, Mapping):
-        raise TypeError(
-            f"model {quoted(model)}: inputs of type {type(inputs).__name__}. Give a dict: 'dense' "
-            f"[B, {num_dense}], and the "
-            "ids of each feature by its name."
-        )
     if "dense" not in inputs:
         raise ValueError(
             f"model {quoted(model)}: the inputs have no 'dense', [B, {num_dense}] numbers. There are: "
@@ -307,9 +334,5 @@ def _checked(config: DLRMConfig, architecture: str) -> DLRMConfig:
     if not config.features:
         raise ValueError(
             "DLRMConfig: no features. Give tables and features, or take them from a dataset: config.with_schema(spec)."
-        )
-    if config.num_dense < 1:
-        raise ValueError(
-            f"DLRMConfig: num_dense={config.num_dense}. DLRM's bottom MLP needs at least one dense column."
         )
     return config
