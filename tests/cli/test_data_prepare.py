@@ -52,6 +52,8 @@ def test_prepare_and_train(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert "700 rows read = 700 used + 0 set aside" in said.out
     code = main(["evaluate", str(tmp_path / "dlrm"), "--data", str(output / "test")])
     assert code == 0, capsys.readouterr().err
+    assert main(["train", "dlrm", "--data", str(output / "train"), "--model-dir", str(tmp_path / "part")]) == 2
+    assert f"train: a part of prepared data, where all of it is expected. Give {output}." in capsys.readouterr().err
 
 
 def test_quarantined_rows_are_counted_and_named(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,9 +204,11 @@ def test_a_run_goes_on_by_its_folder_alone(capsys, monkeypatch, config_file, tmp
     assert (config.train.epochs, config.train.bad_rows) == (2, "quarantine")
     assert run("train", "--model-dir", "../m", "--resume") == 0  # nothing is left to do
     assert "model: ../m" in capsys.readouterr().out
-    for wrong in (["--model-dir", "../m"], ["--resume"], ["--model-dir", "../m", "--resume", "--seeds", "0,1"]):
+    for wrong in (["--model-dir", "../m"], ["--resume"]):
         assert run("train", *wrong) == 2
         assert "CONFIG is missing. Give a YAML file or a preset" in one_error(capsys)
+    assert run("train", "--model-dir", "../m", "--resume", "--seeds", "0,1") == 2
+    assert "CONFIG is missing, and --seeds are several runs" in one_error(capsys)
     assert run("train", "--resume", "--model-dir", ".") == 2
     assert "config.yaml: no run there. Give the --model-dir of a training run." in one_error(capsys)
 

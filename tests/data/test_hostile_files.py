@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import gzip
 import os
 import re
@@ -199,6 +200,21 @@ def test_every_byte_of_a_parquet_files_frame(tmp_path: Path) -> None:
                 assert re.search("rows.parquet: |column", str(error))  # noqa: PT017 - not all are refused
                 refused += 1
     assert refused > len(data)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_decimals_wider_than_polars_are_refused_by_name(
+    tmp_path: Path, nested: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.parquet"
+    wide = pa.decimal256(50, 2)
+    value = [decimal.Decimal(1)] if nested else decimal.Decimal(1)
+    parquet_bytes(path, pa.array([value], pa.list_(wide) if nested else wide))
+    with pytest.raises(
+        ValueError, match=r"rows\.parquet: column 'item' is .*decimal256\(50, 2\).*Write it as decimal128"
+    ):
+        read_parquet(path)
+    assert capfd.readouterr().err == ""
 
 
 def test_rows_of_a_parquet_file_are_found_again_across_its_row_groups(tmp_path: Path) -> None:

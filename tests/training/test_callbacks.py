@@ -260,6 +260,19 @@ def test_progress_in_lines() -> None:
     assert lines[4] == "epoch 2/2  stopped at step 2"
 
 
+def test_an_epoch_of_one_execution_has_no_rate() -> None:
+    """The first execution of an epoch is not measured: it may trace."""
+    stream, state = io.StringIO(), RunState(batches_per_epoch=1, rows=16)
+    progress = attached(Progress(state, epochs=1, batch_size=16, stream=stream, line_every_seconds=60.0))
+    progress.on_epoch_begin(0)
+    state.batch = 1
+    progress.on_train_batch_end(0, {"loss": 0.5})
+    ended_epoch(state, 0)
+    progress.on_epoch_end(0, {"loss": 0.5})
+    assert stream.getvalue().splitlines()[-1].endswith("  loss 0.50000")
+    assert "0 samples/s" not in stream.getvalue().splitlines()[-1]
+
+
 def test_progress_on_a_terminal() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -167,7 +167,9 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
 
 
 def _config_of_run(arguments: argparse.Namespace) -> ExperimentConfig:
-    if arguments.model_dir is None or not arguments.resume or arguments.seeds is not None:
+    if arguments.seeds is not None:
+        raise ValueError("CONFIG is missing, and --seeds are several runs: give it, as when they began.")
+    if arguments.model_dir is None or not arguments.resume:
         raise ValueError(
             "CONFIG is missing. Give a YAML file or a preset (see: tfdlrm config list); a run goes on by --resume "
             "--model-dir DIR alone."

@@ -148,6 +148,7 @@ class ParquetSource:
     def _frames(self, group: int | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
         """Rows of the file, or of one row group, as blocks: the number of the first, and the columns."""
         with open_parquet(self._path) as file:
+            _refuse_wide_decimals(self.file, file.schema_arrow)
             counts = rows_of_groups(file)
             start, stop = (0, sum(counts)) if group is None else (sum(counts[:group]), sum(counts[: group + 1]))
             for batch in file.iter_batches(_PARQUET_BLOCK_ROWS, row_groups=None if group is None else [group]):
@@ -188,6 +189,16 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise ValueError(
             f"{path}: not a readable Parquet file ({shortened(str(error))}). Write it again, or set the right format."
         ) from error
+
+
+def _refuse_wide_decimals(file: str, schema: pa.Schema) -> None:
+    """Of these polars panics: it says so on stderr before anything can be caught."""
+    for field in schema:
+        if "decimal256" in str(field.type):
+            raise ValueError(
+                f"{file}: column {quoted(field.name)} is {shortened(str(field.type))}; no feature can be made of it. "
+                "Write it as decimal128, as a float or as text."
+            )
 
 
 def rows_of_groups(file: pq.ParquetFile) -> list[int]:

@@ -94,7 +94,8 @@ class Progress(keras.callbacks.Callback):
             return
         spent = timedelta(seconds=round(time.monotonic() - self._epoch_began))
         metrics = "  ".join(f"{name} {logs[name]:.5f}" for name in _SHOWN_AT_END if logs and name in logs)
-        self._print(f"{place}  {spent}  {self._clock.per_second:,.0f} samples/s  {metrics}")
+        rate = self._clock.per_second  # none where every epoch is one execution
+        self._print(f"{place}  {spent}  {f'{rate:,.0f} samples/s  ' if rate else ''}{metrics}")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._end_bar()
