@@ -138,7 +138,6 @@ def _listen_at_one_address(arguments: argparse.Namespace) -> None:
 
 def _config(arguments: argparse.Namespace) -> ExperimentConfig:
     from tfdlrm.config import apply_overrides, load_config
-    from tfdlrm.data.raw_formats import data_at
 
     config = _config_of_run(arguments) if arguments.config is None else load_config(arguments.config)
     flags = []
@@ -148,6 +147,8 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
         if any(override.partition("=")[0].strip() == "data.format" for override in arguments.overrides):
             flags.append(f"data.path={json.dumps(path)}")
         else:
+            from tfdlrm.data.raw_formats import data_at
+
             config = replace(config, data=data_at(config.data, path))
     elif config.data.format == "movielens" and config.data.path is None:
         flags.append(f"data.path={json.dumps(str(_movielens()))}")

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import mmap
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 from tfdlrm.checks import quoted, shortened
 from tfdlrm.data.columns import Array, RaggedColumn
 from tfdlrm.data.prepared_folders import id_limit
-from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.data.pyarrow_extra import damaged_file, pa
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 _LABEL_LIMIT = 2
@@ -162,15 +161,9 @@ def mapped_table(path: Path) -> pa.Table:
         return table
 
 
-@contextlib.contextmanager
-def arrow_errors(path: Path) -> Iterator[None]:
+def arrow_errors(path: Path) -> contextlib.AbstractContextManager[None]:
     """What pyarrow says of a damaged file, as a ValueError that names it."""
-    try:
-        yield
-    except FileNotFoundError:  # no damage
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a whole Arrow file ({error}). Prepare the data again.") from error
+    return damaged_file(path, "a whole Arrow file", "Prepare the data again.")
 
 
 def column_problem(found: pa.Schema, spec: FeatureSpec, name: str) -> str | None:

@@ -32,11 +32,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: it is damaged, or of another version.
     """
     file = Path(folder) / MANIFEST_FILE
-    if not file.is_file() and is_prepared(folder):
-        raise FileNotFoundError(
-            f"{folder}: a part of prepared data, where all of it is expected. Give {file.parent.parent}."
-        )
     if not file.is_file():
+        if is_prepared(folder):
+            raise FileNotFoundError(
+                f"{folder}: a part of prepared data, where all of it is expected. Give {file.parent.parent}."
+            )
         raise FileNotFoundError(
             f"{file}: no prepared data there. Make them: tfdlrm data prepare SOURCE {folder}; a preparation that was "
             "stopped goes on when its command is run again."

@@ -18,7 +18,7 @@ from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.columns import ROW_ID, columns_of
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.pyarrow_extra import pa, pq
+from tfdlrm.data.pyarrow_extra import damaged_file, pa, pq
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_rows import FrameBlock, row_as_text
 from tfdlrm.data.sources import TextSource
@@ -174,21 +174,10 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
     polars' own reader is not used: some damage makes it end the process.
     """
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            yield file
-    except FileNotFoundError:  # no damage
-        raise
-    except (
-        pa.ArrowException,
-        OSError,
-        UnicodeDecodeError,
-        pl.exceptions.PolarsError,
-        pl.exceptions.PanicException,
-    ) as error:
-        raise ValueError(
-            f"{path}: not a readable Parquet file ({shortened(str(error))}). Write it again, or set the right format."
-        ) from error
+    of_polars = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+    fix = "Write it again, or set the right format."
+    with damaged_file(path, "a readable Parquet file", fix, *of_polars), pq.ParquetFile(path, pre_buffer=False) as file:
+        yield file
 
 
 def _refuse_wide_decimals(file: str, schema: pa.Schema) -> None:

@@ -117,14 +117,12 @@ class DLRM(Model):
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> tf.Tensor:
         check_inputs(self.name, inputs, self.config.num_dense)
-        if self.bottom_mlp is None:
-            e = self.embeddings(self._categorical(inputs), training=training)
-            z = self.interaction([e[:, 0], e[:, 1:]])  # [B, P]
-        else:
+        x = None
+        if self.bottom_mlp is not None:
             dense = check_dense(self.name, inputs, self.config.num_dense)
             x = self.bottom_mlp(dense, training=training)  # [B, D]
-            e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
-            z = self.interaction([x, e])  # [B, D + P]
+        e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
+        z = self.interaction([e[:, 0], e[:, 1:]] if x is None else [x, e])  # [B, P] or [B, D + P]
         logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
         return logits[0] if len(logits) == 1 else keras.ops.concatenate(logits, axis=1)
 
