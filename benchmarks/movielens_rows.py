@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pipelines.config import PipelineConfig
 from tfdlrm.config import preset
-from tfdlrm.data.columns import columns_of
 from tfdlrm.data.movielens import MovieLensSource
 from tfdlrm.data.movielens_columns import movielens_feature_spec
 from tfdlrm.data.quarantine import Quarantine
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     spec, config = movielens_feature_spec(), preset(PRESET)
     (block,) = MovieLensSource(arguments.source, Quarantine("error")).blocks()
-    frame = block.load().select(columns_of(spec))
+    frame = block.load().select(spec.column_names)
     first = int(len(frame) * config.data.train_fraction)
     second = int(len(frame) * (config.data.train_fraction + config.data.validation_fraction))
     for name, start, stop in (("train", 0, first), ("eval", first, second), ("test", second, len(frame))):

@@ -13,7 +13,6 @@ from savedmodels.names import QUANTIZATIONS
 from tfdlrm import checks
 from tfdlrm.checks import quoted
 from tfdlrm.config import DLRMConfig, ExperimentConfig, TrainConfig
-from tfdlrm.data.columns import columns_of
 from tfdlrm.records import FrozenMapping, Reader, Record, each
 from tfdlrm.schema import FeatureSpec
 
@@ -208,7 +207,7 @@ class PipelineConfig(Record):
         self._check_columns()
 
     def _check_columns(self) -> None:
-        columns = columns_of(self.schema)
+        columns = self.schema.column_names
         named = {
             "candidates": self.candidates,
             "evaluation.slices": [name for names in self.evaluation.slices for name in names],
@@ -223,6 +222,12 @@ class PipelineConfig(Record):
                     raise ValueError(
                         f"PipelineConfig: {key} names {quoted(name)}, which is no column of the schema{hint}"
                     )
+        for name, value in self.schema.raw.to_dict().items():
+            if value:
+                raise ValueError(
+                    f"PipelineConfig: schema.raw.{name} is {quoted(value)}, and TFX reads files that have a header, "
+                    "labels 0 and 1, and empty cells for missing values. Write them so, and leave the key empty."
+                )
         if len(self.schema.labels) != 1:
             raise ValueError(
                 f"PipelineConfig: the schema has {len(self.schema.labels)} labels ({', '.join(self.schema.labels)}), "

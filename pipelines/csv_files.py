@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tfdlrm import checks
 from tfdlrm.checks import quoted
-from tfdlrm.data.columns import columns_of
 from tfdlrm.schema import FeatureSpec
 
 CSV_FILES = "*.csv"
@@ -71,7 +70,7 @@ def check_headers(data: Path, splits: Mapping[str, str], needed: FeatureSpec | N
 
 
 def _check_columns(file: Path, header: Iterable[str], needed: FeatureSpec) -> None:
-    for name in columns_of(needed):
+    for name in needed.column_names:
         if name not in header:
             hint = checks.hint(name, header)
             raise ValueError(f"{file}: no column {quoted(name)} of the schema{hint} There are: {', '.join(header)}.")

@@ -20,13 +20,12 @@ from pipelines.tfx_extra import tft
 from savedmodels.inputs import DENSE, Raw
 from savedmodels.raw_encoding import RawEncoder, fill_missing
 from tfdlrm.checks import quoted
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_folders import key_column
 from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size
 from tfdlrm.data.vocabulary import UNSEEN, Vocabulary, unescaped
 from tfdlrm.embeddings.ids import stop_if
-from tfdlrm.schema import OOV_ID, CategoricalColumn, DenseColumn, FeatureSpec
+from tfdlrm.schema import OOV_ID, ROW_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
 SCHEMA, MIN_COUNT, ID_MODULO, SPLIT_CELLS = "schema", "min_count", "id_modulo", "split_cells"
 _STATISTICS = "statistics"

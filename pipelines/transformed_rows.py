@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from pipelines.tfx_extra import tft
 from tfdlrm.checks import quoted
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.prepare.encode import narrow_type
 from tfdlrm.data.prepare.output import FILE_BYTES, OutputFile, part_file, parts_of_manifest
 from tfdlrm.data.prepare.stage import bags_of, write_arrow
@@ -19,7 +18,7 @@ from tfdlrm.data.prepare.work import write_json
 from tfdlrm.data.prepared_folders import FORMAT_NAME, FORMAT_VERSION, MANIFEST_FILE, key_column
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.pyarrow_extra import pa
-from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.schema import ROW_ID, CategoricalColumn, FeatureSpec
 
 _BATCH_ROWS = 4096
 

@@ -105,6 +105,8 @@ class RawEncoder(tf.Module):
     def _column(self, column: CategoricalColumn, value: Any) -> Any:
         given, weights = value if isinstance(value, tuple) else (value, None)
         tokens = given.flat_values if isinstance(given, tf.RaggedTensor) else given
+        if column.hotness == 1:
+            tokens = _hide_missing(tokens, self.preprocessing.spec.raw.missing)
         ids = self._ids(column, tokens)
         if column.table in self.lookups:
             unknown = ids < 0
@@ -146,6 +148,14 @@ class RawEncoder(tf.Module):
 
 def _like(given: Any, flat: tf.Tensor) -> Any:
     return given.with_flat_values(flat) if isinstance(given, tf.RaggedTensor) else flat
+
+
+def _hide_missing(tokens: tf.Tensor, missing: Sequence[str]) -> tf.Tensor:
+    """Texts, with those that stand for a missing value empty, as `tfdlrm.data.column_types.hide_missing` has them."""
+    if not missing or tokens.dtype != tf.string:
+        return tokens
+    is_missing = tf.reduce_any(tf.strings.strip(tokens)[..., tf.newaxis] == tf.constant(list(missing)), axis=-1)
+    return tf.where(is_missing, "", tokens)
 
 
 def _refuse_unseen(column: CategoricalColumn, tokens: tf.Tensor, ids: tf.Tensor, unknown: tf.Tensor) -> tf.Tensor:

@@ -25,6 +25,7 @@ Arrays = dict[str, np.ndarray]
 Pairs = dict[str, list[tuple[Arrays, Arrays]]]
 LONGEST_BAG = 4
 _MISSING_SHARE = 0.1
+_EVERY_MISSING = 11  # of values of a text column, one is the mark of a missing one
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def _values(
         unseen: Any = 2**62 + 1
         if column.encoding == "vocabulary":
             unseen = "100000000000000000" if are_digits else text("never seen")
+            if preprocessing.spec.raw.missing and form.hotness == 1 and not are_digits:
+                values[::_EVERY_MISSING] = [preprocessing.spec.raw.missing[0]] * len(values[::_EVERY_MISSING])
         values = [unseen if draw < _MISSING_SHARE else v for v, draw in zip(values, random.random(count), strict=True)]
     return values
 

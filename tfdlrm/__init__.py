@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tfdlrm.models.base import Model
     from tfdlrm.models.dcnv2 import DLRMDCNv2
     from tfdlrm.models.dlrm import DLRM
-    from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+    from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec, RawCells
 
 __version__ = "0.1.0.dev0"
 
@@ -60,6 +60,7 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "MixedDimensionConfig": ("tfdlrm.config", "MixedDimensionConfig"),
     "Model": ("tfdlrm.models.base", "Model"),
     "QuotientRemainderConfig": ("tfdlrm.config", "QuotientRemainderConfig"),
+    "RawCells": ("tfdlrm.schema", "RawCells"),
     "SyntheticConfig": ("tfdlrm.config", "SyntheticConfig"),
     "TableConfig": ("tfdlrm.config", "TableConfig"),
     "TrainConfig": ("tfdlrm.config", "TrainConfig"),
@@ -89,6 +90,7 @@ __all__ = [
     "Model",
     "ParameterServerConfig",
     "QuotientRemainderConfig",
+    "RawCells",
     "SyntheticConfig",
     "TableConfig",
     "TrainConfig",

@@ -22,6 +22,7 @@ __all__ = [
     "Encoding",
     "FeatureSpec",
     "IdPolicy",
+    "RawCells",
     "Transform",
     "criteo_feature_spec",
     "reject_unknown_keys",
@@ -32,6 +33,7 @@ IdPolicy = Literal["error", "clip", "modulo", "oov", "hash"]
 Encoding = Literal["integer", "vocabulary", "hex", "hash"]
 
 SCHEMA_FILE = "schema.yaml"
+ROW_ID = "row_id"  # the key that every row has, in a file or by its number
 OOV_ID = 0  # the row of unknown values, under `id_policy: oov`
 NUM_CRITEO_DENSE = 13
 NUM_CRITEO_CATEGORICAL = 26
@@ -131,6 +133,48 @@ class CategoricalColumn(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RawCells(Record):
+    """What raw files do not say of themselves: names of columns without a header, marks of missing values, labels.
+
+    Args:
+        columns: names of the fields of text files that have no header line, in order; empty where they have one.
+        missing: texts of cells that are read as empty, such as `?` or `NA`; blanks around them do not count.
+        label_values: label column -> the texts of its label 0 and its label 1. Labels not named are 0 and 1.
+
+    Example:
+        >>> RawCells(missing=("?",), label_values={"income": ("under 50000", "over 50000")}).to_dict()["missing"]
+        ['?']
+    """
+
+    columns: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    label_values: Mapping[str, tuple[str, str]] = field(default_factory=FrozenMapping)
+
+    def __post_init__(self) -> None:
+        owner = "RawCells"
+        self._set(
+            columns=checks.check_names(owner, "columns", self.columns),
+            missing=tuple(
+                checks.check_text(owner, "missing", text).strip()
+                for text in checks.check_list(owner, "missing", self.missing)
+            ),
+        )
+        checks.check_unique(owner, "columns", self.columns)
+        checks.check_mapping(owner, "label_values", self.label_values)
+        values = {label: self._two_texts(label, texts) for label, texts in self.label_values.items()}
+        self._set(label_values=FrozenMapping(values))
+
+    def _two_texts(self, label: str, texts: tuple[str, str]) -> tuple[str, str]:
+        owner, name = "RawCells", f"label_values of {quoted(label)}"
+        found = [checks.check_text(owner, name, text).strip() for text in checks.check_list(owner, name, texts)]
+        if len(found) != 2 or found[0] == found[1]:
+            raise ValueError(
+                f"{owner}: {name} is {quoted(list(texts))}. Give two texts: that of label 0 and that of label 1."
+            )
+        return found[0], found[1]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeatureSpec(Record):
     """The columns of a dataset, in the order every reader, model and signature keeps.
 
@@ -140,6 +184,8 @@ class FeatureSpec(Record):
         categorical: id columns, in the order of the interaction.
         keys: columns carried beside the features (row id, group of the grouped AUC); never model inputs.
         vocabulary_sizes: table name -> V, rows of the table; may be empty before vocabularies are built.
+        ignored: columns that files may have, and nothing reads.
+        raw: how cells of raw files are written.
 
     Raises:
         ValueError: a name occurs twice, or a size is given for a table that no column reads.
@@ -156,16 +202,20 @@ class FeatureSpec(Record):
     categorical: tuple[CategoricalColumn, ...] = ()
     keys: tuple[str, ...] = ()
     vocabulary_sizes: Mapping[str, int] = field(default_factory=FrozenMapping)
+    ignored: tuple[str, ...] = ()
+    raw: RawCells = field(default_factory=RawCells)
 
     readers: ClassVar[Mapping[str, Reader]] = {
         "dense": each(DenseColumn.from_dict),
         "categorical": each(CategoricalColumn.from_dict),
+        "raw": RawCells.from_dict,
     }
 
     def __post_init__(self) -> None:
         self._set(
             labels=checks.check_names("FeatureSpec", "labels", self.labels),
             keys=checks.check_names("FeatureSpec", "keys", self.keys),
+            ignored=checks.check_names("FeatureSpec", "ignored", self.ignored),
             dense=checks.check_instances("FeatureSpec", "dense", self.dense, DenseColumn),
             categorical=checks.check_instances("FeatureSpec", "categorical", self.categorical, CategoricalColumn),
         )
@@ -187,11 +237,45 @@ class FeatureSpec(Record):
             for table, size in self.vocabulary_sizes.items()
         }
         self._set(vocabulary_sizes=FrozenMapping(sizes))
+        self._check_raw()
+
+    def _check_raw(self) -> None:
+        checks.check_instance("FeatureSpec", "raw", self.raw, RawCells)
+        checks.check_unique("FeatureSpec", "ignored", self.ignored)
+        read = self.column_names
+        for name in self.ignored:
+            if name in read:
+                raise ValueError(
+                    f"FeatureSpec: ignored names {quoted(name)}, which is a label, feature or key too. Take one out."
+                )
+        reject_unknown_keys("FeatureSpec.raw.label_values", self.raw.label_values, self.labels)
+        if self.raw.columns:
+            known = {*read, *self.ignored, ROW_ID}
+            for name in known.difference(self.raw.columns, [ROW_ID]):
+                raise ValueError(
+                    f"FeatureSpec: column {quoted(name)} is not among raw.columns, the fields of a line. Add it there, "
+                    "or leave raw.columns empty where files have a header."
+                )
+            for name in self.raw.columns:
+                if name not in known:
+                    raise ValueError(
+                        f"FeatureSpec: raw.columns has {quoted(name)}, which is no column of the schema. Add it to "
+                        "dense, categorical, keys or ignored."
+                    )
 
     @property
     def label(self) -> str:
         """The first label: the one that metrics without a task name refer to."""
         return self.labels[0]
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Every column that files must have, each once: labels, features, weights of ids, keys."""
+        weights = (column.weights for column in self.categorical if column.weights)
+        keys = (key for key in self.keys if key != ROW_ID)
+        return tuple(
+            dict.fromkeys([*self.labels, *(column.name for column in self.dense), *self.feature_names, *weights, *keys])
+        )
 
     @property
     def num_dense(self) -> int:

@@ -197,7 +197,7 @@ def test_a_file_of_bad_rows_only_is_refused(tmp_path: Path) -> None:
         (HEADER.replace(b"price", b"prize"), "column 'price' of the schema is missing. Is it 'prize'?"),
         (HEADER.replace(b",user", b",user,extra"), "column 'extra' is not in the schema"),
         (HEADER.replace(b",user", b",user,age"), "column 'age' occurs twice"),
-        (HEADER.replace(b"user", b"us\xffer"), "the header has bytes that are not UTF-8"),
+        (HEADER.replace(b"user", b"us\xffer"), "the line has bytes that are not UTF-8"),
     ],
     ids=["missing", "extra", "twice", "not utf-8"],
 )

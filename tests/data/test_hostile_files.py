@@ -246,7 +246,7 @@ def test_a_header_without_an_end(tmp_path: Path) -> None:
         read_first_line(path)
     path.write_bytes(b'"' + b"x" * 200_000 + b'"\n')
     config = DataConfig(format="csv", path=str(path), schema=sample.SPEC)
-    with pytest.raises(ValueError, match=r"rows\.csv, line 1: no header of a CSV file"):
+    with pytest.raises(ValueError, match=r"rows\.csv, line 1: no line of a CSV file"):
         open_dataset(config)
 
 

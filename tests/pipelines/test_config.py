@@ -48,6 +48,12 @@ def test_overrides_reach_every_part() -> None:
     assert changed.serving == Path("/x/serving")
 
 
+def test_raw_files_are_as_tfx_reads_them() -> None:
+    schema = SPEC.to_dict() | {"raw": {"missing": ["?"]}}
+    with pytest.raises(ValueError, match=r"schema\.raw\.missing is \['\?'\], and TFX reads files that have a header"):
+        small(schema=type(SPEC).from_dict(schema))
+
+
 def test_a_slice_may_be_a_column_or_several() -> None:
     config = EvaluationConfig.from_dict({"slices": ["genre", ["genre", "user"]]})
     assert config.slices == (("genre",), ("genre", "user"))

@@ -22,7 +22,7 @@ from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.transforms import transform_dense
 from tfdlrm.data.vocabulary import Vocabulary
 from tfdlrm.models.dlrm import DLRM
-from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec, RawCells
 
 SPEC = FeatureSpec(
     labels=("click",),
@@ -42,6 +42,7 @@ SPEC = FeatureSpec(
         CategoricalColumn(name="slot"),
     ),
     vocabulary_sizes={"city": 5, "device id": 6, "tags": 4, "query": 13, "item": 7, "slot": 3},
+    raw=RawCells(missing=("?", "NA")),
 )
 VOCABULARIES = {
     "city": Vocabulary(pl.Series(["Rome", "Oslo\n", "", "naïve, \\"]), has_oov=True),
@@ -142,6 +143,14 @@ def test_bad_values_are_refused_by_name(predict, changes, message):
     with pytest.raises(tf.errors.InvalidArgumentError) as refused:
         predict(**request(**changes))
     assert message in refused.value.message.replace("\\'", "'")
+
+
+def test_a_mark_of_a_missing_value_is_the_empty_text(predict):
+    """`city` and `home` have the empty text in their vocabulary; a value of a bag is what it is."""
+    expected = predict(**request(city=[""], home=[""]))["probability"].numpy()
+    for mark in ("?", " NA "):
+        np.testing.assert_array_equal(predict(**request(city=[mark], home=[mark]))["probability"].numpy(), expected)
+    assert predict(**request(city=["unseen"], home=[""]))["probability"].numpy() != expected
 
 
 def test_unseen_values_add_nothing_where_the_export_says_so(raw_model, tmp_path):

@@ -30,7 +30,8 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", re.IGNORECASE)
 _EPILOG = """\
   tfdlrm data prepare train.txt kaggle --format criteo-kaggle
   tfdlrm data prepare day_*.gz terabyte --format criteo-terabyte --id-modulo 40000000 --memory 16GB
-  tfdlrm data prepare clicks/ prepared --format csv --schema schema.yaml --split hash --split-column user --oov
+  tfdlrm data prepare clicks.csv prepared --schema schema.yaml --split random
+  tfdlrm data prepare clicks/ prepared --schema schema.yaml --split hash --split-column user --oov
 
 A run that was stopped goes on when the same command is given again. Train on the result:
   tfdlrm train criteo-kaggle --data kaggle
@@ -49,7 +50,7 @@ def add_command(parts: Any) -> None:
     )
     parser.add_argument("sources", nargs="+", metavar="SRC", help="files (plain, gzip, Zstandard), folders or patterns")
     parser.add_argument("out", metavar="OUT", help="a new or empty folder")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="of the sources")
+    parser.add_argument("--format", choices=FORMATS, help="of the sources; default: by name and content of the first")
     parser.add_argument("--schema", metavar="FILE", help="schema.yaml; default: the format's, or the one beside SRC")
     parser.add_argument("--split", choices=SPLITS, help="default: the format's own, else none")
     parser.add_argument("--split-column", metavar="KEY", help="key column, for --split time-column and hash")
@@ -95,12 +96,15 @@ def parse_size(text: str) -> int:
 def config_of(arguments: argparse.Namespace) -> PrepareConfig:
     """What the flags ask for."""
     from tfdlrm.data.prepare import PrepareConfig
+    from tfdlrm.data.prepare.raw_sources import guess_raw_format
     from tfdlrm.schema import FeatureSpec
 
+    schema = None if arguments.schema is None else FeatureSpec.load(arguments.schema)
+    found = arguments.format or guess_raw_format(arguments.sources, schema)
     return PrepareConfig(
-        format=arguments.format,
-        schema=None if arguments.schema is None else FeatureSpec.load(arguments.schema),
-        split=arguments.split or _OWN_SPLIT.get(arguments.format, "none"),
+        format=found,
+        schema=schema,
+        split=arguments.split or _OWN_SPLIT.get(found, "none"),
         train_fraction=arguments.train_fraction,
         validation_fraction=arguments.validation_fraction,
         split_column=arguments.split_column,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 
@@ -25,18 +27,27 @@ def parse_text(cells: pl.Series) -> pl.Series:
     return cells.cast(pl.String).fill_null("")
 
 
-def plain_types(frame: pl.DataFrame) -> pl.DataFrame:
+def hide_missing(frame: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:
+    """Columns of text with the cells that stand for a missing value empty; blanks around them do not count."""
+    if not missing:
+        return frame
+    cells = pl.col(pl.String)
+    return frame.with_columns(pl.when(cells.str.strip_chars().is_in(missing)).then(None).otherwise(cells).name.keep())
+
+
+def plain_types(frame: pl.DataFrame, missing: Sequence[str] = ()) -> pl.DataFrame:
     """A typed file's columns in the types that the functions here know.
 
     Fixed-size lists become lists, dictionaries text, decimals whole numbers where they are and else text, bytes text.
 
     Args:
         frame: columns as they were read.
+        missing: see `hide_missing`.
 
     Raises:
         ValueError: a type that no column can have (maps, structs, durations, lists of lists, bytes that are no text).
     """
-    return frame.with_columns([_plain(frame[name]) for name in frame.columns])
+    return hide_missing(frame.with_columns([_plain(frame[name]) for name in frame.columns]), missing)
 
 
 def _plain(cells: pl.Series) -> pl.Series:

@@ -18,16 +18,6 @@ Array = np.ndarray
 # Tensors that share NumPy's memory must begin on this many bytes: Eigen's vectorised kernels abort otherwise.
 TENSOR_ALIGNMENT_BYTES = 64
 
-ROW_ID = "row_id"
-
-
-def columns_of(spec: FeatureSpec) -> tuple[str, ...]:
-    """Every column a file must have, each once, labels first."""
-    weights = (column.weights for column in spec.categorical if column.weights)
-    keys = (key for key in spec.keys if key != ROW_ID)
-    names = (*spec.labels, *(column.name for column in spec.dense), *spec.feature_names, *weights, *keys)
-    return tuple(dict.fromkeys(names))
-
 
 @dataclass(frozen=True, kw_only=True)
 class RaggedColumn:

@@ -44,6 +44,7 @@ class TextFormat:
         encoding: `utf-8` or `latin-1`.
         numeric: fields that should be numbers. They are read as such at once where a whole block allows it.
         criteo: numbers of integer and of hex columns, where rows are a label and these, as Criteo's are.
+        missing: texts of fields that are read as empty.
     """
 
     separator: bytes
@@ -53,6 +54,7 @@ class TextFormat:
     encoding: str = "utf-8"
     numeric: frozenset[str] = frozenset()
     criteo: tuple[int, int] | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_formats import default_spec, open_source
 from tfdlrm.data.splits import Splits, time_split
-from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
+from tfdlrm.schema import FeatureSpec
 
 if TYPE_CHECKING:
     from tfdlrm.data.raw_rows import RawRows
@@ -205,10 +205,4 @@ class _FileOpener:
 def _spec_of(config: DataConfig) -> FeatureSpec:
     if config.schema is not None:
         return config.schema
-    spec = default_spec(config.format, Path(config.path or ""))
-    if spec is None:
-        raise ValueError(
-            f"DataConfig: format={quoted(config.format)} needs a schema. Give data.schema, or put {SCHEMA_FILE} beside "
-            f"{config.path}."
-        )
-    return spec
+    return default_spec(config.format, Path(config.path or ""), "data.schema")

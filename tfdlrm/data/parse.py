@@ -7,13 +7,12 @@ import numpy as np
 from tfdlrm.checks import quoted
 from tfdlrm.data.cells import parse_numbers, parse_tokens, split_bags
 from tfdlrm.data.column_types import parse_text
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_rows import FrameBlock, RawLookup, RawRows, Tokens
 from tfdlrm.data.transforms import transform_dense
-from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+from tfdlrm.schema import ROW_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
 
 class RowParser:
@@ -81,11 +80,23 @@ class RowParser:
         labels = np.full((frame.height, len(self._spec.labels)), np.nan, np.float32)
         if self._with_labels:
             for task, name in enumerate(self._spec.labels):
+                if name in self._spec.raw.label_values:
+                    labels[:, task] = self._named_labels(frame[name], problems)
+                    continue
                 numbers = parse_numbers(frame[name])
                 wrong = numbers.empty | numbers.wrong | ~np.isin(numbers.values, (0.0, 1.0))
                 problems.mark(wrong, name, "the label is not 0 or 1", "Give 0 or 1.")
                 labels[:, task] = numbers.values
         return labels
+
+    def _named_labels(self, cells: pl.Series, problems: Problems) -> np.ndarray:
+        zero, one = self._spec.raw.label_values[cells.name]
+        texts = parse_text(cells).str.strip_chars()
+        is_one = (texts == one).to_numpy()
+        two = f"{quoted(zero)} or {quoted(one)}"
+        fix = f"Give {two}, or correct label_values of the schema."
+        problems.mark(~(is_one | (texts == zero).to_numpy()), cells.name, f"the label is not {two}", fix)
+        return is_one.astype(np.float32)
 
     def _dense(self, frame: pl.DataFrame, problems: Problems) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         dense = np.zeros((frame.height, self._spec.num_dense), np.float32, order="F")  # filled by columns

@@ -16,7 +16,6 @@ import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.columns import (
-    ROW_ID,
     Array,
     Columns,
     aligned_array,
@@ -33,7 +32,7 @@ from tfdlrm.data.splits import Splits
 from tfdlrm.data.streaming import EpochRows, StreamingDataset
 from tfdlrm.files import path_inside
 from tfdlrm.native.columns import OutOfRangeError, PartedColumn
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.schema import ROW_ID, FeatureSpec
 
 # A shuffled window is 64 blocks from all over the part, 262,144 rows.
 BLOCK_ROWS = 2**12

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfdlrm.checks import quoted
 from tfdlrm.config.data import DataConfig
 from tfdlrm.data.chunks import check_readable_file, read_first_line
 from tfdlrm.data.prepared_folders import MANIFEST_FILE, is_prepared
@@ -47,8 +48,17 @@ def avazu_feature_spec() -> FeatureSpec:
     )
 
 
-def default_spec(data_format: str, path: Path) -> FeatureSpec | None:
-    """The format's own columns, or those of `schema.yaml` beside the file; None where there is neither."""
+def default_spec(data_format: str, path: Path, place: str) -> FeatureSpec:
+    """The format's own columns, or those of `schema.yaml` beside the file.
+
+    Args:
+        data_format: of the file.
+        path: the file.
+        place: how a schema is given, for the message.
+
+    Raises:
+        ValueError: there is neither.
+    """
     if data_format in CRITEO_FORMATS:
         return criteo_feature_spec()
     if data_format == "avazu":
@@ -58,7 +68,11 @@ def default_spec(data_format: str, path: Path) -> FeatureSpec | None:
 
         return movielens_feature_spec()
     beside = path.parent / SCHEMA_FILE
-    return FeatureSpec.load(beside) if beside.is_file() else None
+    if beside.is_file():
+        return FeatureSpec.load(beside)
+    raise ValueError(
+        f"{path}: format {quoted(data_format)} needs a schema. Give {place}, or put {SCHEMA_FILE} beside the file."
+    )
 
 
 def guess_format(path: Path, otherwise: str = "csv") -> tuple[str, str]:
@@ -103,12 +117,17 @@ def guess_format(path: Path, otherwise: str = "csv") -> tuple[str, str]:
 def _guess_folder(path: Path) -> tuple[str, str]:
     if is_prepared(path):
         return "prepared", f"it holds {MANIFEST_FILE}, or is a part of what does"
-    if (path / "u.data").is_file() or any(path.glob("*.inter")):
+    if is_movielens(path):
         return "movielens", "it holds MovieLens's ratings"
     raise ValueError(
         f"{path}: a folder with neither {MANIFEST_FILE} (prepared data) nor u.data or *.inter (MovieLens). "
         "Give such a folder, or a file."
     )
+
+
+def is_movielens(path: Path) -> bool:
+    """Whether a path is a folder of MovieLens's files."""
+    return path.is_dir() and ((path / "u.data").is_file() or any(path.glob("*.inter")))
 
 
 def _is_integer(field: bytes) -> bool:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from tfdlrm.data.chunks import CHUNK_BYTES
+from tfdlrm.data.column_types import hide_missing
 from tfdlrm.data.lines import LineReader, RowBlock, TextFormat
 from tfdlrm.data.parse import RowParser
 from tfdlrm.data.polars_extra import pl
@@ -119,10 +120,11 @@ def _parse_text(text: bytes, form: TextFormat) -> pl.DataFrame:
     if form.numeric:
         # Twice as fast as text first and numbers later. What it refuses is looked at cell by cell.
         try:
-            return read(schema_overrides=dict.fromkeys(form.numeric.intersection(form.columns), pl.Float64))
+            numbers = dict.fromkeys(form.numeric.intersection(form.columns), pl.Float64)
+            return hide_missing(read(schema_overrides=numbers), form.missing)
         except pl.exceptions.ComputeError:
             pass
-    return read()
+    return hide_missing(read(), form.missing)
 
 
 def parse_block(parser: RowParser, block: FrameBlock, source: RowSource, lookup: RawLookup | None = None) -> RawRows:

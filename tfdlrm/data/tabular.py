@@ -15,14 +15,13 @@ import numpy as np
 from tfdlrm.checks import nearest, quoted, shortened
 from tfdlrm.data.chunks import CHUNK_BYTES, check_readable_file, read_first_line
 from tfdlrm.data.column_types import plain_types
-from tfdlrm.data.columns import ROW_ID, columns_of
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.pyarrow_extra import damaged_file, pa, pq
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_rows import FrameBlock, row_as_text
 from tfdlrm.data.sources import TextSource
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.schema import ROW_ID, FeatureSpec
 
 _SEPARATORS = (",", "\t", ";", "|")
 _PARQUET_BLOCK_ROWS = 2**18
@@ -47,7 +46,7 @@ def check_columns(file: str, found: Sequence[str], spec: FeatureSpec, *, allow_u
     twice = next((name for name in found if counts[name] > 1), None)
     if twice is not None:
         raise ValueError(f"{file}: column {quoted(twice)} occurs twice in the header. Rename one.")
-    wanted = columns_of(spec)
+    wanted = spec.column_names
     labelled = not allow_unlabelled or any(name in found for name in spec.labels)
     for name in wanted:
         if name not in counts and (labelled or name not in spec.labels):
@@ -59,10 +58,10 @@ def check_columns(file: str, found: Sequence[str], spec: FeatureSpec, *, allow_u
                 "Add the column, or change the schema."
             )
     for name in found:
-        if name not in wanted and name != ROW_ID:
+        if name not in wanted and name not in spec.ignored and name != ROW_ID:
             raise ValueError(
-                f"{file}: column {quoted(name)} is not in the schema. Add it (under keys, if it is no feature), "
-                "or remove it from the file."
+                f"{file}: column {quoted(name)} is not in the schema. Add it (under keys, if rows are found again by "
+                "it, or under ignored), or remove it from the file."
             )
     return labelled
 
@@ -78,30 +77,62 @@ def csv_source(
     """Rows of a CSV file, plain or gzip, with a header line; see `check_columns` and `criteo_source`.
 
     The separator (comma, tab, semicolon or bar) is the one that splits the header into most of the schema's columns.
-    Fields may be quoted by RFC 4180 and then hold separators and newlines.
+    Fields may be quoted by RFC 4180 and then hold separators and newlines. Where the schema has `raw.columns`, there is
+    no header, and the separator is the one that splits the first line into as many fields.
     """
-    file = check_readable_file(path, "a CSV file with a header line")
-    try:
-        text = read_first_line(file).decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}, line 1: the header has bytes that are not UTF-8. Convert the file to UTF-8."
-        ) from error
-    wanted = set(columns_of(spec))
-    try:
-        splits = {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
-    except csv.Error as error:
-        raise ValueError(f"{file}, line 1: no header of a CSV file ({error}). Mend the line.") from error
-    separator = max(splits, key=lambda each: len(wanted.intersection(splits[each])))
-    labelled = check_columns(str(file), splits[separator], spec, allow_unlabelled=allow_unlabelled)
+    file = check_readable_file(path, "a CSV file" if spec.raw.columns else "a CSV file with a header line")
+    splits = split_line(file)
+    if spec.raw.columns:
+        separator, columns = _without_header(file, splits, spec, allow_unlabelled=allow_unlabelled)
+    else:
+        wanted = {*spec.column_names, *spec.ignored}
+        separator = max(splits, key=lambda each: len(wanted.intersection(splits[each])))
+        columns = splits[separator]
+    labelled = check_columns(str(file), columns, spec, allow_unlabelled=allow_unlabelled)
+    numeric = {*spec.labels, *(column.name for column in spec.dense)}
     form = TextFormat(
         separator=separator.encode(),
-        columns=tuple(splits[separator]),
+        columns=tuple(columns),
         quote=b'"',
-        has_header=True,
-        numeric=frozenset([*spec.labels, *(column.name for column in spec.dense)]),
+        has_header=not spec.raw.columns,
+        numeric=frozenset(numeric.difference(spec.raw.label_values)),
+        missing=spec.raw.missing,
     )
     return TextSource(file, form, quarantine, chunk_bytes), labelled
+
+
+def split_line(file: Path) -> dict[str, list[str]]:
+    """The fields of a file's first line by each separator that may be meant.
+
+    Raises:
+        ValueError: it is not UTF-8, or its quotes are wrong.
+    """
+    try:
+        text = read_first_line(file).decode()
+        return {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file}, line 1: the line has bytes that are not UTF-8. Convert the file to UTF-8."
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"{file}, line 1: no line of a CSV file ({error}). Mend it.") from error
+
+
+def _without_header(
+    file: Path, splits: dict[str, list[str]], spec: FeatureSpec, *, allow_unlabelled: bool
+) -> tuple[str, list[str]]:
+    """The separator and the columns of a file whose first line is a row."""
+    columns = list(spec.raw.columns)
+    unlabelled = [name for name in columns if name not in spec.labels]
+    for names in (columns, unlabelled) if allow_unlabelled else (columns,):
+        for separator, fields in splits.items():
+            if len(fields) == len(names):
+                return separator, names
+    separator = max(splits, key=lambda each: len(splits[each]))
+    raise ValueError(
+        f"{file}, line 1: {len(splits[separator])} fields by {quoted(separator)}, and raw.columns of the schema names "
+        f"{len(columns)}. Name each field there, in order."
+    )
 
 
 class ParquetSource:
@@ -109,12 +140,14 @@ class ParquetSource:
 
     Args:
         path: the file.
+        missing: texts of cells that are read as empty.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, missing: Sequence[str] = ()) -> None:
         self.file = str(path)
         self.rows_read = 0
         self._path = path
+        self._missing = missing
 
     def blocks(self) -> Iterator[FrameBlock]:
         """See `RowSource`."""
@@ -122,7 +155,7 @@ class ParquetSource:
             numbers = np.arange(start, start + len(frame))
             self.rows_read = start + len(frame)
             yield FrameBlock(
-                load=functools.partial(plain_types, frame),
+                load=functools.partial(plain_types, frame, self._missing),
                 lines=numbers + 1,
                 numbers=numbers,
                 raw=functools.partial(row_as_text, frame),
@@ -164,7 +197,7 @@ def parquet_source(
     path: str | os.PathLike[str], spec: FeatureSpec, *, allow_unlabelled: bool = False
 ) -> tuple[ParquetSource, bool]:
     """Rows of a Parquet file; see `check_columns`."""
-    source = ParquetSource(check_readable_file(path, "a Parquet file"))
+    source = ParquetSource(check_readable_file(path, "a Parquet file"), spec.raw.missing)
     return source, check_columns(source.file, source.column_names(), spec, allow_unlabelled=allow_unlabelled)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfdlrm.checks import quoted
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Dataset
 from tfdlrm.data.unknown_ids import UnknownIds
 from tfdlrm.metrics import EvaluationAccumulator
 from tfdlrm.models.base import training_loop_of
 from tfdlrm.native.scope import native_kernels
+from tfdlrm.schema import ROW_ID
 
 
 class Evaluator:

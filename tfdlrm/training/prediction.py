@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from tfdlrm.checks import quoted
 from tfdlrm.config import DataConfig, ExperimentConfig
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.opening import BadRowsMode, open_rows
 from tfdlrm.data.preprocessing import Preprocessing
@@ -22,7 +21,7 @@ from tfdlrm.data.raw_formats import data_at
 from tfdlrm.data.unknown_ids import UnknownIds, jumps
 from tfdlrm.file_lock import partial_folder
 from tfdlrm.models.dlrm import DLRM
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.schema import ROW_ID, FeatureSpec
 from tfdlrm.training.evaluation import Scorer
 from tfdlrm.training.model_dir import ModelDir
 

@@ -184,7 +184,8 @@ class RawInput:
             num_rows = num_rows if self._max_rows is None else min(num_rows, self._max_rows)
         else:
             is_csv = self.data_format in ("csv", "avazu")
-            num_rows = count_text_rows(path, has_header=is_csv, quoted=is_csv, most=self._max_rows)
+            has_header = is_csv and not self.spec.raw.columns
+            num_rows = count_text_rows(path, has_header=has_header, quoted=is_csv, most=self._max_rows)
         return section_ends(num_rows, self._num_sections)
 
     def _block(self, frame: pl.DataFrame, rows: RawRows, sections: np.ndarray, file: str) -> InspectBlock:

@@ -22,7 +22,7 @@ from tfdlrm.data.inspect.raw_files import RawInput
 from tfdlrm.data.inspect.report import BadRowCount, ColumnDrift, DataReport, DenseStats, IdStats, PartRows
 from tfdlrm.data.inspect.row_sample import RowSample
 from tfdlrm.data.raw_formats import default_spec, guess_format
-from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
+from tfdlrm.schema import FeatureSpec
 
 FORMATS = ("criteo", "avazu", "csv", "parquet", "movielens", "prepared")
 
@@ -284,13 +284,7 @@ class _Inspector:
 def _spec_of(schema: FeatureSpec | str | os.PathLike[str] | None, path: Path, data_format: str) -> FeatureSpec:
     if isinstance(schema, FeatureSpec):
         return schema
-    spec = default_spec(data_format, path) if schema is None else FeatureSpec.load(schema)
-    if spec is None:
-        raise ValueError(
-            f"{path}: format {quoted(data_format)} needs a schema. Give --schema FILE, or put "
-            f"{SCHEMA_FILE} beside the data."
-        )
-    return spec
+    return default_spec(data_format, path, "--schema FILE") if schema is None else FeatureSpec.load(schema)
 
 
 def _prepared(

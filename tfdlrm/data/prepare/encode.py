@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from tfdlrm.checks import quoted
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.encode import hashed_texts
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.fit import Fitted
@@ -18,7 +17,7 @@ from tfdlrm.data.problems import Problems
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.quarantine import BadRow
 from tfdlrm.data.transforms import transform_dense
-from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.schema import ROW_ID, CategoricalColumn, FeatureSpec
 
 # ids [n] of one-hot column number i -> [n, H]
 MultiHot = Callable[[int, np.ndarray], np.ndarray]

@@ -8,10 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast, get_args
 
 from tfdlrm.checks import quoted
-from tfdlrm.data.prepare.config import PrepareConfig
-from tfdlrm.data.raw_formats import default_spec
+from tfdlrm.data.prepare.config import PrepareConfig, RawFormat
+from tfdlrm.data.prepared_folders import is_prepared
+from tfdlrm.data.raw_formats import default_spec, guess_format, is_movielens
 from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
 
 _WITH_VOCABULARY = ("vocabulary", "hex")
@@ -50,6 +52,23 @@ def find_files(sources: Sequence[str | os.PathLike[str]], what: str = "a file of
     return files
 
 
+def guess_raw_format(sources: Sequence[str | os.PathLike[str]], schema: FeatureSpec | None) -> RawFormat:
+    """The format of the first file that sources name; see `guess_format`.
+
+    Raises:
+        FileNotFoundError: a source names nothing.
+        ValueError: it is prepared data, or Criteo's, of which there are two kinds.
+    """
+    first = Path(sources[0])
+    found, why = guess_format(first if is_movielens(first) or is_prepared(first) else find_files(sources)[0])
+    if found == "criteo" and schema is not None and schema.raw.columns:
+        return "csv"
+    if found not in get_args(RawFormat):
+        formats = ", ".join(get_args(RawFormat))
+        raise ValueError(f"{first}: looks like {found} ({why}). Give --format, one of: {formats}.")
+    return cast("RawFormat", found)
+
+
 def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(piece)) if piece.isdigit() else (1, piece) for piece in re.split(r"(\d+)", str(path)) if piece]
 
@@ -60,7 +79,7 @@ def spec_of(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
     Raises:
         ValueError: the format does not tell them, and no schema is given; or options ask for what they do not have.
     """
-    spec = config.schema or _default_spec(config, files)
+    spec = config.schema or default_spec(config.format, files[0], "--schema FILE")
     if config.oov:
         columns = [
             replace(column, id_policy="oov") if column.encoding in _WITH_VOCABULARY else column
@@ -80,15 +99,5 @@ def spec_of(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
         raise ValueError(
             f"split_column={quoted(config.split_column)} is not a key column of the schema (keys: "
             f"{keys}). Add it to keys."
-        )
-    return spec
-
-
-def _default_spec(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
-    spec = default_spec(config.format, files[0])
-    if spec is None:
-        raise ValueError(
-            f"format={quoted(config.format)} needs a schema. Give --schema FILE, or put "
-            f"{SCHEMA_FILE} beside {files[0]}."
         )
     return spec

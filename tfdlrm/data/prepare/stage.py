@@ -18,7 +18,6 @@ import numpy as np
 
 from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.column_types import parse_text
-from tfdlrm.data.columns import ROW_ID
 from tfdlrm.data.parse import RowParser, parse_key
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
@@ -28,7 +27,7 @@ from tfdlrm.data.quarantine import Quarantine, quarantine_line
 from tfdlrm.data.raw_formats import open_source
 from tfdlrm.data.raw_rows import FrameBlock, RawRows
 from tfdlrm.data.sources import parse_block
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.schema import ROW_ID, FeatureSpec
 
 LINE = "line"
 NUMBER = "number"  # of a row among all of its file, from 0

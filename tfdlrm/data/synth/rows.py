@@ -14,12 +14,12 @@ from statistics import NormalDist
 import numpy as np
 
 from tfdlrm.config.data import SyntheticConfig
-from tfdlrm.data.columns import ROW_ID, Columns, RaggedColumn, concatenate, id_dtype
+from tfdlrm.data.columns import Columns, RaggedColumn, concatenate, id_dtype
 from tfdlrm.data.power_law import PowerLaw
 from tfdlrm.data.synth.days import DayBounds, TableDays
 from tfdlrm.data.synth.draws import NUM_QUANTILES, Inputs, draw_inputs
 from tfdlrm.data.teacher import Bags, Teacher
-from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+from tfdlrm.schema import ROW_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
 TEACHER_PROBABILITY = "teacher_probability"
 DAY = "day"

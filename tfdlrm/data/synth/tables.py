@@ -6,11 +6,11 @@ import io
 
 import numpy as np
 
-from tfdlrm.data.columns import ROW_ID, Columns, fixed_columns
+from tfdlrm.data.columns import Columns, fixed_columns
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.synth.rows import EmptyCells
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.schema import ROW_ID, FeatureSpec
 
 
 def arrow_table(spec: FeatureSpec, rows: Columns, empty: EmptyCells | None = None) -> pa.Table:
