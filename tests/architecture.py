@@ -80,6 +80,8 @@ EXTRA_MODULES: Mapping[str, frozenset[str]] = {
     "config": frozenset({"tfdlrm.embeddings.optimizers", "tfdlrm.embeddings.initializers"}),
     # plain functions of the library, with nothing of TensorFlow
     "data": frozenset({"tfdlrm.native.text", "tfdlrm.native.columns"}),
+    # what `FeatureSpec.infer` calls: a schema from rows
+    "schema": frozenset({"tfdlrm.data.infer"}),
 }
 KERAS_FREE_ROOMS = frozenset(
     {"embeddings", "native", "schema", "config", "checks", "files", "records", "yaml_text", "hashing", "stop_signals"}

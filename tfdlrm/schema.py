@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from tfdlrm import checks
 from tfdlrm.checks import quoted, reject_unknown_keys
@@ -295,6 +295,30 @@ class FeatureSpec(Record):
     def with_vocabulary_sizes(self, sizes: Mapping[str, int]) -> FeatureSpec:
         """The same columns with these sizes added to, or in place of, the present ones."""
         return replace(self, vocabulary_sizes={**self.vocabulary_sizes, **sizes})
+
+    @classmethod
+    def infer(cls, frame: Any, label: str, *, positive: str | None = None) -> FeatureSpec:
+        """A schema proposed from rows: what each column looks like decides what becomes of it.
+
+        `tfdlrm data schema FILE` proposes the same of a file, and says why.
+
+        Args:
+            frame: a frame of polars or pandas, a table of pyarrow, or a mapping of columns.
+            label: the column of labels, which has two values.
+            positive: which of them is 1; None for 1, true, yes and the like.
+
+        Raises:
+            ValueError: no such column, or a label that has not two values.
+            ImportError: polars is not installed.
+
+        Example:
+            >>> spec = FeatureSpec.infer({"click": [0, 1, 0], "price": [1.5, 2.5, 0.5], "city": list("aba")}, "click")
+            >>> spec.dense[0].name, spec.feature_names
+            ('price', ('city',))
+        """
+        from tfdlrm.data.infer import propose, to_polars
+
+        return propose(to_polars(frame), label, positive=positive).spec
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `schema.yaml` into a folder, or the file of that name; returns the file."""

@@ -73,6 +73,20 @@ def dump_yaml(plain: Mapping[str, Any]) -> str:
     return text
 
 
+def dump_item(value: Any) -> str:
+    """One item of a list in block form, for a writer that puts comments between them.
+
+    Example:
+        >>> dump_item({"name": "no", "size": 1e-3})
+        "{name: 'no', size: 0.001}"
+    """
+    text: str = yaml.dump(
+        [value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=2**20, allow_unicode=True
+    )
+    # an empty line in a quoted text stands for a line end
+    return text.strip().removeprefix("[").removesuffix("]").replace("\n", "\n    ")
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """Plain values of one YAML document.
 

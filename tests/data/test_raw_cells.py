@@ -92,6 +92,13 @@ def test_prepared_rows_are_the_same(kind: str, tmp_path: Path, capsys: pytest.Ca
     np.testing.assert_array_equal(batch[1], other[1])
 
 
+@pytest.mark.parametrize("mark", ["nan", "-1", "inf", "1e3"])
+def test_a_mark_may_be_a_number(mark: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", tuple((mark, *row[1:]) for row in ROWS))
+    spec = FeatureSpec.from_dict({**SPEC.to_dict(), "raw": {**SPEC.raw.to_dict(), "missing": ["?", "NA", mark]}})
+    np.testing.assert_array_equal(read(path, spec).train.columns.dense[:, 0], [30] * 4)
+
+
 def test_a_file_without_labels_or_header(tmp_path: Path) -> None:
     trained = read(write(tmp_path / "rows.csv", header=False), HEADERLESS)
     rows = tuple(row[:3] + row[4:] for row in ROWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -140,6 +141,8 @@ def _run(arguments: argparse.Namespace) -> None:
             listener=listener,
         )
     _print(result, time.perf_counter() - start)
+    if config.output != "tfrecord":
+        print(f"next: tfdlrm train dlrm --data {shlex.quote(arguments.out)}")
 
 
 def _print(result: PrepareResult, seconds: float) -> None:

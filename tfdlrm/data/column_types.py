@@ -47,17 +47,18 @@ def plain_types(frame: pl.DataFrame, missing: Sequence[str] = ()) -> pl.DataFram
     Raises:
         ValueError: a type that no column can have (maps, structs, durations, lists of lists, bytes that are no text).
     """
-    return hide_missing(frame.with_columns([_plain(frame[name]) for name in frame.columns]), missing)
+    return hide_missing(frame.with_columns([plain_column(frame[name]) for name in frame.columns]), missing)
 
 
-def _plain(cells: pl.Series) -> pl.Series:
+def plain_column(cells: pl.Series) -> pl.Series:
+    """One column of `plain_types`."""
     if isinstance(cells.dtype, pl.Array):
         cells = cells.arr.to_list()
     if isinstance(cells.dtype, pl.List):
         inner_type = cells.dtype.inner
         if inner_type == pl.String or (inner_type.is_numeric() and not isinstance(inner_type, pl.Decimal)):
             return cells
-        inner = _plain(pl.Series(cells.name, cells.explode(), dtype=cells.dtype.inner))
+        inner = plain_column(pl.Series(cells.name, cells.explode(), dtype=cells.dtype.inner))
         if inner.dtype.is_nested():
             raise _unknown_type(cells)
         return cells if inner.dtype == cells.dtype.inner else cells.cast(pl.List(inner.dtype))
@@ -67,6 +68,9 @@ def _plain(cells: pl.Series) -> pl.Series:
         text = cells.cast(pl.String).str.replace(r"\.0*$", "").str.replace(r"(\.\d*?)0+$", "$1")
         integers = text.str.to_integer(strict=False)
         return text if integers.null_count() > cells.null_count() else integers
+    if isinstance(cells.dtype, pl.Datetime) and cells.dtype.time_zone is not None:
+        # as text, a time of its own zone would not be in the order of time
+        return cells.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     if cells.dtype == pl.Binary:
         try:
             return cells.cast(pl.String)

@@ -90,6 +90,8 @@ def csv_source(
         columns = splits[separator]
     labelled = check_columns(str(file), columns, spec, allow_unlabelled=allow_unlabelled)
     numeric = {*spec.labels, *(column.name for column in spec.dense)}
+    if pl.Series(spec.raw.missing, dtype=pl.String).cast(pl.Float64, strict=False).count():
+        numeric = set()  # read as a number, a mark such as -1 or nan could not be told any more
     form = TextFormat(
         separator=separator.encode(),
         columns=tuple(columns),
@@ -102,14 +104,15 @@ def csv_source(
 
 
 def split_line(file: Path) -> dict[str, list[str]]:
-    """The fields of a file's first line by each separator that may be meant.
+    """The fields of a file's first line, without blanks around them, by each separator that may be meant.
 
     Raises:
         ValueError: it is not UTF-8, or its quotes are wrong.
     """
     try:
         text = read_first_line(file).decode()
-        return {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
+        splits = {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
+        return {separator: [field.strip() for field in fields] for separator, fields in splits.items()}
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{file}, line 1: the line has bytes that are not UTF-8. Convert the file to UTF-8."
@@ -141,21 +144,22 @@ class ParquetSource:
     Args:
         path: the file.
         missing: texts of cells that are read as empty.
+        ignored: columns that are passed over.
     """
 
-    def __init__(self, path: Path, missing: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, missing: Sequence[str] = (), ignored: Sequence[str] = ()) -> None:
         self.file = str(path)
         self.rows_read = 0
         self._path = path
-        self._missing = missing
+        self._missing, self._ignored = missing, ignored
 
     def blocks(self) -> Iterator[FrameBlock]:
         """See `RowSource`."""
-        for start, frame in self._frames():
+        for start, frame in self.frames():
             numbers = np.arange(start, start + len(frame))
             self.rows_read = start + len(frame)
             yield FrameBlock(
-                load=functools.partial(plain_types, frame, self._missing),
+                load=functools.partial(plain_types, frame.drop(self._ignored, strict=False), self._missing),
                 lines=numbers + 1,
                 numbers=numbers,
                 raw=functools.partial(row_as_text, frame),
@@ -168,7 +172,7 @@ class ParquetSource:
         rows = np.unique(np.asarray(lines, np.int64)) - 1
         texts = {}
         for group in np.unique(np.searchsorted(ends, rows, side="right")).tolist():
-            for start, frame in self._frames(group):
+            for start, frame in self.frames(group):
                 first, last = np.searchsorted(rows, [start, start + len(frame)])
                 texts.update({row + 1: row_as_text(frame, row - start) for row in rows[first:last].tolist()})
         return texts
@@ -178,8 +182,8 @@ class ParquetSource:
         with open_parquet(self._path) as file:
             return list(file.schema_arrow.names)
 
-    def _frames(self, group: int | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Rows of the file, or of one row group, as blocks: the number of the first, and the columns."""
+    def frames(self, group: int | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
+        """All columns of the file's rows, or of one row group, as blocks: the number of the first, and the columns."""
         with open_parquet(self._path) as file:
             _refuse_wide_decimals(self.file, file.schema_arrow)
             counts = rows_of_groups(file)
@@ -197,7 +201,7 @@ def parquet_source(
     path: str | os.PathLike[str], spec: FeatureSpec, *, allow_unlabelled: bool = False
 ) -> tuple[ParquetSource, bool]:
     """Rows of a Parquet file; see `check_columns`."""
-    source = ParquetSource(check_readable_file(path, "a Parquet file"), spec.raw.missing)
+    source = ParquetSource(check_readable_file(path, "a Parquet file"), spec.raw.missing, spec.ignored)
     return source, check_columns(source.file, source.column_names(), spec, allow_unlabelled=allow_unlabelled)
 
 

@@ -14,6 +14,7 @@ from tfdlrm.data.prepare.stage import StagedRows
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.splitmix import finalized, fractions
 from tfdlrm.data.splits import time_split
+from tfdlrm.data.times import seconds_of_text
 
 TRAIN = 0
 SAMPLED_OUT = 3  # a negative row that keep_negatives drops
@@ -111,11 +112,13 @@ def _by_time(config: PrepareConfig, staged: StagedRows, column: str) -> Iterator
 def _times(array: pa.Array, name: str) -> np.ndarray:
     times = pl.Series(array)
     numbers = times.cast(pl.Float64, strict=False)
+    if numbers.null_count() and times.dtype == pl.String:
+        numbers = seconds_of_text(times)
     if numbers.null_count():
         row = int(numbers.is_null().arg_true()[0])
         raise ValueError(
-            f"split_column={quoted(name)}: {quoted(times[row])} is not a number. Give times as "
-            "numbers (seconds, YYYYMMDDHH)."
+            f"split_column={quoted(name)}: {quoted(times[row])} is no time. Give all as numbers (seconds, "
+            "YYYYMMDDHH), or all as 2024-01-31 or 2024-01-31 23:59:59."
         )
     return numbers.to_numpy()
 

@@ -1,0 +1,308 @@
+"""`tfdlrm data schema` and `FeatureSpec.infer`: what is proposed for which cells, and that the readers read it so."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfdlrm
+from tfdlrm.cli import main
+from tfdlrm.config import DataConfig
+from tfdlrm.data import open_dataset
+from tfdlrm.data.infer import propose, to_polars
+from tfdlrm.data.infer_files import propose_for_file
+from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
+
+ROWS = 300
+RANDOM = np.random.default_rng(11)
+WHOLE = RANDOM.integers(0, 80, ROWS)
+KINDS = RANDOM.choice(["red", "green", "blue"], ROWS)
+
+
+def cells(values: object) -> list[str]:
+    return [str(value) for value in values]  # type: ignore[attr-defined]
+
+
+def vocabulary(**given: object) -> dict[str, object]:
+    return {"encoding": "vocabulary", "id_policy": "oov", **given}
+
+
+# column of text -> the part of the schema it comes to, and what it is there
+COLUMNS: dict[str, tuple[list[str], str, dict[str, object]]] = {
+    "ages": (cells(WHOLE), "dense", {"transform": "standardize"}),
+    "prices": (cells(RANDOM.normal(9, 1, ROWS).round(3)), "dense", {"transform": "standardize"}),
+    "negative": (cells(WHOLE - 40), "dense", {"transform": "standardize"}),
+    "clicks": (cells(np.where(WHOLE < 60, 0, WHOLE**3)), "dense", {"transform": "log1p"}),
+    "numbers and marks": (["n/a" if k % 9 == 0 else str(k % 70) for k in range(ROWS)], "dense", {"missing": 32.0}),
+    "few numbers": (cells(WHOLE % 7), "categorical", vocabulary()),
+    "item_id": (cells(WHOLE[::-1]), "categorical", vocabulary()),
+    "leading zeros": ([f"{n:05d}" for n in WHOLE], "categorical", vocabulary()),
+    "spread numbers": (cells((WHOLE + 1) * 7919), "categorical", vocabulary()),
+    "words": (list(KINDS), "categorical", vocabulary()),
+    "true or false": (["True" if n % 3 else "False" for n in WHOLE], "categorical", vocabulary()),
+    "tags": (["a|b" if n % 2 else "b|c|d" for n in WHOLE], "categorical", vocabulary()),  # two cells alone
+    "genres": (
+        ["|".join(sorted(set(cells(RANDOM.integers(0, 9, 1 + n % 3))))) for n in WHOLE],
+        "categorical",
+        vocabulary(hotness=None, separator="|"),
+    ),
+    "ids": (
+        [" ".join(cells(RANDOM.integers(100, 200, 1 + n % 4))) for n in WHOLE],
+        "categorical",
+        vocabulary(hotness=None, separator=" "),
+    ),
+    "two words": (["dark red" if n % 2 else "light green" for n in WHOLE], "categorical", vocabulary()),
+    "row": (cells(range(ROWS)), "keys", {}),
+    "session": ([f"{n:x}" for n in RANDOM.integers(2**59, 2**60, ROWS)], "keys", {}),
+    "large": (cells(RANDOM.integers(10**17, 10**18, ROWS)), "keys", {}),
+    "day": ([f"2024-0{1 + n % 9}-11" for n in WHOLE], "keys", {}),
+    "moment": ([f"2024-01-02 {n % 24:02d}:00:00" for n in WHOLE], "keys", {}),
+    "event_time": (cells(1_700_000_000 + WHOLE * 1000), "keys", {}),
+    "hour": ([f"141021{n % 24:02d}" for n in WHOLE], "keys", {}),
+    "german dates": ([f"{1 + n % 28}.1.2024" for n in WHOLE], "ignored", {}),
+    "nothing": ([""] * ROWS, "ignored", {}),
+    "only marks": (["?"] * ROWS, "ignored", {}),
+    "constant": (["7"] * ROWS, "ignored", {}),
+    "words again": (list(KINDS), "ignored", {}),
+    "told": ([f"{n} is what somebody wrote here at some length" for n in range(ROWS)], "ignored", {}),
+    "huge": (["1e300", *cells(WHOLE[1:])], "categorical", vocabulary()),
+    "thousands": ([f'"{n},{n:03d}"' for n in WHOLE], "categorical", vocabulary()),
+    "nearly numbers": (["about 5", *cells(RANDOM.normal(9, 1, ROWS - 1))], "categorical", vocabulary()),
+}
+LABELS = cells(WHOLE % 2)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("infer") / "clicks.csv"
+    columns = {"click": LABELS, **{name: column for name, (column, _, _) in COLUMNS.items()}}
+    lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values(), strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_what_a_column_becomes(name: str, table: Path) -> None:
+    spec = propose_for_file(table, "click").spec
+    _, part, expected = COLUMNS[name]
+    found = {getattr(item, "name", item): item for item in getattr(spec, part)}
+    assert name in found, [
+        key for key in ("dense", "categorical", "keys", "ignored") if name in str(getattr(spec, key))
+    ]
+    assert {key: getattr(found[name], key) for key in expected} == expected
+    assert spec.raw.missing == ("?", "n/a")
+    assert spec.raw.columns == ()
+
+
+def test_the_file_reads_back_and_every_row_is_used(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "schema", str(table), "--label", "click"]) == 0
+    said = capsys.readouterr()
+    spec = FeatureSpec.from_yaml(said.out)
+    assert spec == propose_for_file(table, "click").spec
+    assert f"# Proposed from all {ROWS} rows of clicks.csv (fields by comma, a header line)" in said.out
+    for line in (
+        "  # one value, '7', in every row\n  - constant\n",
+        "  # the same as 'words'\n  - words again\n",
+        "  # dates such as ",
+        "99.7% are numbers, and 'about 5' is not: mend the cells to have it as a number\n  - {name: nearly numbers, ",
+        "numbers with separators of thousands, ",
+        "a time (YYMMDDHH): rows can be split by it",
+    ):
+        assert line in said.out, line
+    assert "next: tfdlrm data prepare" in said.err
+    assert "--schema schema.yaml --split time-column --split-column day\n" in said.err
+    config = DataConfig(format="csv", path=str(table), split="none", schema=spec)
+    assert open_dataset(config).books.used == ROWS
+
+
+def test_a_file_without_a_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.data"
+    path.write_text(
+        "".join(
+            f"{n}, {kind}, {'?' if n % 5 else 3},yes\n{n + 1}, {kind}, 4,no\n"
+            for n, kind in zip(WHOLE, KINDS, strict=True)
+        )
+    )
+    spec = propose_for_file(path, "4").spec
+    assert spec.raw.to_dict() == {
+        "columns": ["column_1", "column_2", "column_3", "column_4"],
+        "missing": ["?"],
+        "label_values": {"column_4": ["no", "yes"]},
+    }
+    assert spec == propose_for_file(path, "column_4").spec
+    assert open_dataset(DataConfig(format="csv", path=str(path), split="none", schema=spec)).books.used == 2 * ROWS
+    swapped = propose_for_file(path, "4", positive="no").spec
+    assert dict(swapped.raw.label_values) == {"column_4": ("yes", "no")}
+    path.write_text("a;b;c\n" + "1;x;0\n2;y;1\n" * 30)
+    assert propose_for_file(path, "3").spec.labels == ("c",)  # a header, and the label by its place
+    assert main(["data", "schema", str(path), "--label", "B2"]) == 2
+    assert "no column 'B2' in the first line" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "says"),
+    [
+        ("a,y\n1,0\n2,0\n", "y", "label 'y' has 1 values where two are expected: '0' (2 rows). Give a column of two"),
+        ("a,y\n1,0\n2,1\n3,2\n", "y", "label 'y' has 3 values where two are expected"),
+        ("a,y\n1,\n2,\n", "y", "label 'y' has 0 values"),
+        ("a,y\n1,cat\n2,dog\n", "y", "'cat' (1 rows), 'dog' (1 rows). Say which of them is 1: --positive 'dog'"),
+        ("a,y\n1,0\n", "x", "no column 'x' in the first line"),
+        ("a,y\n1,0\n", "9", "no field 9 in the first line, which has 2"),
+        ("a,a,y\n1,2,0\n", "y", "column 'a' occurs twice in the header"),
+        ("a,,y\n1,2,0\n", "y", "field 2 of the header is empty. Name the column"),
+        ("a,y\n", "y", "no row to look at"),
+        ("", "y", "empty"),
+        ("a,y\n1\n2\n", "y", "no row to look at; 2 rows are bad, the first in line 2: 1 fields where 2 are expected"),
+        ("dense,y\na,0\nb,1\n", "y", "a categorical column is named 'dense'"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(text: str, label: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    assert main(["data", "schema", str(path), "--label", label]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_labels(tmp_path: Path) -> None:
+    def pair(values: list[object], positive: str | None = None) -> object:
+        frame = pl.DataFrame({"y": values, "x": list(range(len(values)))}, strict=False)
+        return propose(frame, "y", positive=positive).spec.raw.label_values.get("y")
+
+    assert pair([0, 1, 1]) is None
+    assert pair([True, False]) is None
+    assert pair(["1", " 0", "1"]) is None
+    assert pair([0.0, 1.0, None]) is None
+    assert pair(["0", "1"], "0") == ("1", "0")
+    assert pair(["YES", "no"]) == ("no", "YES")
+    assert pair([" t", "f "]) == ("f", "t")
+    assert pair([-1, 1]) == ("-1", "1")
+    assert pair(["cat", "dog"], " cat ") == ("dog", "cat")
+    with pytest.raises(ValueError, match="'cow' is neither: --positive"):
+        pair(["cat", "dog"], "cow")
+
+
+def test_typed_columns() -> None:
+    rows = 60
+    frame = pl.DataFrame(
+        {
+            "click": [n % 3 == 0 for n in range(rows)],
+            "price": [n * 1.5 for n in range(rows)],
+            "when": [datetime.datetime(2024, 1, 1, n % 24) for n in range(rows)],
+            "day": [datetime.date(2024, 1, 1 + n % 28) for n in range(rows)],
+            "tags": [["a", "b"][: n % 3] for n in range(rows)],
+            "pair": [[n % 5, 3] for n in range(rows)],
+            "color": pl.Series(["red", "green", None] * 20, dtype=pl.Categorical),
+            "odd": [{"a": 1}] * rows,
+            "wait": [datetime.timedelta(n) for n in range(rows)],
+            "bytes": [b"ab", b"cd"] * 30,
+            "nothing": [None] * rows,
+            "flag": [n % 2 == 0 for n in range(rows)],
+        }
+    )
+    spec = propose(frame, "click").spec
+    assert [column.name for column in spec.dense] == ["price"]
+    assert spec.feature_names == ("tags", "pair", "color", "bytes", "flag")
+    assert {column.name: column.hotness for column in spec.categorical} == {
+        "tags": None, "pair": 2, "color": 1, "bytes": 1, "flag": 1
+    }  # fmt: skip
+    assert spec.keys == ("when", "day")
+    assert set(spec.ignored) == {"odd", "wait", "nothing"}
+
+
+def test_a_parquet_file_with_columns_that_nothing_reads(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    frame = pl.DataFrame({"y": [0, 1] * 20, "x": [0.5, 1.5] * 20, "odd": [{"a": 1}] * 40, "c": ["a", "?"] * 20})
+    frame.write_parquet(path)
+    spec = propose_for_file(path, "y").spec
+    assert spec.ignored == ("odd",)
+    splits = open_dataset(DataConfig(format="parquet", path=str(path), split="none", schema=spec))
+    assert splits.books.used == 40
+
+
+def test_many_values_are_hashed() -> None:
+    values = [f"u{n}" for n in RANDOM.integers(0, 10**9, 60_000)]
+    spec = propose(pl.DataFrame({"y": [0, 1] * 30_000, "user": values}), "y").spec
+    assert spec.categorical == (CategoricalColumn(name="user", encoding="hash"),) or spec.keys == ("user",)
+    spec = propose(pl.DataFrame({"y": [0, 1] * 30_000, "user": [*values[1:], values[1]]}), "y").spec
+    assert spec.categorical == (CategoricalColumn(name="user", encoding="hash"),)
+    assert spec.vocabulary_sizes == {"user": 2**20}
+
+
+def test_the_sample_is_the_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("y,x\n" + "0,a\n1,b\n" * 60_000 + "1,c\n")
+    few, all_rows = propose_for_file(path, "y"), propose_for_file(path, "y", all_rows=True)
+    assert few.notes[0].startswith("Proposed from the first 100,000 rows")
+    assert all_rows.notes[0].startswith("Proposed from all 120,001 rows")
+    assert "2 values" in few.reasons["x"]
+    assert "3 values" in all_rows.reasons["x"]
+
+
+def test_bad_rows_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("y,x\n0,a\n1,b,c\n1,b\n")
+    assert "1 rows are bad, the first in line 3: 3 fields where 2 are expected" in propose_for_file(path, "y").notes[0]
+
+
+def test_frames_of_every_kind_give_the_same_schema() -> None:
+    columns = {"click": [0, 1] * 20, "price": [n / 4 for n in range(40)], "city": ["a", "b", "c", "d"] * 10}
+    expected = FeatureSpec(
+        labels=("click",),
+        dense=(DenseColumn(name="price", transform="standardize", missing=4.75),),
+        categorical=(CategoricalColumn(name="city", encoding="vocabulary", id_policy="oov"),),
+    )
+    frame = pl.DataFrame(columns)
+    pandas = pd.DataFrame(columns, index=[f"row {n}" for n in range(40)])
+    for given_rows in (
+        frame,
+        frame.to_arrow(),
+        pandas,
+        columns,
+        pandas.convert_dtypes(),
+        pandas.astype({"city": "category"}),
+    ):
+        found = tfdlrm.FeatureSpec.infer(given_rows, "click")
+        missing = found.dense[0].missing
+        assert missing in (4.75, 5.0)  # of an even number of values, either in the middle
+        assert found.to_dict() == {**expected.to_dict(), "dense": [{**expected.dense[0].to_dict(), "missing": missing}]}
+    assert to_polars(pd.DataFrame({0: [1], 1: [2]})).columns == ["0", "1"]
+    with pytest.raises(TypeError, match="rows are a list, and a frame of polars or pandas"):
+        FeatureSpec.infer([1, 2], "click")
+    with pytest.raises(ValueError, match="frame: no column 'clicks', did you mean 'click'"):
+        FeatureSpec.infer(frame, "clicks")
+
+
+CELLS = st.sampled_from(
+    ["", "?", "NA", "0", "1", "-3", "2.5", "1e400", "007", "a", " a", "a|b", "b;c", "1 2", "1,5", "é", "2024-01-02",
+     "1.1.2024", "nan", "inf", "12345678901234567890", "-", "x" * 60, "#", "'", "yes", "\\N", "- a", "{", "null"]
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_what_is_proposed_is_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever the cells: the YAML is the schema, and the readers refuse no row by it."""
+    width, height = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 12))
+    names = data.draw(
+        st.lists(st.text("ab #:{-é'\"?", min_size=1, max_size=6), min_size=width, max_size=width, unique=True)
+    )
+    names = [name for name in names if name.strip() == name and name not in ("click", "dense")]
+    columns = {name: data.draw(st.lists(CELLS, min_size=height, max_size=height)) for name in names}
+    columns["click"] = ["0", "1", *data.draw(st.lists(st.sampled_from("01"), min_size=height - 2, max_size=height - 2))]
+    path = tmp_path_factory.mktemp("drawn") / "rows.csv"
+    pl.DataFrame(columns).write_csv(path, quote_style="always")
+    found = propose_for_file(path, "click")
+    assert FeatureSpec.from_yaml(found.to_yaml()) == found.spec
+    assert found.to_yaml() == propose_for_file(path, "click").to_yaml()
+    if found.spec.dense or found.spec.categorical:
+        config = DataConfig(format="csv", path=str(path), split="none", schema=found.spec)
+        assert open_dataset(config).books.used == height

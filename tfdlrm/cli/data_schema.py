@@ -1,0 +1,45 @@
+"""`tfdlrm data schema`: a schema proposed from a file."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+_EPILOG = """\
+  tfdlrm data schema clicks.csv --label click > schema.yaml
+  tfdlrm data schema census.data --label 42 --positive "50000+." > schema.yaml     # no header: the label's place
+
+Then:
+  tfdlrm data prepare clicks.csv prepared --schema schema.yaml --split random
+  tfdlrm train dlrm --data prepared
+"""
+
+
+def add_command(parts: Any) -> None:
+    """Adds `schema` to the commands of `tfdlrm data`."""
+    parser = parts.add_parser(
+        "schema",
+        help="propose a schema.yaml for a CSV or Parquet file",
+        description="Look at the rows of a file and propose its schema, with the reason for each column in a comment.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="CSV, TSV and the like (plain, gzip, Zstandard), or Parquet")
+    parser.add_argument("--label", required=True, metavar="COLUMN", help="its name; without a header its place, from 1")
+    parser.add_argument("--positive", metavar="VALUE", help="which of the label's values is 1; default: 1, yes, true")
+    parser.add_argument("--all-rows", action="store_true", help="look at all rows; default: the first 100,000")
+    parser.set_defaults(run=_run, needs_tensorflow=False)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from tfdlrm.data.infer_files import propose_for_file
+
+    file = arguments.file
+    found = propose_for_file(file, arguments.label, positive=arguments.positive, all_rows=arguments.all_rows)
+    print(found.to_yaml(), end="")
+    split = "random" if found.time_key is None else f"time-column --split-column {shlex.quote(found.time_key)}"
+    given = shlex.quote(file if Path(file).is_absolute() else str(Path(file)))
+    print(f"next: tfdlrm data prepare {given} prepared --schema schema.yaml --split {split}", file=sys.stderr)

@@ -1,0 +1,165 @@
+"""What cells look like: marks of missing values, numbers, amounts, times, several values in one, and labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tfdlrm.checks import quoted
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.times import seconds_of_text
+
+# Texts that may stand for a missing value: the first ones anywhere, the others among numbers only.
+_MARKS = ("?", "\\N", "NULL", "null", "<NA>")
+_MARKS_AMONG_NUMBERS = ("NA", "N/A", "n/a", "NaN", "nan", "None", "none", "-", ".")
+# (text of 0, text of 1), in lower case
+_KNOWN_LABELS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("-1", "1"), ("negative", "positive"))
+_SEPARATORS = ("|", ";", ",")  # between the values of a cell; a blank only where every piece is a number
+_MOST = 3.4e38  # of float32
+_FEW_VALUES = 12  # so many different whole numbers are kinds of something, and not amounts
+_MOST_LEVELS = 256  # numbers without gaps, up to so many, are amounts: ages, years
+_NAMES_OF_IDS = re.compile(r"(^|[_\W])(id|code|zip|type|category|cat|class|kind)s?([_\W]|$)|(Id|ID|Code|Type)$", re.I)
+_NAMES_OF_TIMES = re.compile(r"(^|[_\W])(time|timestamp|date|datetime|ts|day|hour)([_\W]|$)|(Time|Date|At)$|_at$", re.I)
+_TIME_RANGES = ((9e8, 2.2e9, "seconds since 1970"), (9e11, 2.2e12, "milliseconds since 1970"))
+_OTHER_DATE = r"^\d{1,2}[./-]\d{1,2}[./-]\d{2,4}( .*)?$|^\d{4}/\d{1,2}/\d{1,2}( .*)?$"
+
+
+def value_counts(cells: pl.Series) -> list[tuple[Any, int]]:
+    """(value, rows), the most frequent first; of those that are as frequent, the least."""
+    counts = cells.value_counts(name="rows")
+    return counts.sort(["rows", cells.name], descending=[True, False]).rows()
+
+
+def find_marks(frame: pl.DataFrame) -> tuple[str, ...]:
+    """Texts that stand for a missing value in these columns."""
+    found = set()
+    for cells in frame.select(pl.col(pl.String)).get_columns():
+        texts = cells.str.strip_chars()
+        values = texts.unique()
+        found |= set(_MARKS).intersection(values.to_list())
+        others = values.filter(~values.is_in([*_MARKS, *_MARKS_AMONG_NUMBERS, ""]).fill_null(True))
+        if len(others) and not others.cast(pl.Float64, strict=False).null_count():
+            found |= set(_MARKS_AMONG_NUMBERS).intersection(values.to_list())
+    return tuple(mark for mark in (*_MARKS, *_MARKS_AMONG_NUMBERS) if mark in found)
+
+
+def pair_of_labels(found: Sequence[str], positive: str | None) -> tuple[str, str] | None:
+    """Of two texts in order that of label 0 and that of label 1; None where it has to be said."""
+    first, second = found
+    if positive is not None:
+        wanted = positive.strip()
+        return {first: (second, first), second: (first, second)}.get(wanted)
+    if found == ["0", "1"]:
+        return first, second
+    for zero, one in _KNOWN_LABELS:
+        if (first.lower(), second.lower()) in ((zero, one), (one, zero)):
+            return (first, second) if first.lower() == zero else (second, first)
+    return None
+
+
+def numbers_of(there: pl.Series) -> pl.Series | None:
+    """float64, if every cell is a finite number that is written as one: 007 is none."""
+    if there.dtype == pl.Boolean or not (there.dtype.is_numeric() or there.dtype == pl.String):
+        return None
+    if there.dtype == pl.String:
+        text = there.str.strip_chars()
+        if text.str.contains(r"^[-+]?0\d").any():
+            return None
+        there = text
+    numbers = there.cast(pl.Float64, strict=False)
+    return None if numbers.null_count() or not (numbers.abs() < _MOST).all() else numbers
+
+
+def whole_numbers_of(there: pl.Series) -> pl.Series | None:
+    """int64, if every cell is a whole number that a float holds exactly."""
+    numbers = numbers_of(there.drop_nulls())
+    if numbers is None or not len(numbers) or not (numbers == numbers.floor()).all() or numbers.abs().max() >= 2**53:  # type: ignore[operator]
+        return None
+    return numbers.cast(pl.Int64)
+
+
+def has_long_numbers(there: pl.Series) -> bool:
+    """Whether cells are whole numbers, and some beyond what a float can tell apart."""
+    text = there.cast(pl.String).str.strip_chars()
+    return bool(text.str.contains(r"^[-+]?\d+$").all()) and int(text.str.len_chars().max()) > 15  # type: ignore[arg-type]
+
+
+def is_named_as_id(name: str) -> bool:
+    """Whether a column's name says that its numbers are names."""
+    return _NAMES_OF_IDS.search(name) is not None
+
+
+def is_amount(name: str, numbers: pl.Series, values: int) -> bool:
+    """Whether numbers say how much, and not which."""
+    if not (numbers == numbers.floor()).all():
+        return True
+    if values <= _FEW_VALUES or is_named_as_id(name):
+        return False
+    low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
+    if low < 0.0 or (values <= _MOST_LEVELS and high - low + 1 <= 3 * values):
+        return True
+    # counts: the least value is the most frequent one, or there is a long tail
+    middle, tail = (float(numbers.quantile(share) or 0.0) for share in (0.5, 0.99))
+    return value_counts(numbers)[0][0] == low or tail >= 10.0 * max(middle, 1.0)
+
+
+def time_of(there: pl.Series) -> tuple[str, bool] | None:
+    """What kind of time cells are, and whether they are in order as they are written."""
+    if isinstance(there.dtype, (pl.Date, pl.Datetime)):
+        return ("date" if there.dtype == pl.Date else "date and time"), True
+    if there.dtype == pl.String and numbers_of(there) is None:
+        text = there.str.strip_chars()
+        iso = seconds_of_text(text).is_not_null()
+        if iso.all():
+            return "date" if (text.str.len_chars() == 10).all() else "date and time", True
+        return ("date", False) if (iso | text.str.contains(_OTHER_DATE)).all() else None
+    numbers = whole_numbers_of(there)
+    if numbers is None or _NAMES_OF_TIMES.search(there.name) is None:
+        return None
+    low, high = int(numbers.min()), int(numbers.max())  # type: ignore[arg-type]
+    for least, most, kind in _TIME_RANGES:
+        if least <= low and high <= most:
+            return kind, True
+    if low >= 10_000_000 and high <= 99_999_999:
+        hour, day, month = numbers % 100, numbers // 100 % 100, numbers // 10_000 % 100
+        if hour.max() <= 23 and 1 <= day.min() <= day.max() <= 31 and 1 <= month.min() <= month.max() <= 12:  # type: ignore[operator]
+            return "YYMMDDHH", True
+    return None
+
+
+def separator_of(there: pl.Series) -> str | None:
+    """The separator of cells of several values: pieces repeat more than cells do."""
+    if there.dtype != pl.String:
+        return None
+    for separator in (*_SEPARATORS, " "):
+        several = there.str.contains(separator, literal=True)
+        if several.mean() < 0.01:  # type: ignore[operator]
+            continue
+        pieces = there.str.strip_chars().str.split(separator).explode()
+        if separator == " " and whole_numbers_of(pieces) is None:
+            continue
+        if separator == "," and numbers_of(there.str.replace_all(",", "", literal=True)) is not None:
+            continue  # thousands
+        if (pieces != "").all() and pieces.n_unique() < there.n_unique():
+            return separator
+    return None
+
+
+def mean_length(cells: pl.Series) -> float:
+    """Characters a cell, on average."""
+    return float(cells.cast(pl.String).str.len_chars().mean() or 0.0)  # type: ignore[arg-type]
+
+
+def why_no_numbers(text: pl.Series, numbers: pl.Series) -> str:
+    """A word on text that is nearly all numbers."""
+    share = 1.0 - numbers.null_count() / len(text)
+    if share < 0.9:
+        return ""
+    if numbers.null_count():
+        odd = text.filter(numbers.is_null())[0]
+        return f"; {share:.1%} are numbers, and {quoted(odd)} is not: mend the cells to have it as a number"
+    if text.str.contains(",", literal=True).any():
+        odd = text.filter(text.str.contains(",", literal=True))[0]
+        return f"; numbers with separators of thousands, {quoted(odd)}: write 1234 to have them as such"
+    return "; numbers with leading zeros"
