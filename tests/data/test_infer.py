@@ -156,7 +156,7 @@ def test_a_file_without_a_header(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("a,y\n1,0\n", "x", "no column 'x' in the first line"),
         ("a,y\n1,0\n", "9", "no field 9 in the first line, which has 2"),
         ("a,a,y\n1,2,0\n", "y", "column 'a' occurs twice in the header"),
-        ("a,,y\n1,2,0\n", "y", "field 2 of the header is empty. Name the column"),
+        ("a,,column_2,y\n1,2,3,0\n", "y", "column 'column_2' occurs twice in the header"),
         ("a,y\n", "y", "no row to look at"),
         ("", "y", "empty"),
         ("a,y\n1\n2\n", "y", "no row to look at; 2 rows are bad, the first in line 2: 1 fields where 2 are expected"),
@@ -226,6 +226,47 @@ def test_a_parquet_file_with_columns_that_nothing_reads(tmp_path: Path) -> None:
     assert spec.ignored == ("odd",)
     splits = open_dataset(DataConfig(format="parquet", path=str(path), split="none", schema=spec))
     assert splits.books.used == 40
+
+
+def test_nan_is_a_missing_number(tmp_path: Path) -> None:
+    """Of Parquet files and frames; text that says nan is found as any mark is."""
+    frame = pl.DataFrame({"y": [0, 1] * 20, "x": [0.5, float("nan"), 2.5, 1.5] * 10})
+    spec = propose(frame, "y").spec
+    assert spec.raw.missing == ("NaN",)
+    assert spec.dense[0].missing == 1.5
+    frame.write_parquet(tmp_path / "rows.parquet")
+    config = DataConfig(format="parquet", path=str(tmp_path / "rows.parquet"), split="none", schema=spec)
+    splits = open_dataset(config)
+    assert splits.books.used == 40
+    assert splits.train.columns.dense[1, 0] == splits.train.columns.dense[3, 0]
+
+
+def test_whole_numbers_beyond_a_float_are_names() -> None:
+    frame = pl.DataFrame({"y": [0, 1] * 20, "x": pl.Series([2**63 + k % 3 for k in range(40)], dtype=pl.UInt64)})
+    assert propose(frame, "y").spec.feature_names == ("x",)
+
+
+def test_lists_of_one_value_are_bags() -> None:
+    frame = pl.DataFrame({"y": [0, 1] * 20, "x": [[k % 3] for k in range(40)]})
+    assert propose(frame, "y").spec.categorical[0].hotness is None
+
+
+def test_a_column_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
+    """As pandas writes an index; the readers call it so, too."""
+    path = tmp_path / "rows.csv"
+    path.write_text(",time,y,x\n" + "".join(f"{k},{880_000_000 + k},{k % 2},{k % 5}\n" for k in range(40)))
+    spec = propose_for_file(path, "y").spec
+    assert spec.keys == ("column_1", "time")
+    config = DataConfig(format="csv", path=str(path), split="none", schema=spec)
+    assert open_dataset(config).train.columns.keys["column_1"].tolist() == list(range(40))
+
+
+def test_times_without_a_name_are_told_by_their_values(tmp_path: Path) -> None:
+    path = tmp_path / "rows.tsv"
+    path.write_text("".join(f"{k % 7}\t{k % 2}\t{880_000_000 + k * 1000}\t{900_000_001 + k % 3}\n" for k in range(40)))
+    spec = propose_for_file(path, "2").spec
+    assert spec.keys == ("column_3",)
+    assert spec.feature_names == ("column_1", "column_4")  # three values are no times
 
 
 def test_many_values_are_hashed() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfdlrm.checks import quoted
+from tfdlrm.data.column_types import NAN
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.times import seconds_of_text
 
@@ -21,7 +22,7 @@ _FEW_VALUES = 12  # so many different whole numbers are kinds of something, and 
 _MOST_LEVELS = 256  # numbers without gaps, up to so many, are amounts: ages, years
 _NAMES_OF_IDS = re.compile(r"(^|[_\W])(id|code|zip|type|category|cat|class|kind)s?([_\W]|$)|(Id|ID|Code|Type)$", re.I)
 _NAMES_OF_TIMES = re.compile(r"(^|[_\W])(time|timestamp|date|datetime|ts|day|hour)([_\W]|$)|(Time|Date|At)$|_at$", re.I)
-_TIME_RANGES = ((9e8, 2.2e9, "seconds since 1970"), (9e11, 2.2e12, "milliseconds since 1970"))
+_TIME_RANGES = ((8e8, 2.2e9, "seconds since 1970"), (8e11, 2.2e12, "milliseconds since 1970"))  # from 1995 on
 _OTHER_DATE = r"^\d{1,2}[./-]\d{1,2}[./-]\d{2,4}( .*)?$|^\d{4}/\d{1,2}/\d{1,2}( .*)?$"
 
 
@@ -41,6 +42,8 @@ def find_marks(frame: pl.DataFrame) -> tuple[str, ...]:
         others = values.filter(~values.is_in([*_MARKS, *_MARKS_AMONG_NUMBERS, ""]).fill_null(True))
         if len(others) and not others.cast(pl.Float64, strict=False).null_count():
             found |= set(_MARKS_AMONG_NUMBERS).intersection(values.to_list())
+    if any(cells.is_nan().any() for cells in frame.select(pl.col(pl.Float32, pl.Float64)).get_columns()):
+        found.add(NAN)
     return tuple(mark for mark in (*_MARKS, *_MARKS_AMONG_NUMBERS) if mark in found)
 
 
@@ -97,6 +100,8 @@ def is_amount(name: str, numbers: pl.Series, values: int) -> bool:
     if values <= _FEW_VALUES or is_named_as_id(name):
         return False
     low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
+    if max(-low, high) >= 2**53:
+        return False
     if low < 0.0 or (values <= _MOST_LEVELS and high - low + 1 <= 3 * values):
         return True
     # counts: the least value is the most frequent one, or there is a long tail
@@ -115,13 +120,14 @@ def time_of(there: pl.Series) -> tuple[str, bool] | None:
             return "date" if (text.str.len_chars() == 10).all() else "date and time", True
         return ("date", False) if (iso | text.str.contains(_OTHER_DATE)).all() else None
     numbers = whole_numbers_of(there)
-    if numbers is None or _NAMES_OF_TIMES.search(there.name) is None:
+    if numbers is None:
         return None
     low, high = int(numbers.min()), int(numbers.max())  # type: ignore[arg-type]
+    is_named = _NAMES_OF_TIMES.search(there.name) is not None
     for least, most, kind in _TIME_RANGES:
-        if least <= low and high <= most:
+        if least <= low and high <= most and (is_named or numbers.n_unique() > len(there) // 2):
             return kind, True
-    if low >= 10_000_000 and high <= 99_999_999:
+    if is_named and low >= 10_000_000 and high <= 99_999_999:
         hour, day, month = numbers % 100, numbers // 100 % 100, numbers // 10_000 % 100
         if hour.max() <= 23 and 1 <= day.min() <= day.max() <= 31 and 1 <= month.min() <= month.max() <= 12:  # type: ignore[operator]
             return "YYMMDDHH", True

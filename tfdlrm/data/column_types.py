@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 
+NAN = "NaN"  # as a text that stands for a missing value
 _INT64_END = 2.0**63
 
 
@@ -28,11 +29,16 @@ def parse_text(cells: pl.Series) -> pl.Series:
 
 
 def hide_missing(frame: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:
-    """Columns of text with the cells that stand for a missing value empty; blanks around them do not count."""
+    """Columns with the cells that stand for a missing value empty.
+
+    Of text, blanks around it do not count; where `nan` is one of `missing` (in any case), so is that of floats.
+    """
     if not missing:
         return frame
     cells = pl.col(pl.String)
-    return frame.with_columns(pl.when(cells.str.strip_chars().is_in(missing)).then(None).otherwise(cells).name.keep())
+    frame = frame.with_columns(pl.when(cells.str.strip_chars().is_in(missing)).then(None).otherwise(cells).name.keep())
+    has_nan = any(text.lower() == NAN.lower() for text in missing)
+    return frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None)) if has_nan else frame
 
 
 def plain_types(frame: pl.DataFrame, missing: Sequence[str] = ()) -> pl.DataFrame:

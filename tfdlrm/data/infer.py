@@ -263,7 +263,7 @@ class _Proposer:
         return bool(numbers.is_sorted()) or bool(numbers.is_sorted(descending=True)) or is_named_as_id(cells.name)
 
     def _bag(self, cells: pl.Series, lengths: Sequence[int], separator: str, said: str) -> None:
-        hotness = lengths[0] if len(lengths) == 1 and lengths[0] and not cells.null_count() else None
+        hotness = lengths[0] if len(lengths) == 1 and lengths[0] > 1 and not cells.null_count() else None
         self.categorical.append(
             CategoricalColumn(
                 name=cells.name, encoding="vocabulary", id_policy="oov", hotness=hotness, separator=separator

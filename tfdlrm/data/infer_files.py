@@ -96,9 +96,6 @@ def _layout(file: Path, label: str) -> tuple[str, list[str], bool, str]:
         header = not label.startswith("column_") and _looks_like_names(fields)
         label = fields[place - 1] if header else f"column_{place}"
     names = fields if header else [f"column_{number}" for number in range(1, len(fields) + 1)]
-    empty = next((number for number, name in enumerate(names, 1) if not name.strip()), None)
-    if empty is not None:
-        raise ValueError(f"{file}, line 1: field {empty} of the header is empty. Name the column.")
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"{file}: column {quoted(twice)} occurs twice in the header. Rename one.")

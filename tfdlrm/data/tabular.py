@@ -106,19 +106,25 @@ def csv_source(
 def split_line(file: Path) -> dict[str, list[str]]:
     """The fields of a file's first line, without blanks around them, by each separator that may be meant.
 
+    An empty one, as a frame's index has, is called by its place: `column_1`.
+
     Raises:
         ValueError: it is not UTF-8, or its quotes are wrong.
     """
     try:
         text = read_first_line(file).decode()
         splits = {separator: next(csv.reader([text], delimiter=separator), []) for separator in _SEPARATORS}
-        return {separator: [field.strip() for field in fields] for separator, fields in splits.items()}
+        return {separator: _named(fields) for separator, fields in splits.items()}
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{file}, line 1: the line has bytes that are not UTF-8. Convert the file to UTF-8."
         ) from error
     except csv.Error as error:
         raise ValueError(f"{file}, line 1: no line of a CSV file ({error}). Mend it.") from error
+
+
+def _named(fields: Sequence[str]) -> list[str]:
+    return [field.strip() or f"column_{place}" for place, field in enumerate(fields, 1)]
 
 
 def _without_header(
