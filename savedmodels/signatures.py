@@ -87,13 +87,17 @@ class Signatures:
         Raises:
             ValueError: an unknown name, or `rank` without candidates.
         """
-        makers = {SERVING_DEFAULT: self._serving_default, PREDICT: self._predict, EMBED: self._embed}
+        makers = {SERVING_DEFAULT: self._serving_default, PREDICT: self._predict}
+        if self.model.config.features:
+            makers[EMBED] = self._embed
         if self._ranker is not None:
             makers[RANK] = self._rank
         chosen = [name for name in SIGNATURES if name in makers] if names is None else list(names)
         for name in chosen:
             if name == RANK and self._ranker is None:
                 raise ValueError("signature 'rank' needs to know what is the candidates'. Give --candidates.")
+            if name == EMBED and name not in makers:
+                raise ValueError("signature 'embed' gives features' vectors, and the model has none. Leave it out.")
             if name not in makers:
                 raise ValueError(f"signature {quoted(name)} is unknown. Use some of: {', '.join(SIGNATURES)}.")
         with picked_by_slices():

@@ -75,7 +75,15 @@ def bandit(folder: Path) -> tuple[Path, list[str]]:
     return path, ["--label", "click"]
 
 
-@pytest.mark.parametrize("make", [census, every_type, bandit])
+def numbers(folder: Path) -> tuple[Path, list[str]]:
+    """Nothing but numbers: a model without a table."""
+    path = folder / "numbers.csv"
+    first, second = USER % 3 + RANDOM.random(ROWS), RANDOM.random(ROWS)
+    pl.DataFrame({"y": CLICKED.astype(int), "a": first, "b": second}).write_csv(path)
+    return path, ["--label", "y"]
+
+
+@pytest.mark.parametrize("make", [census, every_type, bandit, numbers])
 def test_three_commands(
     make: Callable[[Path], tuple[Path, list[str]]],
     tmp_path: Path,

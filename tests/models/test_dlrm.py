@@ -135,10 +135,12 @@ def small_config(**options: Any) -> DLRMConfig:
 
 
 def batch(
-    rows: int, tasks: int = 1, seed: int = 0, *, num_dense: int = 2, **_: Any
+    rows: int, tasks: int = 1, seed: int = 0, *, num_dense: int = 2, features: Any = True, **_: Any
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     rng = np.random.default_rng(seed)
     dense = {"dense": rng.normal(size=(rows, num_dense)).astype(np.float32)} if num_dense else {}
+    if not features:
+        return dense, (rng.random((rows, tasks)) < 0.5).astype(np.float32)
     x = dense | {
         "user": rng.integers(0, 50, rows),
         "shown": rng.integers(0, 30, rows),
@@ -156,8 +158,11 @@ def compiled(config: DLRMConfig, **options: Any) -> DLRM:
 
 CROSS = {"architecture": "dcnv2", "cross_layers": 2, "cross_rank": 4}
 NO_DENSE = {"num_dense": 0}
+NO_FEATURES = {"tables": (), "features": ()}
 MODELS = pytest.mark.parametrize(
-    "options", [{}, CROSS, NO_DENSE, CROSS | NO_DENSE], ids=["dlrm", "dcnv2", "dlrm, no dense", "dcnv2, no dense"]
+    "options",
+    [{}, CROSS, NO_DENSE, CROSS | NO_DENSE, NO_FEATURES, CROSS | NO_FEATURES],
+    ids=["dlrm", "dcnv2", "dlrm, no dense", "dcnv2, no dense", "dlrm, no features", "dcnv2, no features"],
 )
 
 
@@ -186,6 +191,32 @@ def test_one_feature_alone_is_its_vector(options) -> None:
     assert model.top_mlps[0].trainable_weights[0].shape == (8, 16)
     history = model.fit({"user": x["user"]}, y, batch_size=8, epochs=4, verbose=0).history["loss"]
     assert history[-1] < history[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"interaction": "cat"}, {"interact_itself": True}, CROSS], ids=["dot", "cat", "itself", "cross"]
+)
+def test_without_features_the_interaction_is_of_the_dense_vector_alone(options) -> None:
+    model = compiled(small_config(**options, **NO_FEATURES))
+    x, y = batch(40, **NO_FEATURES)
+    history = model.fit(x, y, batch_size=8, epochs=4, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    values = {weight.path.split("/", 1)[1]: weight.numpy() for weight in model.trainable_weights}
+    named = {
+        kind: [v for name, v in values.items() if name.startswith(kind)] for kind in ("bottom", "top", "interaction")
+    }
+    layers = {kind: list(zip(v[::2], v[1::2], strict=True)) for kind, v in named.items() if kind != "interaction"}
+    vector = oracle.mlp(x["dense"].astype(np.float64), layers["bottom"], "relu")[-1]
+    none = np.zeros((40, 0, 8))
+    if options is CROSS:
+        cross = named["interaction"]
+        joined = oracle.low_rank_cross(vector, [tuple(cross[k : k + 3]) for k in range(0, len(cross), 3)])[-1]
+    elif "interaction" in options:
+        joined = oracle.concat_interaction(vector, none)
+    else:
+        joined = oracle.dot_interaction(vector, none, "interact_itself" in options)
+    logits = oracle.mlp(joined, layers["top"], None)[-1]
+    np.testing.assert_allclose(model.predict(x, verbose=0), logits, rtol=0, atol=1e-5)
 
 
 def test_dcnv2_feeds_the_cross_output_alone_to_the_top_mlp() -> None:
@@ -260,8 +291,9 @@ def test_two_mirrored_devices_equal_one(options) -> None:
         model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
     np.testing.assert_allclose(mirrored.predict(x, verbose=0), single.predict(x, verbose=0), rtol=0, atol=2e-6)
     tables = [model.embeddings.tables for model in (single, mirrored)]
-    assert [int(table.iterations.numpy()) for table in tables] == [8, 8]
-    np.testing.assert_allclose(tables[1].rows("item"), tables[0].rows("item"), rtol=0, atol=1e-6)
+    assert [int(table.iterations.numpy()) for table in tables] == [8 if single.config.features else 0] * 2
+    if single.config.features:
+        np.testing.assert_allclose(tables[1].rows("item"), tables[0].rows("item"), rtol=0, atol=1e-6)
 
 
 def test_mirrored_fit_reads_each_batch_once() -> None:

@@ -87,6 +87,23 @@ def test_a_table_up_to_its_quotient_remainder_threshold_is_exported_whole(tmp_pa
     np.testing.assert_allclose(loaded.signatures["predict"](**inputs)["logit"], logit, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_without_features_there_are_no_vectors_to_give(tmp_path, quantize):
+    spec = dataclasses.replace(SPEC, categorical=(), vocabulary_sizes={})
+    model = DLRM(DLRMConfig.from_schema(spec, embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)))
+    model.build()
+    given = {"preprocessing": Preprocessing(spec=spec)}
+    folder = export(model, tmp_path, options=ExportOptions(quantize=quantize), **given)
+    signatures = tf.saved_model.load(str(folder)).signatures
+    assert set(signatures) == {"serving_default", "predict"}
+    for name, requests in read_requests(folder).items():
+        for inputs, expected in requests:
+            outputs = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+            np.testing.assert_allclose(outputs["logit"], expected["logit"], rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="signature 'embed' gives features' vectors, and the model has none"):
+        export(model, tmp_path, options=ExportOptions(signatures=("embed",)), **given)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"interaction": "cat"}, {"architecture": "dcnv2", "cross_layers": 2, "cross_rank": 4}],

@@ -33,9 +33,9 @@ class DLRMConfig(Record):
         architecture: `dlrm` (dot or cat interaction) or `dcnv2` (low-rank cross layers).
         num_dense: width of the dense vector; 0 for none, and then there is no bottom MLP.
         tables: the embedding tables; () until they come from the data (`with_schema`).
-        features: categorical inputs in order, each with the name of its table.
+        features: categorical inputs in order, each with the name of its table; () for a model of numbers alone.
         embedding_dim: D, the common width of the bottom MLP's output and of every pooled vector.
-        bottom_mlp: widths; the last is D.
+        bottom_mlp: widths; the last is D. Not needed without a dense vector.
         top_mlp: widths; the last is 1.
         interaction: `dot` or `cat`; `dcnv2` has its own.
         interact_itself: keep the diagonal of the dot interaction, too.
@@ -64,7 +64,7 @@ class DLRMConfig(Record):
     tables: tuple[TableConfig, ...] = ()
     features: tuple[FeatureConfig, ...] = ()
     embedding_dim: int
-    bottom_mlp: tuple[int, ...]
+    bottom_mlp: tuple[int, ...] = ()
     top_mlp: tuple[int, ...]
     interaction: Interaction = "dot"
     interact_itself: bool = False
@@ -130,7 +130,7 @@ class DLRMConfig(Record):
             raise ValueError("DLRMConfig: tasks is empty. Name at least one output.")
 
     def _check_widths(self) -> None:
-        if not self.bottom_mlp or self.bottom_mlp[-1] != self.embedding_dim:
+        if (self.num_dense or self.bottom_mlp) and self.bottom_mlp[-1:] != (self.embedding_dim,):
             raise ValueError(
                 f"DLRMConfig: bottom_mlp={list(self.bottom_mlp)} does not end in "
                 f"embedding_dim={self.embedding_dim}; the dense vector interacts with the embeddings at one "

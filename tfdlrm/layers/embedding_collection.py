@@ -347,7 +347,7 @@ def _resolve(
     layer: str, features: Sequence[FeatureConfig], known: dict[str, TableConfig], *, may_add: bool
 ) -> tuple[FeatureConfig, ...]:
     """Features whose `table` is the config itself, checked against the tables given."""
-    if not features:
+    if not features and may_add:
         raise ValueError(f"layer {quoted(layer)}: features is empty. Give at least one FeatureConfig.")
     resolved, names = [], set()
     for feature in features:

@@ -17,7 +17,8 @@
      ^              ^
   "dense"       "<feature>"                        [B, n_dense] float32; ids [B], [B, H] or ragged
 
-Without dense columns there is no bottom MLP: the interaction is that of the pooled vectors alone, [B, P].
+Without dense columns there is no bottom MLP: the interaction is that of the pooled vectors alone, [B, P]. Without
+features it is that of x alone.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class DLRM(Model):
             that training begins at what a constant can reach. None for the reference's random first logits.
 
     Raises:
-        ValueError: the config has no features, or is of another architecture; another number of biases than tasks.
+        ValueError: the config has neither features nor dense columns, or is of another architecture; another number of
+            biases than tasks.
 
     Example:
         >>> config = DLRMConfig(num_dense=13, embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 1),
@@ -87,8 +89,10 @@ class DLRM(Model):
             if config.num_dense
             else None
         )
+        features = embedding_features(config)
         self.embeddings = EmbeddingCollection(
-            embedding_features(config),
+            features,
+            None if features else (),
             optimizer=row_optimizer,
             seed=seed,
             name="embeddings",
@@ -117,14 +121,21 @@ class DLRM(Model):
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> tf.Tensor:
         check_inputs(self.name, inputs, self.config.num_dense)
-        x = None
+        x, e = None, None
         if self.bottom_mlp is not None:
             dense = check_dense(self.name, inputs, self.config.num_dense)
             x = self.bottom_mlp(dense, training=training)  # [B, D]
-        e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
-        z = self.interaction([e[:, 0], e[:, 1:]] if x is None else [x, e])  # [B, P] or [B, D + P]
+        if self.config.features:
+            e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
+        z = self._interact(x, e)  # [B, P] or [B, D + P]
         logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
         return logits[0] if len(logits) == 1 else keras.ops.concatenate(logits, axis=1)
+
+    def _interact(self, x: tf.Tensor | None, e: tf.Tensor | None) -> tf.Tensor:
+        """The interaction of the dense vector, where there is one, and the pooled vectors, where there are some."""
+        if x is None:
+            return self.interaction([e[:, 0], e[:, 1:]])  # type: ignore[index]
+        return self.interaction([x, x[:, tf.newaxis][:, :0] if e is None else e])
 
     def probability(self, logits: Any) -> tf.Tensor:
         """Logits `[B, tasks]` -> probabilities, float32: the sigmoid, clamped as the loss given to `compile` clamps."""
@@ -329,8 +340,9 @@ def _checked(config: DLRMConfig, architecture: str) -> DLRMConfig:
             f"DLRMConfig: architecture={quoted(config.architecture)} is not {quoted(architecture)}. "
             "Use DLRM for 'dlrm' and DLRMDCNv2 for 'dcnv2', or build_model(config) for either."
         )
-    if not config.features:
+    if not config.features and not config.num_dense:
         raise ValueError(
-            "DLRMConfig: no features. Give tables and features, or take them from a dataset: config.with_schema(spec)."
+            "DLRMConfig: no features and no dense columns. Give tables and features, or take them from a dataset: "
+            "config.with_schema(spec)."
         )
     return config
