@@ -32,7 +32,7 @@ from tfdlrm.data.tabular import ParquetSource, check_columns
 from tfdlrm.data.vocabulary import Vocabulary
 from tfdlrm.files import read_json, read_text
 from tfdlrm.native.columns import PartedColumn
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.schema import DenseColumn, FeatureSpec
 
 PREPARED_FILE = "train/part-00000.arrow"
 
@@ -184,6 +184,38 @@ def test_a_parquet_file_cut_within_its_pages(tmp_path: Path) -> None:
     path.write_bytes(data[:4] + data[end // 2 : end] + data[end:])
     with pytest.raises(ValueError, match=r"rows\.parquet: not a readable Parquet file"):
         read_parquet(path)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_rows_before_damage_are_read_where_bad_rows_are_set_aside(tmp_path: Path, prepared: bool) -> None:
+    """The second of three row groups is damaged: of the first all rows count, and the damage as one."""
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"click": [0, 1] * 30, "x": [k / 2 for k in range(60)]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, row_group_size=20)
+    at = pq.read_metadata(path).row_group(1).column(1).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    schema = FeatureSpec(labels=("click",), dense=(DenseColumn(name="x"),))
+
+    def books(bad_rows: str) -> tuple[int, int, int]:
+        if prepared:
+            found = prepare(
+                PrepareConfig(format="parquet", schema=schema), [path], tmp_path / bad_rows, bad_rows=bad_rows
+            ).books
+            return found["read"], found["written"], found["quarantined"]
+        config = DataConfig(format="parquet", path=str(path), split="none", schema=schema)
+        splits = open_dataset(config, bad_rows=bad_rows, quarantine_dir=tmp_path / bad_rows)
+        return splits.books.read, splits.books.used, splits.books.set_aside
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfdlrm.data.tabular._PARQUET_BLOCK_ROWS", 20)
+        with pytest.raises(ValueError, match=r"rows\.parquet: not a readable Parquet file"):
+            books("error")
+        assert books("quarantine") == (21, 20, 1)
+    line = (tmp_path / "quarantine" / "quarantine.tsv").read_text().splitlines()[1].split("\t")
+    assert line[1] == "21"
+    assert line[3].endswith("every later row is lost")
 
 
 def test_every_byte_of_a_parquet_files_frame(tmp_path: Path) -> None:

@@ -118,6 +118,12 @@ def test_a_third_label_is_named(tmp_path: Path) -> None:
     assert (splits.books.used, splits.books.set_aside) == (4, 2)
 
 
+def test_a_header_that_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", header=False)
+    with pytest.raises(ValueError, match=r"no column of the schema, in 5 fields: 39, State-gov, .*raw\.columns"):
+        read(path, SPEC)
+
+
 def test_another_number_of_fields(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", tuple((*row, "9") for row in ROWS), header=False)
     with pytest.raises(ValueError, match=r"rows\.csv, line 1: 6 fields by ',', and raw\.columns of the schema names 5"):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.data import sample_rows as sample
 from tfdlrm.config import DataConfig, preset
-from tfdlrm.data.raw_formats import AVAZU_COLUMNS, avazu_feature_spec, data_at, guess_format
+from tfdlrm.data.raw_formats import AVAZU_COLUMNS, avazu_feature_spec, data_at, default_spec, guess_format
 
 CRITEO = sample.criteo_text(sample.criteo_rows(3))
 FILES = {
@@ -65,19 +65,31 @@ def test_another_format_keeps_what_has_a_meaning(folder: Path) -> None:
     assert data_at(DataConfig(format="criteo"), folder / "rows.csv").split == "none"
 
 
+def test_a_table_with_names_is_not_criteos(folder: Path) -> None:
+    names = b"\t".join(b"name %d" % k for k in range(40))
+    (folder / "named.tsv").write_bytes(names + b"\n" + CRITEO)
+    found = data_at(preset("criteo-kaggle").data, folder / "named.tsv")
+    assert (found.format, found.split) == ("csv", "time")
+    (folder / "bad.tsv").write_bytes(CRITEO.replace(b"\t", b"\tx", 1))  # one bad cell in the first line
+    assert data_at(preset("criteo-kaggle").data, folder / "bad.tsv").format == "criteo"
+
+
 def test_avazu_is_csv_of_known_columns(folder: Path) -> None:
-    for config in (DataConfig(format="csv"), preset("quickstart").data):
+    for config in (DataConfig(format="csv"), DataConfig(format="avazu"), preset("quickstart").data):
         found = data_at(config, folder / "avazu")
-        assert (found.format, found.schema) == ("csv", avazu_feature_spec())
+        assert (found.format, found.schema) == ("avazu", None)
+    assert default_spec("avazu", folder / "avazu", "data.schema") == avazu_feature_spec()
 
 
 def test_what_cannot_be_told_is_named(folder: Path) -> None:
     (folder / "empty.csv").touch()
     (folder / "rows.arrow").write_bytes(b"ARROW1..")
+    (folder / "csv.parquet").write_bytes(b"a,b\n1,2\n")
     for name, error, text in (
         ("nothing.csv", FileNotFoundError, "there is no such file"),
         ("empty.csv", ValueError, "is empty"),
         ("rows.arrow", ValueError, "a single Arrow file. Give the prepared folder"),
+        ("csv.parquet", ValueError, "Parquet by its name, and not by its first bytes, b'a,b"),
         (".", ValueError, "a folder with neither manifest.json"),
     ):
         with pytest.raises(error, match=text):

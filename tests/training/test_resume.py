@@ -171,6 +171,24 @@ def test_all_damaged_is_an_error(tmp_path: Path, uninterrupted: tuple[Path, Trai
     assert "There is no older one" in str(warned[-1].message)
 
 
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = run(PLAIN, tmp_path / "whole")
+    began = tmp_path / "began"
+    began.mkdir()
+    for file in ("config.yaml", "schema.yaml"):
+        (began / file).write_bytes((tmp_path / "whole" / file).read_bytes())
+    capsys.readouterr()
+    again = train(PLAIN, began, data=small_splits(), resume=True, verbose=1)
+    assert f"{began}: no checkpoint yet; the run begins anew" in capsys.readouterr().out
+    assert again.best["value"] == expected.best["value"]
+    (tmp_path / "damaged" / "checkpoints" / "damaged-step-5").mkdir(parents=True)
+    (tmp_path / "damaged" / "config.yaml").write_bytes((began / "config.yaml").read_bytes())
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        run(PLAIN, tmp_path / "damaged", resume=True)
+
+
 def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
         run(PLAIN, tmp_path, resume=True)

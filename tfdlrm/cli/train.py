@@ -150,6 +150,8 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
             from tfdlrm.data.raw_formats import data_at
 
             config = replace(config, data=data_at(config.data, path))
+    elif arguments.resume and arguments.config is not None and config.data.path is None and _has_run(arguments):
+        config = replace(config, data=_config_of_run(arguments).data)  # a preset for any data
     elif config.data.format == "movielens" and config.data.path is None:
         flags.append(f"data.path={json.dumps(str(_movielens()))}")
     if arguments.bad_rows is not None:
@@ -181,6 +183,13 @@ def _config_of_run(arguments: argparse.Namespace) -> ExperimentConfig:
     from tfdlrm.training.model_dir import ModelDir
 
     return ModelDir(arguments.model_dir).load_config()
+
+
+def _has_run(arguments: argparse.Namespace) -> bool:
+    from tfdlrm.training.model_dir import ModelDir
+
+    is_one = arguments.seeds is None and arguments.model_dir is not None
+    return is_one and ModelDir(arguments.model_dir).config_file.is_file()
 
 
 def _over_a_cluster(arguments: argparse.Namespace) -> bool:

@@ -103,14 +103,21 @@ def guess_format(path: Path, otherwise: str = "csv") -> tuple[str, str]:
     if set(AVAZU_COLUMNS) <= {name.decode(errors="replace") for name in line.split(b",")}:
         return "avazu", "by the names in its header"
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
-    if suffixes and suffixes[-1] in (".csv", ".parquet"):
-        return suffixes[-1][1:], "by its name"
+    if suffixes and suffixes[-1] == ".parquet":
+        raise ValueError(
+            f"{path}: Parquet by its name, and not by its first bytes, {quoted(magic)}. Get a whole copy, or give the "
+            "file the name of what it is."
+        )
+    if suffixes and suffixes[-1] == ".csv":
+        return "csv", "by its name"
     fields = line.split(b"\t")
     num_features = NUM_CRITEO_DENSE + NUM_CRITEO_CATEGORICAL
     # a header line has names where Criteo has integers
     numbers = fields[: len(fields) - NUM_CRITEO_CATEGORICAL]
     if len(fields) in (num_features, num_features + 1) and all(_is_integer(field) for field in numbers):
         return "criteo", f"by its first line of {len(fields)} tab-separated fields without names"
+    if len(fields) in (num_features, num_features + 1) and not any(map(_has_digits_only, fields)):
+        return "csv", f"by its first line of {len(fields)} tab-separated names"
     return otherwise, "no other format fits its name or first line"
 
 
@@ -134,6 +141,10 @@ def _is_integer(field: bytes) -> bool:
     return not field.strip() or field.strip().removeprefix(b"-").isdigit()
 
 
+def _has_digits_only(field: bytes) -> bool:
+    return not field.strip() or field.strip().isdigit()
+
+
 def data_at(config: DataConfig, path: str | os.PathLike[str]) -> DataConfig:
     """`config` for the rows at a path, in the format that they are in.
 
@@ -149,17 +160,14 @@ def data_at(config: DataConfig, path: str | os.PathLike[str]) -> DataConfig:
     """
     raw = config.format not in ("synthetic", "prepared")
     found, _ = guess_format(Path(path), otherwise=config.format if raw else "csv")
-    schema = config.schema
-    if found == "avazu":
-        found, schema = "csv", schema or avazu_feature_spec()
     if found == config.format:
-        return replace(config, path=os.fspath(path), schema=schema)
+        return replace(config, path=os.fspath(path))
     kept: dict[str, Any] = {
         name: getattr(config, name) for name in ("train_fraction", "validation_fraction", "max_rows")
     }
     if found != "prepared":
         split = "none" if config.split == "none" else "time"
-        kept |= {"split": split, "schema": schema, "id_modulo": config.id_modulo}
+        kept |= {"split": split, "schema": config.schema, "id_modulo": config.id_modulo}
     return DataConfig(format=found, path=os.fspath(path), **kept)  # type: ignore[arg-type]
 
 
@@ -195,5 +203,5 @@ def open_source(
     from tfdlrm.data.tabular import csv_source, parquet_source
 
     if data_format == "parquet":
-        return parquet_source(path, spec, allow_unlabelled=allow_unlabelled)
+        return parquet_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled)
     return csv_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled, **in_chunks)

@@ -18,7 +18,7 @@ from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.pyarrow_extra import damaged_file, pa, pq
-from tfdlrm.data.quarantine import Quarantine
+from tfdlrm.data.quarantine import BadRow, Quarantine
 from tfdlrm.data.raw_rows import FrameBlock, row_as_text
 from tfdlrm.data.sources import TextSource
 from tfdlrm.schema import ROW_ID, FeatureSpec
@@ -88,6 +88,13 @@ def csv_source(
         wanted = {*spec.column_names, *spec.ignored}
         separator = max(splits, key=lambda each: len(wanted.intersection(splits[each])))
         columns = splits[separator]
+        if wanted.isdisjoint(columns):
+            widest = max(splits.values(), key=len)
+            raise ValueError(
+                f"{file}, line 1: no column of the schema, in {len(widest)} fields: {shortened(', '.join(widest))}. If "
+                "the file has no header, name its fields in order under raw.columns of the schema; else check that "
+                "they belong together."
+            )
     labelled = check_columns(str(file), columns, spec, allow_unlabelled=allow_unlabelled)
     numeric = {*spec.labels, *(column.name for column in spec.dense)}
     if pl.Series(spec.raw.missing, dtype=pl.String).cast(pl.Float64, strict=False).count():
@@ -151,17 +158,25 @@ class ParquetSource:
         path: the file.
         missing: texts of cells that are read as empty.
         ignored: columns that are passed over.
+        quarantine: where damage goes that has whole rows before it; None to raise an error.
     """
 
-    def __init__(self, path: Path, missing: Sequence[str] = (), ignored: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        missing: Sequence[str] = (),
+        ignored: Sequence[str] = (),
+        quarantine: Quarantine | None = None,
+    ) -> None:
         self.file = str(path)
+        self._quarantine = quarantine
         self.rows_read = 0
         self._path = path
         self._missing, self._ignored = missing, ignored
 
     def blocks(self) -> Iterator[FrameBlock]:
         """See `RowSource`."""
-        for start, frame in self.frames():
+        for start, frame in self._whole_frames():
             numbers = np.arange(start, start + len(frame))
             self.rows_read = start + len(frame)
             yield FrameBlock(
@@ -170,6 +185,19 @@ class ParquetSource:
                 numbers=numbers,
                 raw=functools.partial(row_as_text, frame),
             )
+
+    def _whole_frames(self) -> Iterator[tuple[int, pl.DataFrame]]:
+        """`frames`, up to damage: it counts as one bad row, as that of a text file does."""
+        try:
+            yield from self.frames()
+        except ValueError as error:
+            if self._quarantine is None or self._quarantine.mode == "error" or not self.rows_read:
+                raise
+            reason = f"{shortened(str(error))}; every later row is lost"
+            self.rows_read += 1
+            fix = "Get a whole copy of the file."
+            bad = BadRow(file=self.file, line=self.rows_read, column="", value="", reason=reason, fix=fix)
+            self._quarantine.add(bad)
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
         """See `RowSource`."""
@@ -204,10 +232,10 @@ class ParquetSource:
 
 
 def parquet_source(
-    path: str | os.PathLike[str], spec: FeatureSpec, *, allow_unlabelled: bool = False
+    path: str | os.PathLike[str], spec: FeatureSpec, quarantine: Quarantine, *, allow_unlabelled: bool = False
 ) -> tuple[ParquetSource, bool]:
     """Rows of a Parquet file; see `check_columns`."""
-    source = ParquetSource(check_readable_file(path, "a Parquet file"), spec.raw.missing, spec.ignored)
+    source = ParquetSource(check_readable_file(path, "a Parquet file"), spec.raw.missing, spec.ignored, quarantine)
     return source, check_columns(source.file, source.column_names(), spec, allow_unlabelled=allow_unlabelled)
 
 

@@ -79,6 +79,10 @@ class ModelDir:
         spec.save(self.path)
         write_file(self.config_file, config.to_yaml())
 
+    def has_begun(self) -> bool:
+        """Whether a run wrote its config here, and no checkpoint that was found damaged later."""
+        return self.config_file.is_file() and not any(self.checkpoints().directory.glob("damaged-*"))
+
     def load_config(self) -> ExperimentConfig:
         """The config of the run.
 

@@ -91,7 +91,7 @@ def train(
 
     Raises:
         FileExistsError: the folder holds another run and `resume` is False.
-        FileNotFoundError: nothing to resume.
+        FileNotFoundError: no run to resume; one that had no checkpoint yet begins anew.
         ValueError: config, data or checkpoint do not fit together; names what.
         TrainingDivergedError: the loss is no longer a number; names the step.
         OSError: a checkpoint cannot be written; the older ones are whole.
@@ -108,6 +108,10 @@ def train(
                 f"{directory.path}: there is a run with checkpoints here. Go on with it by --resume, or give another "
                 "--model-dir."
             )
+        if resume and directory.has_begun() and not directory.checkpoints().names():
+            resume = False  # stopped before its first checkpoint: nothing is lost by beginning anew
+            if verbose:
+                print(f"{directory.path}: no checkpoint yet; the run begins anew")
         strategy = strategy or strategy_of(options)  # connects to its cluster, before anything is made
         stack.enter_context(reproducible(seed=options.seed, deterministic=options.deterministic))
         data = data or _open_data(config, directory, resume=resume)
