@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tfdlrm.models.dcnv2 import DLRMDCNv2
     from tfdlrm.models.dlrm import DLRM
     from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec, RawCells
+    from tfdlrm.training.frames import TrainedModel, fit, load
 
 __version__ = "0.1.0.dev0"
 
@@ -64,8 +65,11 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "SyntheticConfig": ("tfdlrm.config", "SyntheticConfig"),
     "TableConfig": ("tfdlrm.config", "TableConfig"),
     "TrainConfig": ("tfdlrm.config", "TrainConfig"),
+    "TrainedModel": ("tfdlrm.training.frames", "TrainedModel"),
     "distribute": ("tfdlrm.distribute", ""),
+    "fit": ("tfdlrm.training.frames", "fit"),
     "layers": ("tfdlrm.layers", ""),
+    "load": ("tfdlrm.training.frames", "load"),
     "load_config": ("tfdlrm.config", "load_config"),
     "losses": ("tfdlrm.losses", ""),
     "metrics": ("tfdlrm.metrics", ""),
@@ -94,9 +98,12 @@ __all__ = [
     "SyntheticConfig",
     "TableConfig",
     "TrainConfig",
+    "TrainedModel",
     "__version__",
     "distribute",
+    "fit",
     "layers",
+    "load",
     "load_config",
     "losses",
     "metrics",

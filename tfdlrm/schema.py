@@ -316,9 +316,9 @@ class FeatureSpec(Record):
             >>> spec.dense[0].name, spec.feature_names
             ('price', ('city',))
         """
-        from tfdlrm.data.infer import propose, to_polars
+        from tfdlrm.data.infer import propose
 
-        return propose(to_polars(frame), label, positive=positive).spec
+        return propose(frame, label, positive=positive).spec
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `schema.yaml` into a folder, or the file of that name; returns the file."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tfdlrm.data.memory import InMemoryDataset
     from tfdlrm.data.movielens_columns import movielens_feature_spec
     from tfdlrm.data.movielens_download import fetch_movielens
-    from tfdlrm.data.opening import open_dataset, open_rows
+    from tfdlrm.data.opening import from_frame, open_dataset, open_rows
     from tfdlrm.data.prepared_input import open
     from tfdlrm.data.preprocessing import Preprocessing
     from tfdlrm.data.quarantine import BadRow, BadRowError, Quarantine
@@ -47,6 +47,7 @@ _EXPORTS = {
     "StreamingDataset": "tfdlrm.data.streaming",
     "best_possible": "tfdlrm.data.synthetic",
     "fetch_movielens": "tfdlrm.data.movielens_download",
+    "from_frame": "tfdlrm.data.opening",
     "movielens_feature_spec": "tfdlrm.data.movielens_columns",
     "open": "tfdlrm.data.prepared_input",
     "open_dataset": "tfdlrm.data.opening",
@@ -71,6 +72,7 @@ __all__ = [
     "StreamingDataset",
     "best_possible",
     "fetch_movielens",
+    "from_frame",
     "movielens_feature_spec",
     "open",
     "open_dataset",

@@ -18,6 +18,8 @@ Array = np.ndarray
 # Tensors that share NumPy's memory must begin on this many bytes: Eigen's vectorised kernels abort otherwise.
 TENSOR_ALIGNMENT_BYTES = 64
 
+FRAME_NAME = "frame"  # of rows that come from no file, for messages
+
 
 @dataclass(frozen=True, kw_only=True)
 class RaggedColumn:

@@ -25,6 +25,8 @@ from tfdlrm.data.cell_kinds import (
     why_no_numbers,
 )
 from tfdlrm.data.column_types import hide_missing, plain_column
+from tfdlrm.data.columns import FRAME_NAME
+from tfdlrm.data.frames import to_polars
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec, RawCells
 from tfdlrm.yaml_text import dump_item, dump_yaml
@@ -84,18 +86,18 @@ class Proposal:
 
 
 def propose(
-    frame: pl.DataFrame,
+    rows: Any,
     label: str,
     *,
     positive: str | None = None,
     header: bool = True,
     notes: Sequence[str] = (),
-    what: str = "frame",
+    what: str = FRAME_NAME,
 ) -> Proposal:
     """Propose a schema for the columns of a frame.
 
     Args:
-        frame: rows as they were read: text, or typed columns.
+        rows: as they were read, text or typed columns: a frame of polars or pandas, a table of pyarrow, a mapping.
         label: the column of labels.
         positive: which of its two values is label 1; None for 1, true, yes and the like.
         header: the files have their columns' names.
@@ -105,31 +107,12 @@ def propose(
     Raises:
         ValueError: no such label, a label that has not two values, no rows.
     """
+    frame = to_polars(rows)
     if not frame.height:
         raise ValueError(f"{what}: no row to look at. Give at least a few.")
     if label not in frame.columns:
         raise ValueError(f"{what}: no column {quoted(label)}{hint(label, frame.columns)}")
     return _Proposer(frame, label, what).propose(positive, header, notes)
-
-
-def to_polars(frame: Any) -> pl.DataFrame:
-    """A polars frame of a frame of pandas, a table of pyarrow, or columns by name; an index of pandas is left out.
-
-    Raises:
-        TypeError: it is none of these.
-    """
-    if isinstance(frame, pl.DataFrame):
-        return frame
-    if hasattr(frame, "__arrow_c_stream__"):  # a frame of pandas would come with its index
-        found = pl.from_pandas(frame) if hasattr(frame, "iloc") else pl.DataFrame(frame)
-    elif isinstance(frame, Mapping):
-        found = pl.DataFrame(dict(frame))
-    else:
-        raise TypeError(
-            f"rows are a {type(frame).__name__}, and a frame of polars or pandas, a table of pyarrow, or a mapping of "
-            "columns is expected."
-        )
-    return found.rename({name: str(name) for name in found.columns})
 
 
 @dataclass

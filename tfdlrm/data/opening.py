@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tfdlrm.checks import quoted
+import numpy as np
+
+from tfdlrm.checks import check_choice, quoted
 from tfdlrm.config.data import DataConfig
+from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.memory import InMemoryDataset
 from tfdlrm.data.preprocessing import Preprocessing
@@ -18,6 +21,7 @@ from tfdlrm.schema import FeatureSpec
 
 if TYPE_CHECKING:
     from tfdlrm.data.raw_rows import RawRows
+    from tfdlrm.data.sources import RowSource
 
 BadRowsMode = Literal["error", "quarantine"]
 
@@ -133,6 +137,72 @@ def open_rows(
     return InMemoryDataset(preprocessing.spec, dataset.columns, books)
 
 
+def from_frame(
+    frame: Any,
+    spec: FeatureSpec,
+    *,
+    split: Literal["random", "time", "none"] = "random",
+    train_fraction: float = 0.8,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    bad_rows: BadRowsMode = "error",
+    quarantine_dir: str | os.PathLike[str] | None = None,
+) -> Splits:
+    """The training, validation and test rows of a frame; the key `row_id` is a row's number in it.
+
+    Args:
+        frame: a frame of polars or pandas (its index is left out), a table of pyarrow, or a mapping of columns.
+        spec: the columns, as from `FeatureSpec.infer`.
+        split: `random`; `time`, contiguous parts in the order of the frame; `none`, all rows train.
+        train_fraction, validation_fraction: the rest is the test part.
+        seed: of `random`.
+        bad_rows, quarantine_dir: as for `open_dataset`.
+
+    Raises:
+        ValueError: a column is missing or unknown, a bad row, or no usable row.
+
+    Example:
+        >>> splits = from_frame(frame, FeatureSpec.infer(frame, label="click"))
+    """
+    from tfdlrm.data.frames import FrameSource, to_polars
+    from tfdlrm.data.tabular import check_columns
+
+    check_choice("from_frame", "split", split, ("random", "time", "none"))
+    config = DataConfig(
+        format="csv",
+        schema=spec,
+        split="none" if split == "none" else "time",  # rows of a random split come in a random order
+        train_fraction=train_fraction,
+        validation_fraction=validation_fraction,
+    )
+    rows = to_polars(frame)
+    check_columns(FRAME_NAME, rows.columns, spec)
+    order = np.random.default_rng(seed).permutation(len(rows)) if split == "random" else None
+    quarantine = Quarantine(bad_rows, quarantine_dir)
+    try:
+        return _FileOpener(config, quarantine, None).open(FrameSource(rows, spec, order))
+    finally:
+        quarantine.close()
+
+
+def frame_rows(frame: Any, preprocessing: Preprocessing) -> Dataset:
+    """All rows of a frame in its order, encoded as the training rows were; the label columns may be missing.
+
+    Raises:
+        ValueError: a column is missing or unknown, or a row cannot be used: none is left out.
+    """
+    from tfdlrm.data.frames import FrameSource, to_polars
+    from tfdlrm.data.tabular import check_columns
+
+    rows = to_polars(frame)
+    labelled = check_columns(FRAME_NAME, rows.columns, preprocessing.spec, allow_unlabelled=True)
+    opener = _FileOpener(DataConfig(format="csv"), Quarantine(), preprocessing)
+    raw = opener.read_source(FrameSource(rows, preprocessing.spec), labelled=labelled)
+    dataset = opener.encode(raw, preprocessing)
+    books = Books(read=opener.rows_read, used=dataset.num_rows, set_aside=0)
+    return InMemoryDataset(preprocessing.spec, dataset.columns, books)
+
+
 class _FileOpener:
     def __init__(self, config: DataConfig, quarantine: Quarantine, preprocessing: Preprocessing | None) -> None:
         self._config = config
@@ -142,14 +212,14 @@ class _FileOpener:
         self._id_modulo = preprocessing.id_modulo if preprocessing else config.id_modulo
         self.rows_read = 0
 
-    def open(self) -> Splits:
+    def open(self, source: RowSource | None = None) -> Splits:
         config = self._config
-        rows = self.read(config.path or "")
+        rows = self.read(config.path or "") if source is None else self.read_source(source, labelled=True)
         parts = self._parts(rows)
         preprocessing = self._preprocessing or self._fit(rows, parts["train"])
         datasets = {name: self.encode(part, preprocessing) for name, part in parts.items() if part.num_rows}
         if "train" not in datasets:
-            raise ValueError(f"{config.path}: the training part has no row. Give more rows or a larger train_fraction.")
+            raise ValueError(f"{rows.file}: the training part has no row. Give more rows or a larger train_fraction.")
         used = sum(dataset.num_rows for dataset in datasets.values())
         return Splits(
             train=datasets["train"],
@@ -161,12 +231,15 @@ class _FileOpener:
         )
 
     def read(self, path: str | os.PathLike[str], *, allow_unlabelled: bool = False) -> RawRows:
-        from tfdlrm.data.parse import RowParser
-        from tfdlrm.data.sources import read_rows
-
         source, labelled = open_source(
             self._config.format, path, self._spec, self._quarantine, allow_unlabelled=allow_unlabelled
         )
+        return self.read_source(source, labelled=labelled)
+
+    def read_source(self, source: RowSource, *, labelled: bool) -> RawRows:
+        from tfdlrm.data.parse import RowParser
+        from tfdlrm.data.sources import read_rows
+
         parser = RowParser(self._spec, self._quarantine, id_modulo=self._id_modulo, with_labels=labelled)
         rows, rows_read = read_rows(source, parser, self._quarantine, self._config.max_rows)
         self.rows_read += rows_read

@@ -74,7 +74,7 @@ def evaluate_run(
     bad_rows = bad_rows or config.train.bad_rows
     if data is not None:
         dataset = open_file(config, data, preprocessing, data_format, bad_rows)
-        _refuse_unlabelled(dataset, str(data))
+        refuse_unlabelled(dataset, str(data))
         rows_of, books = str(data), dataset.books
     else:
         dataset, rows_of, books = _part(config, preprocessing, bad_rows, part)
@@ -97,7 +97,7 @@ def _part(
     return splits.parts[name], f"{name} part", splits.books
 
 
-def _refuse_unlabelled(dataset: Dataset, file: str) -> None:
+def refuse_unlabelled(dataset: Dataset, file: str) -> None:
     """A file has labels for all of its rows or for none, so that one row tells."""
     _, labels = next(iter(dataset.batches(1)))
     if np.isnan(labels.numpy()).any():

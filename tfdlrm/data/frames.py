@@ -1,0 +1,81 @@
+"""Rows of a frame: pandas, polars, pyarrow or a mapping of columns, read as those of a typed file are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfdlrm.checks import shortened
+from tfdlrm.data.column_types import plain_types
+from tfdlrm.data.columns import FRAME_NAME
+from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.raw_rows import FrameBlock, row_as_text
+from tfdlrm.schema import FeatureSpec
+
+_BLOCK_ROWS = 2**18
+
+
+def to_polars(frame: Any) -> pl.DataFrame:
+    """A polars frame of a frame of pandas, a table of pyarrow, or columns by name; an index of pandas is left out.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: its columns cannot be read.
+    """
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    try:
+        if isinstance(frame, Mapping):
+            found = pl.DataFrame(dict(frame))
+        elif hasattr(frame, "iloc"):  # by its Arrow stream it would come with its index
+            found = pl.from_pandas(frame)
+        elif hasattr(frame, "__arrow_c_stream__"):
+            found = pl.DataFrame(frame)
+        else:
+            raise TypeError(
+                f"rows are a {type(frame).__name__}, and a frame of polars or pandas, a table of pyarrow, or a mapping "
+                "of columns is expected."
+            )
+    except (pl.exceptions.PolarsError, ValueError, OverflowError) as error:  # pyarrow's errors are ValueErrors, too
+        raise ValueError(f"{FRAME_NAME}: {shortened(str(error))}. Give every column values of one type.") from error
+    return found.rename({name: str(name) for name in found.columns})
+
+
+class FrameSource:
+    """Rows of a frame. A row's line is its number in the frame, from 1.
+
+    Args:
+        frame: the rows.
+        spec: which columns are read, and how.
+        order: rows in the order to read them; None for that of the frame.
+    """
+
+    file = FRAME_NAME
+
+    def __init__(self, frame: pl.DataFrame, spec: FeatureSpec, order: np.ndarray | None = None) -> None:
+        self.rows_read = 0
+        self._frame = frame if order is None else frame[order]
+        self._numbers = np.arange(len(frame)) if order is None else order
+        self._spec = spec
+
+    def blocks(self) -> Iterator[FrameBlock]:
+        """See `RowSource`."""
+        for start in range(0, len(self._frame), _BLOCK_ROWS):
+            block = self._frame[start : start + _BLOCK_ROWS]
+            numbers = self._numbers[start : start + len(block)]
+            self.rows_read = start + len(block)
+            read = block.drop(self._spec.ignored, strict=False)
+            yield FrameBlock(
+                load=functools.partial(plain_types, read, self._spec.raw.missing),
+                lines=numbers + 1,
+                numbers=numbers,
+                raw=functools.partial(row_as_text, block),
+            )
+
+    def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
+        """See `RowSource`."""
+        places = {int(number) + 1: place for place, number in enumerate(self._numbers)}
+        return {line: row_as_text(self._frame, places[line]) for line in lines}
