@@ -13,6 +13,7 @@ import pytest
 
 from tests.training.csv_run import SPEC, csv_run, write_rows
 from tfdlrm.data.opening import open_rows
+from tfdlrm.data.prepare import PrepareConfig, prepare
 from tfdlrm.training.prediction import (
     ScoredBatch,
     load_run,
@@ -44,6 +45,30 @@ def test_every_row_is_scored_once_in_order(model_dir, tmp_path):
     assert prediction.labelled
     assert (prediction.books.read, prediction.books.used, prediction.books.set_aside) == (50, 50, 0)
     assert prediction.quarantine is None
+
+
+def test_parts_of_prepared_data_are_scored_by_name(model_dir, tmp_path):
+    data = write_rows(tmp_path / "rows.csv", 60, seed=4)
+    kept = {"vocabularies": str(model_dir)}
+    for split, name in (("time", "three"), ("none", "one")):
+        config = PrepareConfig(format="csv", schema=load_run(model_dir)[2].spec, split=split, **kept)
+        prepare(config, [data], tmp_path / name, bad_rows="quarantine")
+    ids = {}
+    for part in (None, "train", "validation", "test", "all"):
+        found = predict_file(model_dir, tmp_path / "three", tmp_path / "scores.csv", part=part)
+        ids[part] = [int(row["row_id"]) for row in read(tmp_path / "scores.csv")]
+        names = ["train", "validation", "test"] if part == "all" else [part or "test"]
+        assert found.rows_of == ", ".join(str(tmp_path / "three" / name) for name in names)
+        assert found.books.used == len(ids[part])
+    assert ids[None] == ids["test"]
+    assert ids["all"] == ids["train"] + ids["validation"] + ids["test"]
+    assert sorted(ids["all"]) == ids["all"]
+    only = predict_file(model_dir, tmp_path / "one", tmp_path / "scores.csv")
+    assert only.rows_of == str(tmp_path / "one" / "train")
+    with pytest.raises(ValueError, match=r"one: has no 'test' part, but train\. Choose one of these, or all"):
+        predict_file(model_dir, tmp_path / "one", tmp_path / "scores.csv", part="test")
+    with pytest.raises(ValueError, match=r"rows\.csv: part='all' has a meaning only with a folder of prepared data"):
+        predict_file(model_dir, data, tmp_path / "scores.csv", part="all")
 
 
 def test_scores_are_the_models_own(model_dir, tmp_path):

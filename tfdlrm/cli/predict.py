@@ -18,6 +18,11 @@ def add_command(commands: Any) -> None:
     )
     add_model(parser)
     parser.add_argument("--data", required=True, metavar="PATH", help="the rows")
+    parser.add_argument(
+        "--part",
+        choices=("train", "validation", "test", "all"),
+        help="of prepared data; default: the test part, or the only one",
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="scores, as .csv, .tsv or .parquet")
     add_reading(parser)
     parser.set_defaults(run=_run)
@@ -27,9 +32,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from tfdlrm.cli.tables import print_unknown_ids
     from tfdlrm.training.prediction import predict_file
 
-    prediction = predict_file(arguments.model_dir, arguments.data, arguments.output, **reading_options(arguments))
+    prediction = predict_file(
+        arguments.model_dir, arguments.data, arguments.output, part=arguments.part, **reading_options(arguments)
+    )
     books = prediction.books
-    print(f"{books.read:,} rows read = {books.used:,} scored + {books.set_aside:,} set aside")
+    print(f"{prediction.rows_of}: {books.read:,} rows read = {books.used:,} scored + {books.set_aside:,} set aside")
     print_unknown_ids(prediction.unknown_ids)
     if prediction.quarantine is not None:
         print(f"rows set aside: {prediction.quarantine}")

@@ -26,7 +26,15 @@ from tfdlrm.data.columns import (
 )
 from tfdlrm.data.dataset import Books
 from tfdlrm.data.prepared_file import PreparedFile, value_limit
-from tfdlrm.data.prepared_folders import MANIFEST_FILE, key_column, read_manifest, read_schema, refuse_other_output
+from tfdlrm.data.prepared_folders import (
+    MANIFEST_FILE,
+    is_prepared,
+    key_column,
+    part_folders,
+    read_manifest,
+    read_schema,
+    refuse_other_output,
+)
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.data.streaming import EpochRows, StreamingDataset
@@ -252,14 +260,13 @@ def prepared_dataset(
 
 
 def open_part(path: str | os.PathLike[str], preprocessing: Preprocessing) -> StreamingDataset:
-    """The rows to evaluate or predict: the test part of prepared data, or the part whose folder is named.
+    """The rows to evaluate or predict: the test part of prepared data (or its only part), or that of the folder named.
 
     Raises:
         ValueError: they were encoded otherwise than the model's training rows.
     """
-    folder, part = Path(path), "test"
-    if not (folder / MANIFEST_FILE).exists() and (folder.parent / MANIFEST_FILE).exists():
-        folder, part = folder.parent, folder.name
+    (one,) = part_folders(path, None)
+    folder, part = (one.parent, one.name) if is_prepared(one) else (one, "test")
     dataset = prepared_dataset(folder, part)
     if dataset.spec != preprocessing.spec:
         raise ValueError(

@@ -24,6 +24,32 @@ def is_prepared(path: str | os.PathLike[str]) -> bool:
     return (path / MANIFEST_FILE).is_file() or (path.is_dir() and (path.parent / MANIFEST_FILE).is_file())
 
 
+def part_folders(path: str | os.PathLike[str], part: str | None) -> list[Path]:
+    """The folders of the parts of prepared data that are meant; any other path as it is.
+
+    Args:
+        path: prepared data, a part of it, or anything else.
+        part: a part's name, or `all`; None for the test part, or the only one.
+
+    Raises:
+        ValueError: `part` of what is no prepared data, or there is no such part; names those there are.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST_FILE).is_file():
+        if part is not None:
+            raise ValueError(
+                f"{folder}: part={quoted(part)} has a meaning only with a folder of prepared data. Give that, or leave "
+                "part out."
+            )
+        return [folder]
+    parts = list(read_manifest(folder)["parts"])
+    if part is None:
+        part = parts[0] if len(parts) == 1 else "test"
+    if part != "all" and part not in parts:
+        raise ValueError(f"{folder}: has no {quoted(part)} part, but {', '.join(parts)}. Choose one of these, or all.")
+    return [folder / name for name in (parts if part == "all" else [part])]
+
+
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of prepared data.
 

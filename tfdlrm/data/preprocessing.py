@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tfdlrm.data.vocabulary import Vocabulary
 
 PREPROCESSING_FILE = "preprocessing.yaml"
+PREPROCESSING_DIRECTORY = "preprocessing"  # of a training run
 VOCABULARY_DIRECTORY = "vocabularies"
 
 _WITH_VOCABULARY = ("vocabulary", "hex")
@@ -117,11 +118,18 @@ class Preprocessing:
     def load(cls, directory: str | os.PathLike[str]) -> Preprocessing:
         """Read what `save` wrote.
 
+        Args:
+            directory: of it, or of the training run that it belongs to.
+
         Raises:
             FileNotFoundError: a file is missing.
             ValueError: a file was changed so that it no longer fits; the message names it.
         """
-        spec, id_modulo, entries = read_description(Path(directory))
+        folder = Path(directory)
+        of_run = folder / PREPROCESSING_DIRECTORY
+        if not (folder / PREPROCESSING_FILE).is_file() and (of_run / PREPROCESSING_FILE).is_file():
+            folder = of_run
+        spec, id_modulo, entries = read_description(folder)
         vocabularies: dict[str, Vocabulary] = {}
         for table, entry in entries.items():
             from tfdlrm.data.vocabulary import Vocabulary

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfdlrm.config import ExperimentConfig
+from tfdlrm.data.preprocessing import PREPROCESSING_DIRECTORY
 from tfdlrm.file_lock import try_lock
 from tfdlrm.files import read_json
 from tfdlrm.schema import FeatureSpec
@@ -50,7 +51,7 @@ class ModelDir:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config_file = self.path / CONFIG_FILE
-        self.preprocessing = self.path / "preprocessing"
+        self.preprocessing = self.path / PREPROCESSING_DIRECTORY
         self.checkpoints_path = self.path / "checkpoints"
         self.best_file = self.path / "best.json"
         self.history_file = self.path / "history.csv"

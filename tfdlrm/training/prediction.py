@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from tfdlrm.checks import quoted
 from tfdlrm.config import DataConfig, ExperimentConfig
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.opening import BadRowsMode, open_rows
+from tfdlrm.data.prepared_folders import part_folders
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.raw_formats import data_at
 from tfdlrm.data.unknown_ids import UnknownIds, jumps
@@ -96,6 +98,7 @@ class Prediction:
         output: the file written.
         books: rows read = rows scored + rows set aside.
         labelled: whether the file has labels.
+        rows_of: what was scored: the data, or which parts of prepared data.
         quarantine: the folder with the rows that were set aside; None where there are none.
         unknown_ids: columns with more unknown ids than the validation part had in training: (share, share there).
     """
@@ -103,6 +106,7 @@ class Prediction:
     output: Path
     books: Books
     labelled: bool
+    rows_of: str
     quarantine: Path | None
     unknown_ids: dict[str, tuple[float, float]]
 
@@ -114,6 +118,7 @@ def predict_file(
     *,
     checkpoint: str = "best",
     data_format: str | None = None,
+    part: str | None = None,
     bad_rows: BadRowsMode | None = None,
     batch_size: int = SCORING_BATCH_SIZE,
 ) -> Prediction:
@@ -129,6 +134,7 @@ def predict_file(
         output: `.csv`, `.tsv` or `.parquet`; a file that is there is replaced.
         checkpoint: `best`, `latest` or a checkpoint's name.
         data_format: of `data`; default by its name and first bytes, else that of the training data.
+        part: of prepared data: `train`, `validation`, `test` or `all`; default the test part, or the only one.
         bad_rows: default as in training. With `quarantine`, bad rows are written to the folder `<output>.bad-rows`.
         batch_size: rows scored at once.
 
@@ -143,12 +149,16 @@ def predict_file(
     _check_output(output, Path(data))
     model, config, preprocessing = load_run(model_dir, checkpoint)
     aside = output.parent / f"{output.name}.bad-rows"
-    dataset = open_file(config, data, preprocessing, data_format, bad_rows or config.train.bad_rows, aside)
-    unknown = UnknownIds(dataset.spec)
-    frames, labelled = _frames(scored_batches(model, dataset, batch_size, unknown=unknown), dataset.spec)
+    bad_rows = bad_rows or config.train.bad_rows
+    sources = part_folders(data, part)
+    datasets = [open_file(config, source, preprocessing, data_format, bad_rows, aside) for source in sources]
+    spec = datasets[0].spec
+    unknown = UnknownIds(spec)
+    scored = (scored_batches(model, dataset, batch_size, unknown=unknown) for dataset in datasets)
+    frames, labelled = _frames(itertools.chain.from_iterable(scored), spec)
     with partial_folder(output) as folder:
         num_scored = _write(folder / output.name, output.suffix, frames)
-        books = dataset.books
+        books = _sum_of([dataset.books for dataset in datasets])
         if num_scored != books.used:
             raise RuntimeError(f"{data}: {num_scored} rows were scored and {books.used} are in use. This is a defect.")
         os.replace(folder / output.name, output)
@@ -156,6 +166,7 @@ def predict_file(
         output=output,
         books=books,
         labelled=labelled,
+        rows_of=", ".join(map(str, sources)),
         quarantine=aside if books.set_aside else None,
         unknown_ids=jumps(unknown.shares(), validation_unknown_ids(model_dir, checkpoint)),
     )
@@ -196,6 +207,14 @@ def open_file(
     """
     rows = data_at(config.data, data) if data_format is None else DataConfig.from_dict({"format": data_format})
     return open_rows(rows, data, preprocessing, bad_rows=bad_rows, quarantine_dir=quarantine_dir)
+
+
+def _sum_of(books: Sequence[Books]) -> Books:
+    return Books(
+        read=sum(one.read for one in books),
+        used=sum(one.used for one in books),
+        set_aside=sum(one.set_aside for one in books),
+    )
 
 
 def _check_output(output: Path, data: Path) -> None:
