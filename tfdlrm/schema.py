@@ -33,6 +33,7 @@ IdPolicy = Literal["error", "clip", "modulo", "oov", "hash"]
 Encoding = Literal["integer", "vocabulary", "hex", "hash"]
 
 SCHEMA_FILE = "schema.yaml"
+SCORE_COLUMNS = ("probability", "logit")  # of the file that predict writes, beside the keys
 ROW_ID = "row_id"  # the key that every row has, in a file or by its number
 OOV_ID = 0  # the row of unknown values, under `id_policy: oov`
 NUM_CRITEO_DENSE = 13
@@ -242,6 +243,12 @@ class FeatureSpec(Record):
     def _check_raw(self) -> None:
         checks.check_instance("FeatureSpec", "raw", self.raw, RawCells)
         checks.check_unique("FeatureSpec", "ignored", self.ignored)
+        for name in SCORE_COLUMNS:
+            if name in self.keys:
+                raise ValueError(
+                    f"FeatureSpec: keys has {quoted(name)}, and predict writes a column of that name. Rename it, or "
+                    "put it under ignored."
+                )
         read = self.column_names
         for name in self.ignored:
             if name in read:

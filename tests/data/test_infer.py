@@ -74,7 +74,22 @@ COLUMNS: dict[str, tuple[list[str], str, dict[str, object]]] = {
     "words again": (list(KINDS), "ignored", {}),
     "told": ([f"{n} is what somebody wrote here at some length" for n in range(ROWS)], "ignored", {}),
     "huge": (["1e300", *cells(WHOLE[1:])], "categorical", vocabulary()),
-    "thousands": ([f'"{n},{n:03d}"' for n in WHOLE], "categorical", vocabulary()),
+    "thousands": ([f'"{1 + n},{n:03d}"' for n in WHOLE], "ignored", {}),
+    "decimal commas": ([f'"{n},{n % 7}"' for n in WHOLE + 4000], "ignored", {}),
+    "money": ([f'"${n},{n + 100}"' for n in WHOLE + 20], "ignored", {}),
+    "percent": ([f"{n}.5%" for n in WHOLE], "ignored", {}),
+    "english dates": ([f"Jan {1 + n % 28} 2024" for n in WHOLE], "ignored", {}),
+    "nearly dates": (["2024-13-01", *(f"2024-01-{1 + n % 28:02d}" for n in WHOLE[1:])], "ignored", {}),
+    "day number": ([f"202401{1 + n % 28:02d}" for n in WHOLE], "keys", {}),
+    "shuffled row": (cells(RANDOM.permutation(ROWS)), "keys", {}),
+    "customer": (cells(100_000 + WHOLE), "categorical", vocabulary()),
+    "user_age": (cells(WHOLE + 3), "dense", {"transform": "standardize"}),
+    "price_cents": (cells(RANDOM.integers(1000, 10**6, ROWS)), "dense", {"transform": "standardize"}),
+    "exponential": (cells(RANDOM.exponential(3000, ROWS).astype(int)), "dense", {"transform": "log1p"}),
+    "probability": ([f"{n:x}" for n in RANDOM.integers(2**59, 2**60, ROWS)], "ignored", {}),
+    "dense": (cells([f"d{n % 5}" for n in WHOLE]), "ignored", {}),
+    "infinite": (["inf", *cells(RANDOM.normal(9, 1, ROWS - 1).round(2))], "categorical", vocabulary()),
+    "grade": (list(RANDOM.choice(["n/a", "good", "bad"], ROWS)), "categorical", vocabulary()),
     "nearly numbers": (["about 5", *cells(RANDOM.normal(9, 1, ROWS - 1))], "categorical", vocabulary()),
 }
 LABELS = cells(WHOLE % 2)
@@ -113,7 +128,12 @@ def test_the_file_reads_back_and_every_row_is_used(table: Path, capsys: pytest.C
         "  # the same as 'words'\n  - words again\n",
         "  # dates such as ",
         "99.7% are numbers, and 'about 5' is not: mend the cells to have it as a number\n  - {name: nearly numbers, ",
-        "numbers with separators of thousands, ",
+        "numbers with separators of thousands such as ",
+        "numbers with a decimal comma such as ",
+        "times, but for 1 rows such as '2024-13-01': mend them to use the column",
+        "'inf' is not: mend the cells to have it as a number",
+        "% of the cells empty or 'n/a', most often ",
+        "every row has its own value; predict writes a column of this name: rename it to keep it as a key",
         "a time (YYMMDDHH): rows can be split by it",
     ):
         assert line in said.out, line
@@ -123,54 +143,12 @@ def test_the_file_reads_back_and_every_row_is_used(table: Path, capsys: pytest.C
     assert open_dataset(config).books.used == ROWS
 
 
-def test_a_file_without_a_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "rows.data"
-    path.write_text(
-        "".join(
-            f"{n}, {kind}, {'?' if n % 5 else 3},yes\n{n + 1}, {kind}, 4,no\n"
-            for n, kind in zip(WHOLE, KINDS, strict=True)
-        )
-    )
-    spec = propose_for_file(path, "4").spec
-    assert spec.raw.to_dict() == {
-        "columns": ["column_1", "column_2", "column_3", "column_4"],
-        "missing": ["?"],
-        "label_values": {"column_4": ["no", "yes"]},
-    }
-    assert spec == propose_for_file(path, "column_4").spec
-    assert open_dataset(DataConfig(format="csv", path=str(path), split="none", schema=spec)).books.used == 2 * ROWS
-    swapped = propose_for_file(path, "4", positive="no").spec
-    assert dict(swapped.raw.label_values) == {"column_4": ("yes", "no")}
-    path.write_text("a;b;c\n" + "1;x;0\n2;y;1\n" * 30)
-    assert propose_for_file(path, "3").spec.labels == ("c",)  # a header, and the label by its place
-    assert main(["data", "schema", str(path), "--label", "B2"]) == 2
-    assert "no column 'B2' in the first line" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "says"),
-    [
-        ("a,y\n1,0\n2,0\n", "y", "label 'y' has 1 values where two are expected: '0' (2 rows). Give a column of two"),
-        ("a,y\n1,0\n2,1\n3,2\n", "y", "label 'y' has 3 values where two are expected"),
-        ("a,y\n1,\n2,\n", "y", "label 'y' has 0 values"),
-        ("a,y\n1,cat\n2,dog\n", "y", "'cat' (1 rows), 'dog' (1 rows). Say which of them is 1: --positive 'dog'"),
-        ("a,y\n1,0\n", "x", "no column 'x' in the first line"),
-        ("a,y\n1,0\n", "9", "no field 9 in the first line, which has 2"),
-        ("a,a,y\n1,2,0\n", "y", "column 'a' occurs twice in the header"),
-        ("a,,column_2,y\n1,2,3,0\n", "y", "column 'column_2' occurs twice in the header"),
-        ("a,y\n", "y", "no row to look at"),
-        ("", "y", "empty"),
-        ("a,y\n1\n2\n", "y", "no row to look at; 2 rows are bad, the first in line 2: 1 fields where 2 are expected"),
-        ("dense,y\na,0\nb,1\n", "y", "a categorical column is named 'dense'"),
-    ],
-)  # fmt: skip
-def test_what_is_refused(text: str, label: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text(text)
-    assert main(["data", "schema", str(path), "--label", label]) == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert error.count("\n") == 1
+def test_the_median_stands_within_the_numbers() -> None:
+    for start, step in ((1_000_000_000.5, 1.0), (1e-7, 1e-12), (-5e15, 2.5e12)):
+        values = [start + k * step for k in range(300)]
+        column = propose(pl.DataFrame({"y": [0, 1] * 150, "x": [*values[:-1], None]}), "y").spec.dense[0]
+        assert column.missing is not None
+        assert values[140] < column.missing < values[160]
 
 
 def test_labels(tmp_path: Path) -> None:
@@ -252,47 +230,11 @@ def test_lists_of_one_value_are_bags() -> None:
     assert propose(frame, "y").spec.categorical[0].hotness is None
 
 
-def test_a_column_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
-    """As pandas writes an index; the readers call it so, too."""
-    path = tmp_path / "rows.csv"
-    path.write_text(",time,y,x\n" + "".join(f"{k},{880_000_000 + k},{k % 2},{k % 5}\n" for k in range(40)))
-    spec = propose_for_file(path, "y").spec
-    assert spec.keys == ("column_1", "time")
-    config = DataConfig(format="csv", path=str(path), split="none", schema=spec)
-    assert open_dataset(config).train.columns.keys["column_1"].tolist() == list(range(40))
-
-
-def test_times_without_a_name_are_told_by_their_values(tmp_path: Path) -> None:
-    path = tmp_path / "rows.tsv"
-    path.write_text("".join(f"{k % 7}\t{k % 2}\t{880_000_000 + k * 1000}\t{900_000_001 + k % 3}\n" for k in range(40)))
-    spec = propose_for_file(path, "2").spec
-    assert spec.keys == ("column_3",)
-    assert spec.feature_names == ("column_1", "column_4")  # three values are no times
-
-
 def test_many_values_are_hashed() -> None:
     values = [f"u{n}" for n in RANDOM.integers(0, 10**9, 60_000)]
-    spec = propose(pl.DataFrame({"y": [0, 1] * 30_000, "user": values}), "y").spec
-    assert spec.categorical == (CategoricalColumn(name="user", encoding="hash"),) or spec.keys == ("user",)
     spec = propose(pl.DataFrame({"y": [0, 1] * 30_000, "user": [*values[1:], values[1]]}), "y").spec
     assert spec.categorical == (CategoricalColumn(name="user", encoding="hash"),)
     assert spec.vocabulary_sizes == {"user": 2**20}
-
-
-def test_the_sample_is_the_first_rows(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("y,x\n" + "0,a\n1,b\n" * 60_000 + "1,c\n")
-    few, all_rows = propose_for_file(path, "y"), propose_for_file(path, "y", all_rows=True)
-    assert few.notes[0].startswith("Proposed from the first 100,000 rows")
-    assert all_rows.notes[0].startswith("Proposed from all 120,001 rows")
-    assert "2 values" in few.reasons["x"]
-    assert "3 values" in all_rows.reasons["x"]
-
-
-def test_bad_rows_are_said(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("y,x\n0,a\n1,b,c\n1,b\n")
-    assert "1 rows are bad, the first in line 3: 3 fields where 2 are expected" in propose_for_file(path, "y").notes[0]
 
 
 def test_frames_of_every_kind_give_the_same_schema() -> None:
@@ -342,9 +284,12 @@ def test_what_is_proposed_is_read(tmp_path_factory: pytest.TempPathFactory, data
     columns["click"] = ["0", "1", *data.draw(st.lists(st.sampled_from("01"), min_size=height - 2, max_size=height - 2))]
     path = tmp_path_factory.mktemp("drawn") / "rows.csv"
     pl.DataFrame(columns).write_csv(path, quote_style="always")
-    found = propose_for_file(path, "click")
+    try:
+        found = propose_for_file(path, "click")
+    except ValueError as error:
+        assert "no column to learn from beside the label" in str(error)  # noqa: PT017 - most draws have one
+        return
     assert FeatureSpec.from_yaml(found.to_yaml()) == found.spec
     assert found.to_yaml() == propose_for_file(path, "click").to_yaml()
-    if found.spec.dense or found.spec.categorical:
-        config = DataConfig(format="csv", path=str(path), split="none", schema=found.spec)
-        assert open_dataset(config).books.used == height
+    config = DataConfig(format="csv", path=str(path), split="none", schema=found.spec)
+    assert open_dataset(config).books.used == height

@@ -45,7 +45,8 @@ def _expected(rows: list[sample.Row], train: int) -> Columns:
     """The encoding, row by row in plain Python."""
     log = [np.log(np.float32(max(row["price"] or 0, 0)) + np.float32(1)) for row in rows]
     ages = np.array([30.0 if row["age"] is None else row["age"] for row in rows])
-    age = (ages - ages[:train].mean()) / ages[:train].std()
+    # float32 first, as requests are
+    age = (ages.astype(np.float32).astype(np.float64) - ages[:train].mean()) / ages[:train].std()
     score = np.clip([row["score"] for row in rows], -1, 1)
     dense = np.stack([log, age, score, [row["plain"] for row in rows]], axis=1).astype(np.float32)
 

@@ -94,5 +94,5 @@ def test_rows_are_split_by_timestamps(kind: str, tmp_path: Path) -> None:
 def test_a_time_that_is_none_is_named(tmp_path: Path) -> None:
     pl.DataFrame({"y": [0, 1], "c": [0, 1], "at": ["2024-01-01", "soon"]}).write_csv(tmp_path / "rows.csv")
     config = PrepareConfig(format="csv", schema=SPEC, split="time-column", split_column="at")
-    with pytest.raises(ValueError, match=r"split_column='at': 'soon' is no time\. Give all as numbers"):
+    with pytest.raises(ValueError, match=r"split_column='at': 'soon' is no time, in 1 rows\. Give all"):
         prepare(config, [tmp_path / "rows.csv"], tmp_path / "out")

@@ -145,6 +145,17 @@ def test_bad_values_are_refused_by_name(predict, changes, message):
     assert message in refused.value.message.replace("\\'", "'")
 
 
+@pytest.mark.parametrize("transform", ["standardize", "identity", "log1p"])
+def test_digits_that_float32_does_not_have_are_unknown_to_training_too(transform):
+    """Of 10^9 and a half exports see 10^9; a model that knew the half would answer otherwise when it is served."""
+    moments = {"mean": 1e9 + 150.0, "std": 87.0} if transform == "standardize" else {}
+    column = DenseColumn(name="x", transform=transform, **moments)
+    values = 1e9 + 0.5 + np.arange(300.0)
+    trained = transform_dense(column, values)
+    served = transform_dense_columns((column,), tf.constant(values[:, None], tf.float32)).numpy()[:, 0]
+    np.testing.assert_allclose(served, trained, rtol=1e-6, atol=1e-6)
+
+
 def test_a_mark_of_a_missing_value_is_the_empty_text(predict):
     """`city` and `home` have the empty text in their vocabulary; a value of a bag is what it is."""
     expected = predict(**request(city=[""], home=[""]))["probability"].numpy()

@@ -22,6 +22,7 @@ from tfdlrm.training.prediction import (
     score_frame,
     scored_batches,
 )
+from tfdlrm.training.run_evaluation import evaluate_run
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,23 @@ def test_every_row_is_scored_once_in_order(model_dir, tmp_path):
     assert prediction.labelled
     assert (prediction.books.read, prediction.books.used, prediction.books.set_aside) == (50, 50, 0)
     assert prediction.quarantine is None
+
+
+def test_rows_whose_label_is_empty_are_scored(model_dir, tmp_path):
+    """As the rows to be predicted often come: with the column, and nothing in it."""
+    data = write_rows(tmp_path / "new.csv", 30, seed=9)
+    predict_file(model_dir, data, tmp_path / "scores.csv")
+    expected = [row["probability"] for row in read(tmp_path / "scores.csv")]
+    lines = data.read_text().splitlines()
+    for kept, name in ((0, "none"), (10, "some")):
+        rows = [line if place <= kept else line[:-1] for place, line in enumerate(lines)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n")
+        found = predict_file(model_dir, tmp_path / f"{name}.csv", tmp_path / "scores.csv")
+        assert [row["probability"] for row in read(tmp_path / "scores.csv")] == expected
+        assert found.labelled == (kept > 0)
+        with pytest.raises(ValueError, match="the label is not 0 or 1"):
+            evaluate_run(model_dir, data=tmp_path / f"{name}.csv")
+    assert [row["click"] for row in read(tmp_path / "scores.csv")][10:] == [""] * 20
 
 
 def test_parts_of_prepared_data_are_scored_by_name(model_dir, tmp_path):

@@ -141,8 +141,12 @@ def _run(arguments: argparse.Namespace) -> None:
             listener=listener,
         )
     _print(result, time.perf_counter() - start)
-    if config.output != "tfrecord":
+    if config.output == "tfrecord":
+        return
+    if "validation" in result.manifest["parts"]:
         print(f"next: tfdlrm train dlrm --data {shlex.quote(arguments.out)}")
+    else:
+        print("note: no validation part, by which presets tell when to stop. --split random makes one, or time-column.")
 
 
 def _print(result: PrepareResult, seconds: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 _EPILOG = """\
@@ -30,6 +29,9 @@ def add_command(parts: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="CSV, TSV and the like (plain, gzip, Zstandard), or Parquet")
     parser.add_argument("--label", required=True, metavar="COLUMN", help="its name; without a header its place, from 1")
     parser.add_argument("--positive", metavar="VALUE", help="which of the label's values is 1; default: 1, yes, true")
+    header = parser.add_mutually_exclusive_group()
+    header.add_argument("--header", action="store_const", const=True, help="the first line has names; default: told")
+    header.add_argument("--no-header", dest="header", action="store_const", const=False, help="it is a row")
     parser.add_argument("--all-rows", action="store_true", help="look at all rows; default: the first 100,000")
     parser.set_defaults(run=_run, needs_tensorflow=False)
 
@@ -38,8 +40,17 @@ def _run(arguments: argparse.Namespace) -> None:
     from tfdlrm.data.infer_files import propose_for_file
 
     file = arguments.file
-    found = propose_for_file(file, arguments.label, positive=arguments.positive, all_rows=arguments.all_rows)
+    found = propose_for_file(
+        file,
+        arguments.label,
+        positive=arguments.positive,
+        header=arguments.header,
+        all_rows=arguments.all_rows,
+    )
     print(found.to_yaml(), end="")
     split = "random" if found.time_key is None else f"time-column --split-column {shlex.quote(found.time_key)}"
-    given = shlex.quote(file if Path(file).is_absolute() else str(Path(file)))
-    print(f"next: tfdlrm data prepare {given} prepared --schema schema.yaml --split {split}", file=sys.stderr)
+    bad = " --bad-rows quarantine" if found.has_bad_rows else ""
+    print(
+        f"next: tfdlrm data prepare {shlex.quote(file)} prepared --schema schema.yaml --split {split}{bad}",
+        file=sys.stderr,
+    )

@@ -18,12 +18,32 @@ _MARKS_AMONG_NUMBERS = ("NA", "N/A", "n/a", "NaN", "nan", "None", "none", "-", "
 _KNOWN_LABELS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("-1", "1"), ("negative", "positive"))
 _SEPARATORS = ("|", ";", ",")  # between the values of a cell; a blank only where every piece is a number
 _MOST = 3.4e38  # of float32
+LONG_TAIL = 5.0  # the 99th percentile by the median; of a normal distribution 2, of an exponential one 6.6
 _FEW_VALUES = 12  # so many different whole numbers are kinds of something, and not amounts
 _MOST_LEVELS = 256  # numbers without gaps, up to so many, are amounts: ages, years
-_NAMES_OF_IDS = re.compile(r"(^|[_\W])(id|code|zip|type|category|cat|class|kind)s?([_\W]|$)|(Id|ID|Code|Type)$", re.I)
+_NAMES_OF_IDS = re.compile(
+    r"(^|[_\W])(id|code|zip|type|category|cat|class|kind)s?([_\W]|$)|(Id|ID|Code|Type)$"
+    r"|(^|[_\W])(user|customer|member|item|product|sku|shop|store|account|session|order|device|site|page|campaign|ad)$",
+    re.I,
+)
+_NAMES_OF_AMOUNTS = re.compile(
+    r"(^|[_\W])(price|cost|amount|cents|balance|income|revenue|count|cnt|num|number|total|sum|views|visits|clicks|size"
+    r"|length|width|height|weight|age|score|duration|seconds|secs|minutes|hours|days|ms|distance|rate)([_\W]|$)",
+    re.I,
+)
 _NAMES_OF_TIMES = re.compile(r"(^|[_\W])(time|timestamp|date|datetime|ts|day|hour)([_\W]|$)|(Time|Date|At)$|_at$", re.I)
 _TIME_RANGES = ((8e8, 2.2e9, "seconds since 1970"), (8e11, 2.2e12, "milliseconds since 1970"))  # from 1995 on
-_OTHER_DATE = r"^\d{1,2}[./-]\d{1,2}[./-]\d{2,4}( .*)?$|^\d{4}/\d{1,2}/\d{1,2}( .*)?$"
+_WITH_COMMAS = ("numbers with separators of thousands", "1234")
+# (pattern of a cell, (what cells are, how they are to be written))
+_OTHER_FORMS = (
+    (r"^\d{1,2}[./-]\d{1,2}[./-]\d{2,4}( .*)?$|^\d{4}/\d{1,2}/\d{1,2}( .*)?$", ("dates", "2024-01-31")),
+    (r"^[A-Za-z]{3,9}\.? \d{1,2},? \d{4}( .*)?$", ("dates", "2024-01-31")),
+    (r"^\d{1,2}[ -][A-Za-z]{3,9}\.?[ -]\d{2,4}( .*)?$", ("dates", "2024-01-31")),
+    (r"^[-+]?\d+(\.\d+)? ?%$", ("percentages", "0.25 or 25")),
+    (r"^[-+]?[$€£] ?[-+]?[\d.,]+$|^[-+]?[\d.,]+ ?[$€£]$", ("amounts of money", "1234.50")),
+    (r"^[-+]?\d{1,3}(,\d{3})*(\.\d+)?$|^[-+]?\d+(\.\d+)?$", _WITH_COMMAS),
+    (r"^[-+]?\d+,\d+$|^[-+]?\d{1,3}(\.\d{3})+,\d+$", ("numbers with a decimal comma", "1234.5")),
+)
 
 
 def value_counts(cells: pl.Series) -> list[tuple[Any, int]]:
@@ -45,6 +65,17 @@ def find_marks(frame: pl.DataFrame) -> tuple[str, ...]:
     if any(cells.is_nan().any() for cells in frame.select(pl.col(pl.Float32, pl.Float64)).get_columns()):
         found.add(NAN)
     return tuple(mark for mark in (*_MARKS, *_MARKS_AMONG_NUMBERS) if mark in found)
+
+
+def marks_of(frame: pl.DataFrame, marks: Sequence[str]) -> dict[str, str]:
+    """Column of text -> which marks it has, in words."""
+    found = {}
+    for cells in frame.select(pl.col(pl.String)).get_columns():
+        own = cells.str.strip_chars().unique()
+        words = [quoted(mark) for mark in marks if mark in own]
+        if words:
+            found[cells.name] = f" or {', '.join(words)}"
+    return found
 
 
 def pair_of_labels(found: Sequence[str], positive: str | None) -> tuple[str, str] | None:
@@ -99,6 +130,8 @@ def is_amount(name: str, numbers: pl.Series, values: int) -> bool:
         return True
     if values <= _FEW_VALUES or is_named_as_id(name):
         return False
+    if _NAMES_OF_AMOUNTS.search(name) is not None:
+        return True
     low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
     if max(-low, high) >= 2**53:
         return False
@@ -106,31 +139,55 @@ def is_amount(name: str, numbers: pl.Series, values: int) -> bool:
         return True
     # counts: the least value is the most frequent one, or there is a long tail
     middle, tail = (float(numbers.quantile(share) or 0.0) for share in (0.5, 0.99))
-    return value_counts(numbers)[0][0] == low or tail >= 10.0 * max(middle, 1.0)
+    return value_counts(numbers)[0][0] == low or tail >= LONG_TAIL * max(middle, 1.0)
 
 
-def time_of(there: pl.Series) -> tuple[str, bool] | None:
-    """What kind of time cells are, and whether they are in order as they are written."""
+def time_of(there: pl.Series) -> str | None:
+    """What kind of time cells are, in order as they are written; None where they are none."""
     if isinstance(there.dtype, (pl.Date, pl.Datetime)):
-        return ("date" if there.dtype == pl.Date else "date and time"), True
-    if there.dtype == pl.String and numbers_of(there) is None:
-        text = there.str.strip_chars()
-        iso = seconds_of_text(text).is_not_null()
-        if iso.all():
-            return "date" if (text.str.len_chars() == 10).all() else "date and time", True
-        return ("date", False) if (iso | text.str.contains(_OTHER_DATE)).all() else None
-    numbers = whole_numbers_of(there)
+        return "date" if there.dtype == pl.Date else "date and time"
+    numbers = numbers_of(there)
     if numbers is None:
-        return None
-    low, high = int(numbers.min()), int(numbers.max())  # type: ignore[arg-type]
+        if there.dtype != pl.String or seconds_of_text(there).null_count():
+            return None
+        return "date" if (there.str.strip_chars().str.len_chars() == 10).all() else "date and time"
+    low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
     is_named = _NAMES_OF_TIMES.search(there.name) is not None
+    is_whole = bool((numbers == numbers.floor()).all())
     for least, most, kind in _TIME_RANGES:
-        if least <= low and high <= most and (is_named or numbers.n_unique() > len(there) // 2):
-            return kind, True
-    if is_named and low >= 10_000_000 and high <= 99_999_999:
-        hour, day, month = numbers % 100, numbers // 100 % 100, numbers // 10_000 % 100
-        if hour.max() <= 23 and 1 <= day.min() <= day.max() <= 31 and 1 <= month.min() <= month.max() <= 12:  # type: ignore[operator]
-            return "YYMMDDHH", True
+        if least <= low and high <= most and (is_named or (is_whole and numbers.n_unique() > len(there) // 2)):
+            return kind
+    if not is_whole or low < 10_000_000 or high > 99_999_999:
+        return None
+    days = numbers.cast(pl.Int64)
+    if (
+        low >= 19_000_101
+        and high < 21_000_000
+        and _are_within(days // 100 % 100, 1, 12)
+        and _are_within(days % 100, 1, 31)
+    ):
+        return "YYYYMMDD"
+    hours = _are_within(days % 100, 0, 23) and _are_within(days // 100 % 100, 1, 31)
+    return "YYMMDDHH" if is_named and hours and _are_within(days // 10_000 % 100, 1, 12) else None
+
+
+def _are_within(numbers: pl.Series, least: int, most: int) -> bool:
+    return bool(numbers.is_between(least, most).all())
+
+
+def written_otherwise(there: pl.Series) -> str | None:
+    """Of text that is dates or numbers in a form that is not read: how to write it; None of other cells."""
+    if there.dtype != pl.String:
+        return None
+    text = there.str.strip_chars()
+    for pattern, what in _OTHER_FORMS:
+        fits = text.str.contains(pattern)
+        if fits.all() and (what != _WITH_COMMAS or text.str.contains(",", literal=True).any()):
+            return f"{what[0]} such as {quoted(there[0])}: write {what[1]} to use them"
+    times = seconds_of_text(text)
+    if times.null_count() <= 0.1 * len(there) and numbers_of(there) is None:
+        odd = there.filter(times.is_null())[0]
+        return f"times, but for {times.null_count():,} rows such as {quoted(odd)}: mend them to use the column"
     return None
 
 
@@ -145,8 +202,6 @@ def separator_of(there: pl.Series) -> str | None:
         pieces = there.str.strip_chars().str.split(separator).explode()
         if separator == " " and whole_numbers_of(pieces) is None:
             continue
-        if separator == "," and numbers_of(there.str.replace_all(",", "", literal=True)) is not None:
-            continue  # thousands
         if (pieces != "").all() and pieces.n_unique() < there.n_unique():
             return separator
     return None
@@ -157,15 +212,13 @@ def mean_length(cells: pl.Series) -> float:
     return float(cells.cast(pl.String).str.len_chars().mean() or 0.0)  # type: ignore[arg-type]
 
 
-def why_no_numbers(text: pl.Series, numbers: pl.Series) -> str:
+def why_no_numbers(text: pl.Series) -> str:
     """A word on text that is nearly all numbers."""
-    share = 1.0 - numbers.null_count() / len(text)
-    if share < 0.9:
+    numbers = text.str.strip_chars().cast(pl.Float64, strict=False)
+    wrong = ~(numbers.abs() < _MOST).fill_null(False)
+    if wrong.sum() > 0.1 * len(text):
         return ""
-    if numbers.null_count():
-        odd = text.filter(numbers.is_null())[0]
+    if wrong.any():
+        share, odd = 1.0 - int(wrong.sum()) / len(text), text.filter(wrong)[0]
         return f"; {share:.1%} are numbers, and {quoted(odd)} is not: mend the cells to have it as a number"
-    if text.str.contains(",", literal=True).any():
-        odd = text.filter(text.str.contains(",", literal=True))[0]
-        return f"; numbers with separators of thousands, {quoted(odd)}: write 1234 to have them as such"
-    return "; numbers with leading zeros"
+    return "; numbers with leading zeros" if numbers_of(text) is None else ""

@@ -41,6 +41,8 @@ def to_polars(frame: Any) -> pl.DataFrame:
             )
     except (pl.exceptions.PolarsError, ValueError, OverflowError) as error:  # pyarrow's errors are ValueErrors, too
         raise ValueError(f"{FRAME_NAME}: {shortened(str(error))}. Give every column values of one type.") from error
+    if not isinstance(found, pl.DataFrame):
+        raise TypeError(f"rows are a {type(frame).__name__} of one column, and a frame is expected.")
     return found.rename({name: str(name) for name in found.columns})
 
 

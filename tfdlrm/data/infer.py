@@ -11,10 +11,12 @@ from typing import Any
 
 from tfdlrm.checks import hint, quoted, shortened
 from tfdlrm.data.cell_kinds import (
+    LONG_TAIL,
     find_marks,
     has_long_numbers,
     is_amount,
     is_named_as_id,
+    marks_of,
     mean_length,
     numbers_of,
     pair_of_labels,
@@ -23,15 +25,17 @@ from tfdlrm.data.cell_kinds import (
     value_counts,
     whole_numbers_of,
     why_no_numbers,
+    written_otherwise,
 )
 from tfdlrm.data.column_types import hide_missing, plain_column
 from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.frames import to_polars
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec, RawCells
+from tfdlrm.schema import SCORE_COLUMNS, CategoricalColumn, DenseColumn, FeatureSpec, RawCells
 from tfdlrm.yaml_text import dump_item, dump_yaml
 
 _LEAST_ROWS = 20  # fewer do not tell a key
+_UNIQUE_IDS = 1000  # so many whole numbers that are all different are names
 _HASHED_VALUES = 20_000  # more, and growing with the rows, are hashed
 _HASHED_SHARE = 0.3
 _HASH_ROWS = 2**20
@@ -46,16 +50,15 @@ class Proposal:
         spec: the schema.
         reasons: column -> one line.
         notes: lines about all rows.
+        time_key: the key column that is a time, by which rows can be split; None where there is none.
+        has_bad_rows: rows were seen that no schema makes usable.
     """
 
     spec: FeatureSpec
     reasons: Mapping[str, str]
     notes: tuple[str, ...] = ()
-
-    @property
-    def time_key(self) -> str | None:
-        """The key column that is a time, by which rows can be split."""
-        return next((key for key in self.spec.keys if "a time" in self.reasons[key]), None)
+    time_key: str | None = None
+    has_bad_rows: bool = False
 
     def to_yaml(self) -> str:
         """A `schema.yaml` with a comment a column. What it does not say is as `FeatureSpec` has it by default."""
@@ -126,6 +129,9 @@ class _Proposer:
     keys: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
+    marked: dict[str, str] = field(default_factory=dict)
+    time_key: str | None = None
+    has_bad_rows: bool = False
 
     def propose(self, positive: str | None, header: bool, notes: Sequence[str]) -> Proposal:
         columns, odd = [], {}
@@ -138,6 +144,7 @@ class _Proposer:
         if self.label in odd:
             raise ValueError(f"{self.what}: label {quoted(self.label)} is {odd[self.label]}. Give another column.")
         marks = find_marks(frame)
+        self.marked = marks_of(frame, marks)
         frame = hide_missing(frame, marks)
         label_values = self._label(frame[self.label], positive)
         seen: dict[bytes, str] = {frame[self.label].hash().to_numpy().tobytes(): self.label}
@@ -151,6 +158,11 @@ class _Proposer:
             missing=marks,
             label_values={} if label_values is None else {self.label: label_values},
         )
+        if not self.dense and not self.categorical:
+            raise ValueError(
+                f"{self.what}: no column to learn from beside the label: "
+                + shortened("; ".join(f"{quoted(name)}: {said}" for name, said in self.reasons.items()))
+            )
         spec = FeatureSpec(
             labels=(self.label,),
             dense=tuple(self.dense),
@@ -160,7 +172,13 @@ class _Proposer:
             ignored=tuple(self.ignored),
             raw=raw,
         )
-        return Proposal(spec=spec, reasons={k: shortened(v) for k, v in self.reasons.items()}, notes=tuple(notes))
+        return Proposal(
+            spec=spec,
+            reasons={name: shortened(said) for name, said in self.reasons.items()},
+            notes=tuple(notes),
+            time_key=self.time_key,
+            has_bad_rows=self.has_bad_rows,
+        )
 
     def _label(self, cells: pl.Series, positive: str | None) -> tuple[str, str] | None:
         """(text of 0, text of 1), or None where they are 0 and 1 already."""
@@ -176,8 +194,8 @@ class _Proposer:
         if len(counts) != 2:
             most = " and others" if len(counts) > 5 else ""
             raise ValueError(
-                f"{what} has {len(counts)} values where two are expected: {shown}{most}. Give a column of two values, "
-                "or rows that have both."
+                f"{what} has {len(counts)} {'value' if len(counts) == 1 else 'values'} where two are expected: "
+                f"{shown or 'every cell is empty'}{most}. Give a column of two values, or rows that have both."
             )
         pair = pair_of_labels(found, positive)
         if pair is None:
@@ -187,6 +205,7 @@ class _Proposer:
         missing = len(cells) - len(texts)
         said = f"{quoted(pair[1])} in {share:.2%} of the rows"
         if missing:
+            self.has_bad_rows = True
             said += f"; {missing:,} rows have no label: such rows are bad (--bad-rows quarantine)"
         self.reasons[cells.name] = said
         return None if pair == ("0", "1") or (cells.dtype == pl.Boolean and pair == ("false", "true")) else pair
@@ -215,14 +234,14 @@ class _Proposer:
 
     def _single(self, cells: pl.Series, there: pl.Series, values: int) -> None:
         empty = 1.0 - len(there) / len(cells)
-        said = f"{values:,} values" + (f", {empty:.1%} of the cells empty" if empty else "")
+        said = f"{values:,} {'value' if values == 1 else 'values'}"
+        if empty:
+            said += f", {empty:.1%} of the cells empty{self.marked.get(cells.name, '')}"
         time = time_of(there)
         if time is not None:
-            kind, sortable = time
-            if sortable:
-                self._key(cells.name, f"a time ({kind}): rows can be split by it (--split time-column)")
-            else:
-                self._ignore(cells.name, f"dates such as {quoted(there[0])}: write them as 2024-01-31 to use them")
+            self._time(cells, time)
+        elif (otherwise := written_otherwise(there)) is not None:
+            self._ignore(cells.name, otherwise)
         elif self._is_key(cells, there, values):
             self._key(cells.name, "every row has its own value")
         elif (separator := separator_of(there)) is not None:
@@ -232,7 +251,17 @@ class _Proposer:
         else:
             self._kinds(cells.name, there, values, said)
 
+    def _time(self, cells: pl.Series, kind: str) -> None:
+        if cells.null_count():
+            self._key(cells.name, f"a time ({kind}), but for {cells.null_count():,} rows: they cannot be split by it")
+            return
+        self.time_key = self.time_key or cells.name
+        self._key(cells.name, f"a time ({kind}): rows can be split by it (--split time-column)")
+
     def _key(self, name: str, reason: str) -> None:
+        if name in SCORE_COLUMNS:
+            self._ignore(name, f"{reason}; predict writes a column of this name: rename it to keep it as a key")
+            return
         self.keys.append(name)
         self.reasons[name] = reason
 
@@ -243,9 +272,16 @@ class _Proposer:
         if numbers is None:
             fractions = there.cast(pl.String).str.contains(r"^\s*[-+]?\d*\.\d+\s*$").mean()
             return has_long_numbers(there) or (float(fractions) < 0.5 and mean_length(there) <= _TEXT_LENGTH)  # type: ignore[arg-type]
-        return bool(numbers.is_sorted()) or bool(numbers.is_sorted(descending=True)) or is_named_as_id(cells.name)
+        is_counter = int(numbers.max()) - int(numbers.min()) + 1 == values  # type: ignore[arg-type]
+        is_sorted = bool(numbers.is_sorted()) or bool(numbers.is_sorted(descending=True))
+        return is_counter or is_sorted or values >= _UNIQUE_IDS or is_named_as_id(cells.name)
 
     def _bag(self, cells: pl.Series, lengths: Sequence[int], separator: str, said: str) -> None:
+        if cells.dtype.is_nested() and cells.dtype.inner.is_float():  # type: ignore[attr-defined]
+            self._ignore(cells.name, "lists of numbers with fractions: no feature can be made of them")
+            return
+        if self._has_name_of_dense_vector(cells.name):
+            return
         hotness = lengths[0] if len(lengths) == 1 and lengths[0] > 1 and not cells.null_count() else None
         self.categorical.append(
             CategoricalColumn(
@@ -254,26 +290,31 @@ class _Proposer:
         )
         self.reasons[cells.name] = said
 
+    def _has_name_of_dense_vector(self, name: str) -> bool:
+        if name == "dense":
+            self._ignore(name, "a categorical column, and 'dense' is the name of the dense vector: rename it")
+        return name == "dense"
+
     def _amount(self, name: str, numbers: pl.Series, said: str, empty: float) -> None:
         low, middle, high = (float(numbers.quantile(share) or 0.0) for share in (0.0, 0.5, 1.0))
         tail = float(numbers.quantile(0.99) or 0.0)
-        is_long = low >= 0.0 and tail >= 10.0 * max(middle, 1.0)
-        missing = float(f"{middle:.6g}") if empty or not is_long else 0.0
+        is_long = low >= 0.0 and tail >= LONG_TAIL * max(middle, 1.0)
+        missing = _rounded(middle, high - low) if empty or not is_long else 0.0
         self.dense.append(DenseColumn(name=name, transform="log1p" if is_long else "standardize", missing=missing))
-        self.reasons[name] = f"{low:.6g} to {high:.6g}, median {middle:.6g}; {said}" + (
-            "; a long tail" if is_long else ""
-        )
+        shown = [f"{_rounded(value, high - low):.15g}" for value in (low, high, middle)]
+        self.reasons[name] = f"{shown[0]} to {shown[1]}, median {shown[2]}; {said}{'; a long tail' if is_long else ''}"
 
     def _kinds(self, name: str, there: pl.Series, values: int, said: str) -> None:
+        if self._has_name_of_dense_vector(name):
+            return
         text = there.cast(pl.String)
         most = value_counts(text)[0]
         said += f", most often {quoted(most[0])} ({most[1] / len(there):.1%})"
         if values > 0.9 * len(there) and len(there) >= _LEAST_ROWS and mean_length(text) > _TEXT_LENGTH:
             self._ignore(name, f"free text, such as {quoted(text[0])}")
             return
-        numbers = text.str.strip_chars().str.replace_all(",", "").cast(pl.Float64, strict=False)
-        if there.dtype == pl.String and numbers.null_count() < len(there) and numbers_of(there) is None:
-            said += why_no_numbers(text, numbers)
+        if there.dtype == pl.String:
+            said += why_no_numbers(text)
         hashed = values > _HASHED_VALUES and values > _HASHED_SHARE * len(there)
         if hashed:
             self.sizes[name] = _HASH_ROWS
@@ -284,3 +325,9 @@ class _Proposer:
             else CategoricalColumn(name=name, encoding="vocabulary", id_policy="oov")
         )
         self.reasons[name] = said
+
+
+def _rounded(value: float, spread: float) -> float:
+    """A number with as few digits, six at least, as change it by no more than a thousandth of the spread."""
+    digits = next(digits for digits in range(6, 18) if abs(float(f"{value:.{digits}g}") - value) <= spread / 1000)
+    return float(f"{value:.{digits}g}")

@@ -11,8 +11,10 @@ from tfdlrm.checks import hint, quoted, shortened
 from tfdlrm.data.infer import Proposal, propose
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
+from tfdlrm.data.prepare.raw_sources import find_files
+from tfdlrm.data.prepared_folders import is_prepared
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.raw_formats import guess_format
+from tfdlrm.data.raw_formats import guess_format, is_movielens
 from tfdlrm.data.sources import TextSource
 from tfdlrm.data.tabular import ParquetSource, split_line
 
@@ -21,14 +23,21 @@ _SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
 
 def propose_for_file(
-    path: str | os.PathLike[str], label: str, *, positive: str | None = None, all_rows: bool = False
+    path: str | os.PathLike[str],
+    label: str,
+    *,
+    positive: str | None = None,
+    header: bool | None = None,
+    all_rows: bool = False,
 ) -> Proposal:
     """Propose a schema for a file.
 
     Args:
-        path: CSV and the like, plain or compressed, with a header or without; Parquet.
+        path: CSV and the like, plain or compressed, with a header or without; Parquet. Of a folder or a pattern, the
+            first file.
         label: the column of labels: its name or, of a file without a header, its place, from 1.
         positive: which of its two values is label 1.
+        header: whether the first line has names; None to tell by the label and the line.
         all_rows: look at every row, held together in memory, and not at the first 100,000.
 
     Raises:
@@ -39,6 +48,8 @@ def propose_for_file(
         >>> print(propose_for_file("clicks.csv", "click").to_yaml())
     """
     file = Path(path)
+    if not is_prepared(file) and not is_movielens(file):
+        file = find_files([path])[0]
     found, _ = guess_format(file)
     if found in ("prepared", "movielens"):
         raise ValueError(f"{file}: {found} data has a schema of its own. Give a file of raw rows.")
@@ -46,13 +57,14 @@ def propose_for_file(
     if found == "parquet":
         source = ParquetSource(file)
         frame = _first_rows((each for _, each in source.frames()), most)
-        header, said = True, "Parquet"
+        header, said, bad = True, "Parquet", ""
     else:
-        separator, names, header, label = _layout(file, label)
+        separator, names, header, label = _layout(file, label, header)
         form = TextFormat(separator=separator.encode(), columns=tuple(names), quote=b'"', has_header=header)
         quarantine = Quarantine("quarantine")
         frame = _first_rows((block.frame for block in TextSource(file, form, quarantine).blocks()), most)
         said = f"fields by {_SEPARATOR_NAMES[separator]}, " + ("a header line" if header else "no header line")
+        bad = ""
         if quarantine.count:
             row = quarantine.examples[0]
             bad = f"{quarantine.count:,} rows are bad, the first in line {row.line}: {shortened(row.reason)}"
@@ -62,7 +74,8 @@ def propose_for_file(
     which = "all" if all_rows or frame.height < SAMPLE_ROWS else "the first"
     of = f"{which} {frame.height:,} rows of {quoted(file.name)[1:-1]}"
     notes = [f"Proposed from {of} ({said}). Change what you know better."]
-    return propose(frame, label, positive=positive, header=header, notes=notes, what=str(file))
+    what = f"{file} ({bad})" if bad else str(file)
+    return propose(frame, label, positive=positive, header=header, notes=notes, what=what)
 
 
 def _first_rows(frames: Iterator[pl.DataFrame], most: int | None) -> pl.DataFrame:
@@ -76,14 +89,16 @@ def _first_rows(frames: Iterator[pl.DataFrame], most: int | None) -> pl.DataFram
     return pl.concat(taken) if taken else pl.DataFrame()
 
 
-def _layout(file: Path, label: str) -> tuple[str, list[str], bool, str]:
+def _layout(file: Path, label: str, header: bool | None) -> tuple[str, list[str], bool, str]:
     """Separator, columns, whether the first line is a header, and the name of the label."""
     splits = split_line(file)
     separator = max(splits, key=lambda each: len(splits[each]))
     fields = splits[separator]
     place = int(label.removeprefix("column_")) if label.removeprefix("column_").isdecimal() else None
-    if label in fields:
+    if label in fields and (place is None or _looks_like_names(fields)) and header is None:
         header = True
+    if header and label in fields:
+        pass
     elif place is None:
         raise ValueError(
             f"{file}: no column {quoted(label)} in the first line{hint(label, fields)} Its fields are "
@@ -93,7 +108,8 @@ def _layout(file: Path, label: str) -> tuple[str, list[str], bool, str]:
     else:
         if not 1 <= place <= len(fields):
             raise ValueError(f"{file}: no field {place} in the first line, which has {len(fields)}.")
-        header = not label.startswith("column_") and _looks_like_names(fields)
+        if header is None:
+            header = not label.startswith("column_") and _looks_like_names(fields)
         label = fields[place - 1] if header else f"column_{place}"
     names = fields if header else [f"column_{number}" for number in range(1, len(fields) + 1)]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
@@ -103,6 +119,6 @@ def _layout(file: Path, label: str) -> tuple[str, list[str], bool, str]:
 
 
 def _looks_like_names(fields: list[str]) -> bool:
-    """Whether no field is empty, or a number, or there twice."""
+    """Whether no field is empty, or a number, or there twice: a first line of texts alone is taken for names."""
     numbers = pl.Series(fields).str.strip_chars().cast(pl.Float64, strict=False)
     return numbers.null_count() == len(fields) == len({field.strip() for field in fields if field.strip()})

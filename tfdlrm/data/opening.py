@@ -111,6 +111,7 @@ def open_rows(
     *,
     bad_rows: BadRowsMode = "error",
     quarantine_dir: str | os.PathLike[str] | None = None,
+    empty_labels: bool = False,
 ) -> Dataset:
     """All rows of a new file, encoded as the training rows were; for evaluation and prediction.
 
@@ -121,6 +122,7 @@ def open_rows(
         path: the file (the folder, for MovieLens).
         preprocessing: of the training run.
         bad_rows, quarantine_dir: as for `open_dataset`.
+        empty_labels: an empty cell is a NaN label, and no bad row; for prediction.
     """
     if config.format == "prepared":
         from tfdlrm.data.prepared import open_part
@@ -129,7 +131,7 @@ def open_rows(
     quarantine = Quarantine(bad_rows, quarantine_dir)
     try:
         opener = _FileOpener(config, quarantine, preprocessing)
-        rows = opener.read(path, allow_unlabelled=True)
+        rows = opener.read(path, allow_unlabelled=True, empty_labels=empty_labels)
         dataset = opener.encode(rows, preprocessing)
     finally:
         quarantine.close()
@@ -185,8 +187,13 @@ def from_frame(
         quarantine.close()
 
 
-def frame_rows(frame: Any, preprocessing: Preprocessing) -> Dataset:
+def frame_rows(frame: Any, preprocessing: Preprocessing, *, empty_labels: bool = False) -> Dataset:
     """All rows of a frame in its order, encoded as the training rows were; the label columns may be missing.
+
+    Args:
+        frame: as for `from_frame`.
+        preprocessing: of the training run.
+        empty_labels: see `open_rows`.
 
     Raises:
         ValueError: a column is missing or unknown, or a row cannot be used: none is left out.
@@ -197,7 +204,7 @@ def frame_rows(frame: Any, preprocessing: Preprocessing) -> Dataset:
     rows = to_polars(frame)
     labelled = check_columns(FRAME_NAME, rows.columns, preprocessing.spec, allow_unlabelled=True)
     opener = _FileOpener(DataConfig(format="csv"), Quarantine(), preprocessing)
-    raw = opener.read_source(FrameSource(rows, preprocessing.spec), labelled=labelled)
+    raw = opener.read_source(FrameSource(rows, preprocessing.spec), labelled=labelled, empty_labels=empty_labels)
     dataset = opener.encode(raw, preprocessing)
     books = Books(read=opener.rows_read, used=dataset.num_rows, set_aside=0)
     return InMemoryDataset(preprocessing.spec, dataset.columns, books)
@@ -230,17 +237,25 @@ class _FileOpener:
             bad_rows=tuple(self._quarantine.examples),
         )
 
-    def read(self, path: str | os.PathLike[str], *, allow_unlabelled: bool = False) -> RawRows:
+    def read(
+        self, path: str | os.PathLike[str], *, allow_unlabelled: bool = False, empty_labels: bool = False
+    ) -> RawRows:
         source, labelled = open_source(
             self._config.format, path, self._spec, self._quarantine, allow_unlabelled=allow_unlabelled
         )
-        return self.read_source(source, labelled=labelled)
+        return self.read_source(source, labelled=labelled, empty_labels=empty_labels)
 
-    def read_source(self, source: RowSource, *, labelled: bool) -> RawRows:
+    def read_source(self, source: RowSource, *, labelled: bool, empty_labels: bool = False) -> RawRows:
         from tfdlrm.data.parse import RowParser
         from tfdlrm.data.sources import read_rows
 
-        parser = RowParser(self._spec, self._quarantine, id_modulo=self._id_modulo, with_labels=labelled)
+        parser = RowParser(
+            self._spec,
+            self._quarantine,
+            id_modulo=self._id_modulo,
+            with_labels=labelled,
+            empty_labels=empty_labels,
+        )
         rows, rows_read = read_rows(source, parser, self._quarantine, self._config.max_rows)
         self.rows_read += rows_read
         return rows

@@ -26,15 +26,23 @@ class RowParser:
         quarantine: where bad rows go.
         id_modulo: integer and hex ids are taken modulo this; None for no modulo.
         with_labels: the label columns are there; otherwise labels are NaN.
+        empty_labels: so is the label of a row whose cell is empty, which is a bad row otherwise.
     """
 
     def __init__(
-        self, spec: FeatureSpec, quarantine: Quarantine, *, id_modulo: int | None = None, with_labels: bool = True
+        self,
+        spec: FeatureSpec,
+        quarantine: Quarantine,
+        *,
+        id_modulo: int | None = None,
+        with_labels: bool = True,
+        empty_labels: bool = False,
     ) -> None:
         self._spec = spec
         self._quarantine = quarantine
         self._id_modulo = id_modulo
         self._with_labels = with_labels
+        self._empty_labels = empty_labels
         if id_modulo is not None and not any(c.encoding in ("integer", "hex") for c in spec.categorical):
             raise ValueError(
                 f"id_modulo={id_modulo}: no categorical column has encoding 'integer' or 'hex', "
@@ -84,19 +92,22 @@ class RowParser:
                     labels[:, task] = self._named_labels(frame[name], problems)
                     continue
                 numbers = parse_numbers(frame[name])
-                wrong = numbers.empty | numbers.wrong | ~np.isin(numbers.values, (0.0, 1.0))
+                empty = numbers.empty | np.isnan(numbers.values)
+                wrong = numbers.wrong | ~(np.isin(numbers.values, (0.0, 1.0)) | empty)
+                wrong |= empty & (not self._empty_labels)
                 problems.mark(wrong, name, "the label is not 0 or 1", "Give 0 or 1.")
-                labels[:, task] = numbers.values
+                labels[:, task] = np.where(empty, np.nan, numbers.values)
         return labels
 
     def _named_labels(self, cells: pl.Series, problems: Problems) -> np.ndarray:
         zero, one = self._spec.raw.label_values[cells.name]
         texts = parse_text(cells).str.strip_chars()
-        is_one = (texts == one).to_numpy()
+        is_one, is_empty = (texts == one).to_numpy(), (texts == "").to_numpy()
         two = f"{quoted(zero)} or {quoted(one)}"
         fix = f"Give {two}, or correct label_values of the schema."
-        problems.mark(~(is_one | (texts == zero).to_numpy()), cells.name, f"the label is not {two}", fix)
-        return is_one.astype(np.float32)
+        known = is_one | (texts == zero).to_numpy() | (is_empty & self._empty_labels)
+        problems.mark(~known, cells.name, f"the label is not {two}", fix)
+        return np.where(is_empty, np.nan, is_one).astype(np.float32)
 
     def _dense(self, frame: pl.DataFrame, problems: Problems) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         dense = np.zeros((frame.height, self._spec.num_dense), np.float32, order="F")  # filled by columns

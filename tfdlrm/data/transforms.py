@@ -12,7 +12,7 @@ def transform_dense(column: DenseColumn, values: np.ndarray) -> np.ndarray:
     """Apply a column's transform.
 
     `log1p` is ln(max(x, 0) + 1) in float32, the reference's expression to the last bit; `standardize` is
-    (x - mean) / std in float64; `clip` limits to [minimum, maximum]; `identity` leaves x.
+    (x - mean) / std in float64 of a float32 x; `clip` limits to [minimum, maximum]; `identity` leaves x.
 
     Args:
         column: the transform and its numbers.
@@ -32,7 +32,8 @@ def transform_dense(column: DenseColumn, values: np.ndarray) -> np.ndarray:
                 f"dense column {quoted(column.name)}: transform='standardize' has no mean and std. "
                 "Fit the preprocessing on the training part first, or give both in the schema."
             )
-        values = (values - column.mean) / column.std
+        # exports take float32: training must not know more digits than they do
+        values = (values.astype(np.float32).astype(np.float64) - column.mean) / column.std
     elif column.transform == "clip":
         values = np.clip(values, column.minimum, column.maximum)
     return values.astype(np.float32)

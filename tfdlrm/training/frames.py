@@ -46,13 +46,13 @@ class TrainedModel:
         """Probabilities, float32 `[rows]` (of several labels `[rows, labels]`), in the order of the frame.
 
         Args:
-            frame: as for `fit`; the label columns may be missing, and columns may be in any order.
+            frame: as for `fit`; the label columns may be missing, their cells empty, and columns in any order.
             batch_size: rows scored at once.
 
         Raises:
             ValueError: a column is missing or unknown, or a row cannot be used; names it.
         """
-        batches = scored_batches(self.model, frame_rows(frame, self.preprocessing), batch_size)
+        batches = scored_batches(self.model, frame_rows(frame, self.preprocessing, empty_labels=True), batch_size)
         probabilities = np.concatenate([batch.probabilities for batch in batches])
         return probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
 

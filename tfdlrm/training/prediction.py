@@ -151,7 +151,9 @@ def predict_file(
     aside = output.parent / f"{output.name}.bad-rows"
     bad_rows = bad_rows or config.train.bad_rows
     sources = part_folders(data, part)
-    datasets = [open_file(config, source, preprocessing, data_format, bad_rows, aside) for source in sources]
+    datasets = [
+        open_file(config, source, preprocessing, data_format, bad_rows, aside, empty_labels=True) for source in sources
+    ]
     spec = datasets[0].spec
     unknown = UnknownIds(spec)
     scored = (scored_batches(model, dataset, batch_size, unknown=unknown) for dataset in datasets)
@@ -199,14 +201,18 @@ def open_file(
     data_format: str | None = None,
     bad_rows: BadRowsMode = "error",
     quarantine_dir: Path | None = None,
+    *,
+    empty_labels: bool = False,
 ) -> Dataset:
-    """All rows of a file, encoded as a run's training rows were; arguments as in `predict_file`.
+    """All rows of a file, encoded as a run's training rows were; arguments as in `predict_file` and `open_rows`.
 
     Raises:
         FileNotFoundError, ValueError: no such file, a folder of no known kind, or a bad row.
     """
     rows = data_at(config.data, data) if data_format is None else DataConfig.from_dict({"format": data_format})
-    return open_rows(rows, data, preprocessing, bad_rows=bad_rows, quarantine_dir=quarantine_dir)
+    return open_rows(
+        rows, data, preprocessing, bad_rows=bad_rows, quarantine_dir=quarantine_dir, empty_labels=empty_labels
+    )
 
 
 def _sum_of(books: Sequence[Books]) -> Books:
@@ -266,7 +272,8 @@ def score_frame(batch: ScoredBatch, spec: FeatureSpec, *, labelled: bool) -> pl.
                 f"the file of scores would have two columns {quoted(name)}. Rename the key or label {quoted(name)}."
             )
         frame[name] = values
-    return pl.DataFrame(frame)
+    # of labels NaN is an empty cell
+    return pl.DataFrame(frame).with_columns(pl.col(tasks).fill_nan(None)) if labelled else pl.DataFrame(frame)
 
 
 def _texts(values: np.ndarray) -> np.ndarray | list[str]:

@@ -113,12 +113,14 @@ def _times(array: pa.Array, name: str) -> np.ndarray:
     times = pl.Series(array)
     numbers = times.cast(pl.Float64, strict=False)
     if numbers.null_count() and times.dtype == pl.String:
-        numbers = seconds_of_text(times)
+        texts = seconds_of_text(times)
+        numbers = texts if texts.null_count() < numbers.null_count() else numbers
     if numbers.null_count():
         row = int(numbers.is_null().arg_true()[0])
         raise ValueError(
-            f"split_column={quoted(name)}: {quoted(times[row])} is no time. Give all as numbers (seconds, "
-            "YYYYMMDDHH), or all as 2024-01-31 or 2024-01-31 23:59:59."
+            f"split_column={quoted(name)}: {quoted(times[row])} is no time, in {numbers.null_count():,} rows. "
+            "Give all as numbers (seconds, YYYYMMDDHH), or all as 2024-01-31 or "
+            "2024-01-31 23:59:59; or split otherwise."
         )
     return numbers.to_numpy()
 
