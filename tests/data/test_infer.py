@@ -82,6 +82,8 @@ COLUMNS: dict[str, tuple[list[str], str, dict[str, object]]] = {
     "nearly dates": (["2024-13-01", *(f"2024-01-{1 + n % 28:02d}" for n in WHOLE[1:])], "ignored", {}),
     "day number": ([f"202401{1 + n % 28:02d}" for n in WHOLE], "keys", {}),
     "shuffled row": (cells(RANDOM.permutation(ROWS)), "keys", {}),
+    "account_number": (cells((WHOLE + 1) * 104_729), "categorical", vocabulary()),
+    "num_seen": (cells((WHOLE + 1) * 31), "dense", {"transform": "standardize"}),
     "customer": (cells(100_000 + WHOLE), "categorical", vocabulary()),
     "user_age": (cells(WHOLE + 3), "dense", {"transform": "standardize"}),
     "price_cents": (cells(RANDOM.integers(1000, 10**6, ROWS)), "dense", {"transform": "standardize"}),

@@ -133,4 +133,6 @@ def test_the_sample_is_the_first_rows(tmp_path: Path) -> None:
 def test_bad_rows_are_said(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("y,x\n0,a\n1,b,c\n1,b\n")
-    assert "1 rows are bad, the first in line 3: 3 fields where 2 are expected" in propose_for_file(path, "y").notes[0]
+    found = propose_for_file(path, "y")
+    assert "1 rows are bad, the first in line 3: 3 fields where 2 are expected" in found.notes[0]
+    assert found.has_bad_rows  # the next command sets them aside

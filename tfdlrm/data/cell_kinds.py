@@ -27,8 +27,9 @@ _NAMES_OF_IDS = re.compile(
     re.I,
 )
 _NAMES_OF_AMOUNTS = re.compile(
-    r"(^|[_\W])(price|cost|amount|cents|balance|income|revenue|count|cnt|num|number|total|sum|views|visits|clicks|size"
-    r"|length|width|height|weight|age|score|duration|seconds|secs|minutes|hours|days|ms|distance|rate)([_\W]|$)",
+    r"(^|[_\W])(price|cost|amount|cents|balance|income|revenue|count|cnt|total|sum|views|visits|clicks|size"
+    r"|length|width|height|weight|age|score|duration|seconds|secs|minutes|hours|days|ms|distance|rate)([_\W]|$)"
+    r"|(^|[_\W])(num|nb|n)[_\W]",
     re.I,
 )
 _NAMES_OF_TIMES = re.compile(r"(^|[_\W])(time|timestamp|date|datetime|ts|day|hour)([_\W]|$)|(Time|Date|At)$|_at$", re.I)

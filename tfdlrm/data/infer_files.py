@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tfdlrm.checks import hint, quoted, shortened
@@ -75,7 +76,8 @@ def propose_for_file(
     of = f"{which} {frame.height:,} rows of {quoted(file.name)[1:-1]}"
     notes = [f"Proposed from {of} ({said}). Change what you know better."]
     what = f"{file} ({bad})" if bad else str(file)
-    return propose(frame, label, positive=positive, header=header, notes=notes, what=what)
+    proposal = propose(frame, label, positive=positive, header=header, notes=notes, what=what)
+    return replace(proposal, has_bad_rows=proposal.has_bad_rows or bool(bad))
 
 
 def _first_rows(frames: Iterator[pl.DataFrame], most: int | None) -> pl.DataFrame:
