@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfdlrm.checks import shortened
-from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.raw_rows import FrameBlock, row_as_text
+from tfdlrm.data.raw_rows import FrameBlock, row_as_text, typed_block
+from tfdlrm.data.tabular import check_columns
 from tfdlrm.schema import FeatureSpec
 
 _BLOCK_ROWS = 2**18
@@ -69,15 +68,19 @@ class FrameSource:
             block = self._frame[start : start + _BLOCK_ROWS]
             numbers = self._numbers[start : start + len(block)]
             self.rows_read = start + len(block)
-            read = block.drop(self._spec.ignored, strict=False)
-            yield FrameBlock(
-                load=functools.partial(plain_types, read, self._spec.raw.missing),
-                lines=numbers + 1,
-                numbers=numbers,
-                raw=functools.partial(row_as_text, block),
-            )
+            yield typed_block(block, numbers, missing=self._spec.raw.missing, ignored=self._spec.ignored)
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
         """See `RowSource`."""
         places = {int(number) + 1: place for place, number in enumerate(self._numbers)}
         return {line: row_as_text(self._frame, places[line]) for line in lines}
+
+
+def frame_source(
+    frame: Any, spec: FeatureSpec, *, allow_unlabelled: bool = False, seed: int | None = None
+) -> tuple[FrameSource, bool]:
+    """Rows of a frame, in a random order if there is a seed, and whether they have labels; see `check_columns`."""
+    rows = to_polars(frame)
+    labelled = check_columns(FRAME_NAME, rows.columns, spec, allow_unlabelled=allow_unlabelled)
+    order = None if seed is None else np.random.default_rng(seed).permutation(len(rows))
+    return FrameSource(rows, spec, order), labelled

@@ -12,10 +12,9 @@ from tfdlrm.checks import hint, quoted, shortened
 from tfdlrm.data.infer import Proposal, propose
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.prepare.raw_sources import find_files
-from tfdlrm.data.prepared_folders import is_prepared
+from tfdlrm.data.prepare.raw_sources import first_source
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.raw_formats import guess_format, is_movielens
+from tfdlrm.data.raw_formats import guess_format
 from tfdlrm.data.sources import TextSource
 from tfdlrm.data.tabular import ParquetSource, split_line
 
@@ -48,9 +47,7 @@ def propose_for_file(
     Example:
         >>> print(propose_for_file("clicks.csv", "click").to_yaml())
     """
-    file = Path(path)
-    if not is_prepared(file) and not is_movielens(file):
-        file = find_files([path])[0]
+    file = first_source([path])
     found, _ = guess_format(file)
     if found in ("prepared", "movielens"):
         raise ValueError(f"{file}: {found} data has a schema of its own. Give a file of raw rows.")

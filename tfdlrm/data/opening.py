@@ -6,11 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from tfdlrm.checks import check_choice, quoted
 from tfdlrm.config.data import DataConfig
-from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.dataset import Books, Dataset
 from tfdlrm.data.memory import InMemoryDataset
 from tfdlrm.data.preprocessing import Preprocessing
@@ -131,12 +128,9 @@ def open_rows(
     quarantine = Quarantine(bad_rows, quarantine_dir)
     try:
         opener = _FileOpener(config, quarantine, preprocessing)
-        rows = opener.read(path, allow_unlabelled=True, empty_labels=empty_labels)
-        dataset = opener.encode(rows, preprocessing)
+        return opener.all_of(opener.read(path, allow_unlabelled=True, empty_labels=empty_labels), preprocessing)
     finally:
         quarantine.close()
-    books = Books(read=opener.rows_read, used=dataset.num_rows, set_aside=quarantine.count)
-    return InMemoryDataset(preprocessing.spec, dataset.columns, books)
 
 
 def from_frame(
@@ -166,8 +160,7 @@ def from_frame(
     Example:
         >>> splits = from_frame(frame, FeatureSpec.infer(frame, label="click"))
     """
-    from tfdlrm.data.frames import FrameSource, to_polars
-    from tfdlrm.data.tabular import check_columns
+    from tfdlrm.data.frames import frame_source
 
     check_choice("from_frame", "split", split, ("random", "time", "none"))
     config = DataConfig(
@@ -177,12 +170,10 @@ def from_frame(
         train_fraction=train_fraction,
         validation_fraction=validation_fraction,
     )
-    rows = to_polars(frame)
-    check_columns(FRAME_NAME, rows.columns, spec)
-    order = np.random.default_rng(seed).permutation(len(rows)) if split == "random" else None
+    source, _ = frame_source(frame, spec, seed=seed if split == "random" else None)
     quarantine = Quarantine(bad_rows, quarantine_dir)
     try:
-        return _FileOpener(config, quarantine, None).open(FrameSource(rows, spec, order))
+        return _FileOpener(config, quarantine, None).open(source)
     finally:
         quarantine.close()
 
@@ -198,16 +189,11 @@ def frame_rows(frame: Any, preprocessing: Preprocessing, *, empty_labels: bool =
     Raises:
         ValueError: a column is missing or unknown, or a row cannot be used: none is left out.
     """
-    from tfdlrm.data.frames import FrameSource, to_polars
-    from tfdlrm.data.tabular import check_columns
+    from tfdlrm.data.frames import frame_source
 
-    rows = to_polars(frame)
-    labelled = check_columns(FRAME_NAME, rows.columns, preprocessing.spec, allow_unlabelled=True)
+    source, labelled = frame_source(frame, preprocessing.spec, allow_unlabelled=True)
     opener = _FileOpener(DataConfig(format="csv"), Quarantine(), preprocessing)
-    raw = opener.read_source(FrameSource(rows, preprocessing.spec), labelled=labelled, empty_labels=empty_labels)
-    dataset = opener.encode(raw, preprocessing)
-    books = Books(read=opener.rows_read, used=dataset.num_rows, set_aside=0)
-    return InMemoryDataset(preprocessing.spec, dataset.columns, books)
+    return opener.all_of(opener.read_source(source, labelled=labelled, empty_labels=empty_labels), preprocessing)
 
 
 class _FileOpener:
@@ -259,6 +245,12 @@ class _FileOpener:
         rows, rows_read = read_rows(source, parser, self._quarantine, self._config.max_rows)
         self.rows_read += rows_read
         return rows
+
+    def all_of(self, rows: RawRows, preprocessing: Preprocessing) -> InMemoryDataset:
+        """All rows that were read, as one dataset with its books."""
+        dataset = self.encode(rows, preprocessing)
+        books = Books(read=self.rows_read, used=dataset.num_rows, set_aside=self._quarantine.count)
+        return InMemoryDataset(preprocessing.spec, dataset.columns, books)
 
     def encode(self, rows: RawRows, preprocessing: Preprocessing) -> InMemoryDataset:
         from tfdlrm.data.encode import encode_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfdlrm.data.column_types import parse_text
+from tfdlrm.data.column_types import parse_text, plain_types
 from tfdlrm.data.polars_extra import pl
 
 # Looks up raw rows again by their lines: only for rows found bad after their block was left behind.
@@ -44,6 +44,25 @@ class FrameBlock:
             return self.cell(row, column)
         found = self.frame[column][row]
         return "" if found is None else str(found)
+
+
+def typed_block(
+    frame: pl.DataFrame, numbers: np.ndarray, *, missing: Sequence[str] = (), ignored: Sequence[str] = ()
+) -> FrameBlock:
+    """A block of typed columns, whose rows stand in lines by their number, from 1.
+
+    Args:
+        frame: all columns, as they were found.
+        numbers: int64 [rows], see `FrameBlock`.
+        missing: texts of cells that are read as empty.
+        ignored: columns that are passed over.
+    """
+    return FrameBlock(
+        load=functools.partial(plain_types, frame.drop(ignored, strict=False), missing),
+        lines=numbers + 1,
+        numbers=numbers,
+        raw=functools.partial(row_as_text, frame),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

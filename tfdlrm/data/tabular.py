@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import csv
-import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,12 +13,11 @@ import numpy as np
 
 from tfdlrm.checks import nearest, quoted, shortened
 from tfdlrm.data.chunks import CHUNK_BYTES, check_readable_file, read_first_line
-from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.pyarrow_extra import damaged_file, pa, pq
 from tfdlrm.data.quarantine import BadRow, Quarantine
-from tfdlrm.data.raw_rows import FrameBlock, row_as_text
+from tfdlrm.data.raw_rows import FrameBlock, row_as_text, typed_block
 from tfdlrm.data.sources import TextSource
 from tfdlrm.schema import ROW_ID, FeatureSpec
 
@@ -179,12 +177,7 @@ class ParquetSource:
         for start, frame in self._whole_frames():
             numbers = np.arange(start, start + len(frame))
             self.rows_read = start + len(frame)
-            yield FrameBlock(
-                load=functools.partial(plain_types, frame.drop(self._ignored, strict=False), self._missing),
-                lines=numbers + 1,
-                numbers=numbers,
-                raw=functools.partial(row_as_text, frame),
-            )
+            yield typed_block(frame, numbers, missing=self._missing, ignored=self._ignored)
 
     def _whole_frames(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """`frames`, up to damage: it counts as one bad row, as that of a text file does."""

@@ -52,6 +52,16 @@ def find_files(sources: Sequence[str | os.PathLike[str]], what: str = "a file of
     return files
 
 
+def first_source(sources: Sequence[str | os.PathLike[str]]) -> Path:
+    """What tells the format of sources: the first file, or the folder of data that is one as a whole.
+
+    Raises:
+        FileNotFoundError, ValueError: see `find_files`.
+    """
+    first = Path(sources[0])
+    return first if is_movielens(first) or is_prepared(first) else find_files(sources)[0]
+
+
 def guess_raw_format(sources: Sequence[str | os.PathLike[str]], schema: FeatureSpec | None) -> RawFormat:
     """The format of the first file that sources name; see `guess_format`.
 
@@ -59,13 +69,12 @@ def guess_raw_format(sources: Sequence[str | os.PathLike[str]], schema: FeatureS
         FileNotFoundError: a source names nothing.
         ValueError: it is prepared data, or Criteo's, of which there are two kinds.
     """
-    first = Path(sources[0])
-    found, why = guess_format(first if is_movielens(first) or is_prepared(first) else find_files(sources)[0])
+    found, why = guess_format(first_source(sources))
     if found == "criteo" and schema is not None and schema.raw.columns:
         return "csv"
     if found not in get_args(RawFormat):
         formats = ", ".join(get_args(RawFormat))
-        raise ValueError(f"{first}: looks like {found} ({why}). Give --format, one of: {formats}.")
+        raise ValueError(f"{sources[0]}: looks like {found} ({why}). Give --format, one of: {formats}.")
     return cast("RawFormat", found)
 
 
