@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.raw_columns import Inputs, RawColumns
 from pipelines.tfx_extra import tft
-from savedmodels.inputs import DENSE, Raw
+from savedmodels.inputs import Raw
+from savedmodels.names import DENSE
 from savedmodels.raw_encoding import RawEncoder, fill_missing
 from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_folders import key_column
-from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size
+from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_edges, needs_size
 from tfdlrm.data.vocabulary import UNSEEN, Vocabulary, unescaped
 from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.schema import OOV_ID, ROW_ID, CategoricalColumn, DenseColumn, FeatureSpec
@@ -30,8 +32,6 @@ from tfdlrm.schema import OOV_ID, ROW_ID, CategoricalColumn, DenseColumn, Featur
 SCHEMA, MIN_COUNT, ID_MODULO, SPLIT_CELLS = "schema", "min_count", "id_modulo", "split_cells"
 _STATISTICS = "statistics"
 _PREFIX = ":"  # of texts in vocabularies: Transform would drop an empty one
-
-Inputs = Mapping[str, Any]
 
 
 def transform_config(
@@ -75,14 +75,15 @@ def preprocessing_fn(inputs: Inputs, custom_config: Mapping[str, Any]) -> dict[s
         ValueError: a column is missing, or of a type that it cannot have.
     """
     spec = FeatureSpec.from_dict(custom_config[SCHEMA])
-    columns = _RawColumns(spec, inputs, split_cells=custom_config[SPLIT_CELLS])
+    columns = RawColumns(spec, inputs, split_cells=custom_config[SPLIT_CELLS])
     raw = columns.raw()
     unfitted = Preprocessing(spec=spec, id_modulo=custom_config[ID_MODULO])
     plain = RawEncoder(unfitted)
     lookups = _analyze_vocabularies(plain, raw, custom_config[MIN_COUNT])
-    moments = _analyze_statistics(plain, raw)
+    edges = _analyze_edges(spec, raw)
+    moments = _analyze_statistics(plain, raw, edges)
     # checks of what was learned would fail while it is being learned: who reads the ids makes them
-    features = RawEncoder(unfitted, None, lookups=lookups, moments=moments).encode(raw)
+    features = RawEncoder(unfitted, None, lookups=lookups, moments=moments, edges=edges).encode(raw)
     outputs: dict[str, Any] = {name: columns.label(name) for name in spec.labels}
     if spec.dense:
         for column, values in zip(spec.dense, tf.unstack(features[DENSE], axis=1), strict=True):
@@ -112,149 +113,6 @@ def _within_table(spec: FeatureSpec, column: CategoricalColumn, ids: Any) -> Any
         return stop_if(wrong, message, flat)
 
     return tf.ragged.map_flat_values(checked, ids)
-
-
-class _RawColumns:
-    """Raw columns of examples, whatever their type and form, as the schema says they are.
-
-    Args:
-        spec: the schema.
-        inputs: of `preprocessing_fn`.
-        split_cells: see `transform_config`.
-    """
-
-    def __init__(self, spec: FeatureSpec, inputs: Inputs, *, split_cells: bool) -> None:
-        self._spec, self._inputs, self._split = spec, inputs, split_cells
-
-    def raw(self) -> Raw:
-        """Dense numbers as one matrix, NaN where missing, and the values of each feature."""
-        raw: Raw = {}
-        if self._spec.dense:
-            raw[DENSE] = tf.stack([self._number(column.name) for column in self._spec.dense], axis=1)
-        for column in self._spec.categorical:
-            raw[column.name] = self._values(column)
-        return raw
-
-    def label(self, name: str) -> tf.Tensor:
-        """float32 `[B]`, 0 or 1."""
-        values = self._number(name)
-        wrong = ~((values == 0.0) | (values == 1.0))
-
-        def message() -> list[tf.Tensor | str]:
-            first = tf.strings.as_string(tf.boolean_mask(values, wrong)[0], shortest=True)
-            return [f"label '{name}': ", first, " in an example, and 0 or 1 is expected."]
-
-        return stop_if(wrong, message, values)
-
-    def key(self, name: str) -> tf.Tensor:
-        """`[B]`: float32 of floats; of all else string, an empty one where there is none."""
-        cells = self._cells(name)
-        if cells.dtype == tf.float32:
-            return _first(cells, float("nan"))
-        return _first(_as_text(cells), "")
-
-    def _cells(self, name: str) -> tf.RaggedTensor:
-        """All values of a column, `[B, None]`."""
-        if name not in self._inputs:
-            raise ValueError(
-                f"column {quoted(name)} of the schema is not in the examples: {', '.join(sorted(self._inputs))}."
-            )
-        return cells_of(self._inputs[name])
-
-    def _number(self, name: str) -> tf.Tensor:
-        """float32 `[B]`, NaN where missing."""
-        cells = self._cells(name)
-        if cells.dtype == tf.string:
-            raise ValueError(f"column {quoted(name)} holds text in the examples, and numbers are expected.")
-        cells = self._at_most_one(name, cells)
-        return _first(tf.cast(cells, tf.float32), float("nan"))
-
-    def _at_most_one(self, name: str, cells: tf.RaggedTensor) -> tf.RaggedTensor:
-        values = stop_if(
-            cells.row_lengths() > 1, lambda: [f"column '{name}' has several values in an example."], cells.flat_values
-        )
-        return cells.with_flat_values(values)
-
-    def _values(self, column: CategoricalColumn) -> Any:
-        cells = self._cells(column.name)
-        if cells.dtype == tf.float32:
-            raise ValueError(f"column {quoted(column.name)} holds floats in the examples; ids are integers or text.")
-        if column.encoding == "integer" and cells.dtype == tf.string and not (self._split and column.hotness != 1):
-            raise ValueError(f"column {quoted(column.name)} holds text in the examples, and its encoding is 'integer'.")
-        if column.encoding == "hex" and cells.dtype == tf.int64 and self._split:
-            raise ValueError(
-                f"column {quoted(column.name)}: every value looks like a whole number, and CsvExampleGen has "
-                "taken them for such, so they are no hex text any more. Set encoding: vocabulary for it."
-            )
-        if column.hotness == 1:
-            cells = self._at_most_one(column.name, cells)
-            values = self._one_id(column, cells)
-            return (values, _finite(column, self._number(column.weights))) if column.weights else values
-        cells = self._pieces(column, cells)
-        weights = None
-        if column.weights:
-            weights = tf.cast(_as_numbers(self._pieces(column, self._cells(column.weights)), tf.float32), tf.float32)
-            message = f"column '{column.weights}' has another number of weights than '{column.name}' has ids."
-            flat = stop_if(weights.row_lengths() != cells.row_lengths(), lambda: [message], weights.flat_values)
-            weights = cells.with_flat_values(_finite(column, flat))
-        cells = _as_numbers(cells, tf.int64) if column.encoding == "integer" else _tokens_of(column, cells)
-        if column.hotness is None:
-            return cells if weights is None else (cells, weights)
-        message = f"column '{column.name}' has an example with another number of ids than {column.hotness}."
-        shape = [-1, column.hotness]
-        flat = stop_if(cells.row_lengths() != column.hotness, lambda: [message], cells.flat_values)
-        fixed = tf.reshape(flat, shape)
-        return fixed if weights is None else (fixed, tf.reshape(weights.flat_values, shape))
-
-    def _one_id(self, column: CategoricalColumn, cells: tf.RaggedTensor) -> tf.Tensor:
-        if column.encoding != "integer":
-            cells = _tokens_of(column, cells)
-            return _first(cells, "" if cells.dtype == tf.string else 0)  # an empty cell is a value, and of hex 0
-        message = f"column '{column.name}' has an example without an id."
-        values = stop_if(cells.row_lengths() == 0, lambda: [message], cells.flat_values)
-        return _first(cells.with_flat_values(values), 0)
-
-    def _pieces(self, column: CategoricalColumn, cells: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Cells of text split at the column's separator; blank pieces are none."""
-        if cells.dtype != tf.string or not self._split:
-            return cells
-        pieces = tf.strings.split(cells.flat_values, column.separator)
-        pieces = tf.ragged.boolean_mask(pieces, tf.strings.strip(pieces) != "")
-        return cells.with_values(pieces).merge_dims(1, 2)
-
-
-def cells_of(values: Any) -> tf.RaggedTensor:
-    """`[B, None]` of sparse, ragged, `[B]` or `[B, H]` values."""
-    if isinstance(values, tf.SparseTensor):
-        return tf.RaggedTensor.from_sparse(values)
-    if isinstance(values, tf.RaggedTensor):
-        return values
-    return tf.RaggedTensor.from_tensor(values[:, tf.newaxis] if values.shape.rank == 1 else values)
-
-
-def _first(cells: tf.RaggedTensor, default: Any) -> tf.Tensor:
-    """`[B]`: the first value of each cell."""
-    return cells.to_tensor(default, shape=[None, 1])[:, 0]
-
-
-def _finite(column: CategoricalColumn, weights: tf.Tensor) -> tf.Tensor:
-    message = f"column '{column.weights}' has a weight that is missing or not finite."
-    return stop_if(~tf.math.is_finite(weights), lambda: [message], weights)
-
-
-def _as_text(cells: tf.RaggedTensor) -> tf.RaggedTensor:
-    flat = cells.flat_values
-    return cells if flat.dtype == tf.string else cells.with_flat_values(tf.strings.as_string(flat))
-
-
-def _tokens_of(column: CategoricalColumn, cells: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Text, but of hex ids that are numbers already."""
-    return cells if column.encoding == "hex" else _as_text(cells)
-
-
-def _as_numbers(cells: tf.RaggedTensor, dtype: tf.DType) -> tf.RaggedTensor:
-    flat = cells.flat_values
-    return cells.with_flat_values(tf.strings.to_number(flat, dtype)) if flat.dtype == tf.string else cells
 
 
 class _AnalyzedVocabulary:
@@ -316,7 +174,29 @@ def _flat(value: Any) -> tf.Tensor:
     return value.flat_values if isinstance(value, tf.RaggedTensor) else value
 
 
-def _analyze_statistics(encoder: RawEncoder, raw: Raw) -> tuple[tf.Tensor, tf.Tensor] | None:
+def _analyze_edges(spec: FeatureSpec, raw: Raw) -> dict[str, tf.Tensor]:
+    """Column of bins -> its edges, which are not those of `tfdlrm data prepare` to the last row: Transform's quantiles
+    are within a hundredth of a bin.
+    """
+    found = {}
+    place = {column.name: number for number, column in enumerate(spec.dense)}
+    for column in _unfitted_bins(spec):
+        name = column.raw_name
+        values = raw[DENSE][:, place[name]] if name in place else raw[name]
+        there = tf.boolean_mask(values, ~tf.math.is_nan(values))
+        bins = column.bins or 0
+        quantiles = tf.reshape(tft.quantiles(there, bins, epsilon=0.01 / bins), [-1])
+        found[column.name] = tf.unique(tf.sort(tf.boolean_mask(quantiles, tf.math.is_finite(quantiles))))[0]
+    return found
+
+
+def _unfitted_bins(spec: FeatureSpec) -> list[CategoricalColumn]:
+    return [column for column in spec.categorical if needs_edges(column)]
+
+
+def _analyze_statistics(
+    encoder: RawEncoder, raw: Raw, edges: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor] | None:
     """Mean and deviation of dense columns; keeps all numbers that were learned where `read_preprocessing` finds them.
 
     A vocabulary of one value is the one thing of any precision that Transform writes down.
@@ -340,8 +220,10 @@ def _analyze_statistics(encoder: RawEncoder, raw: Raw) -> tuple[tf.Tensor, tf.Te
         texts += [tf.strings.as_string(each, precision=17, scientific=True) for each in (mean, deviation)]
     for table in _open_tables(spec):
         texts.append(tf.strings.as_string(tft.max(_tokens(encoder, table, raw))))
+    for own in edges.values():
+        texts.append(tf.strings.reduce_join(tf.strings.as_string(own, precision=9, scientific=True), separator=" "))
     if texts:
-        num_rows = tf.shape(raw[DENSE])[0] if spec.dense else tf.shape(_flat(raw[spec.categorical[0].name]))[0]
+        num_rows = tf.shape(raw[DENSE])[0] if spec.dense else tf.shape(_flat(next(iter(raw.values()))))[0]
         tft.vocabulary(tf.fill([num_rows], tf.strings.join(texts, ",")), vocab_filename=_STATISTICS)
     return (tf.stack(means), tf.stack(deviations)) if spec.dense else None
 
@@ -369,11 +251,15 @@ def read_preprocessing(output: tft.TFTransformOutput, config: Mapping[str, Any])
     texts: list[str] = []
     dense: list[DenseColumn] = list(spec.dense)
     open_columns = [place for place, column in enumerate(dense) if not column.is_fitted]
-    if open_columns or _open_tables(spec):
+    if open_columns or _open_tables(spec) or _unfitted_bins(spec):
         texts = output.vocabulary_by_name(_STATISTICS)[0].decode().split(",")
     for place in open_columns:
         dense[place] = replace(dense[place], mean=float(texts.pop(0)), std=float(texts.pop(0)))
     sizes = dict(spec.vocabulary_sizes) | {table: int(texts.pop(0)) + 1 for table in _open_tables(spec)}
+    edges = {column.name: tuple(float(edge) for edge in texts.pop(0).split()) for column in _unfitted_bins(spec)}
+    categorical = tuple(
+        replace(column, edges=edges[column.name]) if column.name in edges else column for column in spec.categorical
+    )
     vocabularies = {}
     for table in spec.table_names:
         columns = _columns_of(spec, table)
@@ -381,7 +267,7 @@ def read_preprocessing(output: tft.TFTransformOutput, config: Mapping[str, Any])
             values = output.vocabulary_by_name(_vocabulary_name(spec, table))
             vocabularies[table] = vocabulary = Vocabulary(_series(table, columns, values), has_oov=_has_oov(columns))
             check_size(table, sizes.setdefault(table, vocabulary.size), vocabulary.size)
-    fitted = replace(spec, dense=tuple(dense)).with_vocabulary_sizes(sizes)
+    fitted = replace(spec, dense=tuple(dense), categorical=categorical).with_vocabulary_sizes(sizes)
     return Preprocessing(spec=fitted, vocabularies=vocabularies, id_modulo=config[ID_MODULO])
 
 

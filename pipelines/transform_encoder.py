@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.preprocessing import cells_of
+from pipelines.raw_columns import cells_of
 from pipelines.tfx_extra import tft
-from savedmodels.inputs import DENSE, InputColumn, Raw
+from savedmodels.inputs import InputColumn, Raw
+from savedmodels.names import DENSE, input_of_features
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.embeddings.ids import stop_if
-from tfdlrm.schema import CategoricalColumn
+from tfdlrm.schema import DERIVED, CategoricalColumn
 
 _HEX_DIGITS = 16
 
@@ -37,7 +38,8 @@ class TransformEncoder:
         self._layer = output.transform_features_layer()
         spec = preprocessing.spec
         weights = [column.weights for column in spec.categorical if column.weights]
-        features = {*(column.name for column in spec.dense), *spec.feature_names, *weights}
+        raw_names = (column.raw_name for column in spec.categorical)
+        features = {*(column.name for column in spec.dense), *raw_names, *weights}
         self._raw_spec = {name: each for name, each in output.raw_feature_spec().items() if name in features}
 
     def parts(self) -> list[Any]:
@@ -70,19 +72,23 @@ class TransformEncoder:
         for column, values in zip(spec.dense, tf.unstack(dense, axis=1), strict=True):
             inputs[column.name] = self._as_read(column.name, _present(values))
         for categorical in spec.categorical:
-            value = raw[categorical.name] if categorical.name in raw else self._any_value(categorical, num_rows)
+            name = categorical.raw_name
+            if name in inputs:
+                continue
+            value = raw[name] if name in raw else self._any_value(categorical, num_rows)
             value, weights = value if isinstance(value, tuple) else (value, None)
-            cells = cells_of(value)
-            inputs[categorical.name] = self._as_read(
-                categorical.name, cells.with_flat_values(self._in_type_of(categorical, cells.flat_values))
-            )
+            cells = _present(value) if categorical.encoding in DERIVED else cells_of(value)
+            inputs[name] = self._as_read(name, cells.with_flat_values(self._in_type_of(categorical, cells.flat_values)))
             if weights is not None:
                 inputs[categorical.weights] = self._as_read(categorical.weights, cells_of(weights))
         features = self._features(inputs)
-        return {name: value for name, value in features.items() if name in raw}
+        given = input_of_features(spec)
+        return {name: value for name, value in features.items() if given.get(name, name) in raw}
 
     def _any_value(self, column: CategoricalColumn, num_rows: tf.Tensor) -> Any:
         """A value that the column may have, in every row."""
+        if column.encoding in DERIVED:
+            return tf.fill([num_rows], float("nan") if column.encoding == "bins" else "")
         vocabulary = self.preprocessing.vocabularies.get(column.table)
         known = vocabulary.values.head(1).to_list() if vocabulary is not None else []
         is_number = column.encoding in ("integer", "hex")
@@ -130,8 +136,8 @@ class TransformEncoder:
 
     def _in_type_of(self, column: CategoricalColumn, values: tf.Tensor) -> tf.Tensor:
         """Values of a signature, in the type that examples have."""
-        dtype = self._raw_spec[column.name].dtype
-        if values.dtype == dtype:
+        dtype = self._raw_spec[column.raw_name].dtype
+        if values.dtype == dtype or values.dtype == tf.float32:
             return values
         if values.dtype == tf.string:
             wrong = ~tf.strings.regex_full_match(values, r"-?\d{1,18}")
@@ -151,8 +157,8 @@ def _num_rows(value: Any) -> tf.Tensor:
 
 
 def _present(values: tf.Tensor) -> tf.RaggedTensor:
-    """Numbers `[B]` as cells; of NaN an empty one."""
-    is_there = ~tf.math.is_nan(values)
+    """Numbers or texts `[B]` as cells; of NaN and of the empty text an empty one."""
+    is_there = tf.strings.strip(values) != "" if values.dtype == tf.string else ~tf.math.is_nan(values)
     return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(values, is_there), tf.cast(is_there, tf.int64))
 
 

@@ -1,10 +1,13 @@
 """What a signature takes: names, dtypes and shapes of its tensors, and how they become a batch of raw columns.
 
     dense                     float32 [B, num_dense], where there are dense columns; NaN where a number is missing
-    <feature>                 int64 or string [B], or [B, H] for H ids a bag
+    <feature>                 int64 or string [B], or [B, H] for H ids a bag; float32 [B] of a raw number in bins
     <feature>                 [N] for bags of any length, all bags one after another, beside
     <feature>_row_lengths     int64 [B], ids of each bag
     <feature>_weights         float32, the shape of the ids, where the schema gives ids weights
+
+A raw feature that is made of another column (`source` in the schema) has that column's input, which several may share,
+and none of its own where that is a dense column.
 
 TensorFlow allows letters, digits and `_` in these names; `input_name` says what becomes of others.
 """
@@ -12,20 +15,15 @@ TensorFlow allows letters, digits and `_` in these names; `input_name` says what
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from savedmodels.names import DENSE, ROW_LENGTHS, WEIGHTS, input_names, input_of_features
 from tfdlrm.checks import quoted
 from tfdlrm.config import DLRMConfig
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
-
-DENSE = "dense"
-EXAMPLES = "examples"
-ROW_LENGTHS = "_row_lengths"
-WEIGHTS = "_weights"
 
 Raw = dict[str, Any]
 """`"dense"` and each feature's values: `[B]`, `[B, H]` or ragged, alone or as `(values, weights)`."""
@@ -36,7 +34,7 @@ class InputColumn:
     """One feature of the inputs.
 
     Args:
-        feature: its name in the model, in the schema and in a `tf.train.Example`.
+        feature: its name in the model, in the schema and in a `tf.train.Example`; of raw values the raw column.
         name: of its tensor.
         dtype: of its values.
         example_dtype: of its values in a `tf.train.Example`: hex ids are text there, as in the raw files.
@@ -82,7 +80,7 @@ class InputColumn:
                 found[self.weights] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
             return found
         shape = [] if self.hotness == 1 else [self.hotness]
-        default = "" if self.example_dtype == tf.string and self.hotness == 1 else None
+        default = {tf.string: "", tf.float32: float("nan")}.get(self.example_dtype) if self.hotness == 1 else None
         found = {self.feature: tf.io.FixedLenFeature(shape, self.example_dtype, default)}
         if self.weights:
             found[self.weights] = tf.io.FixedLenFeature(shape, tf.float32)
@@ -118,43 +116,6 @@ def parse_examples(
     return raw
 
 
-def input_name(feature: str) -> str:
-    """The name of a feature in the signature: characters that TensorFlow does not allow there become `_`.
-
-    Example:
-        >>> input_name("hour of day"), input_name("user"), input_name("2nd")
-        ('hour_of_day', 'user', 'feature_2nd')
-    """
-    name = re.sub(r"[^A-Za-z0-9_]", "_", feature)
-    # "self" cannot be passed by name to a Python function, which a loaded signature is
-    return name if name[0].isalpha() and name != "self" else f"feature_{name}"
-
-
-def input_names(features: Sequence[str]) -> dict[str, str]:
-    """Feature -> its name in the signature: `input_name`, and a number behind it where that is taken.
-
-    Example:
-        >>> input_names(["hour of day", "hour/of/day"])
-        {'hour of day': 'hour_of_day', 'hour/of/day': 'hour_of_day_2'}
-    """
-    taken, names = {DENSE, EXAMPLES}, {}
-    plain = {feature: input_name(feature) for feature in features}
-    # names that need no change are given first
-    for feature in sorted(features, key=lambda feature: plain[feature] != feature):
-        name, number = plain[feature], 1
-        while not taken.isdisjoint(_all_names(name)):
-            number += 1
-            name = f"{plain[feature]}_{number}"
-        taken |= _all_names(name)
-        names[feature] = name
-    return {feature: names[feature] for feature in features}
-
-
-def _all_names(name: str) -> set[str]:
-    """Of the tensors of a feature, in the letters by which TensorFlow tells the inputs of a signature apart."""
-    return {each.lower() for each in (name, name + ROW_LENGTHS, name + WEIGHTS)}
-
-
 def input_columns(
     config: DLRMConfig, spec: FeatureSpec | None, *, raw: bool, example_dtypes: Mapping[str, tf.DType] | None = None
 ) -> tuple[InputColumn, ...]:
@@ -167,30 +128,34 @@ def input_columns(
         example_dtypes: raw column -> dtype of its values in a `tf.train.Example`, where it is not the usual one.
     """
     columns = {column.name: column for column in spec.categorical} if spec else {}
-    names = input_names([feature.name for feature in config.features])
     given = example_dtypes or {}
     weights = {name: column.weights for name, column in columns.items()}
+    source = input_of_features(spec) if raw and spec else {}
+    features = {source.get(feature.name, feature.name): feature for feature in reversed(config.features)}
+    features.pop(DENSE, None)
+    ordered = dict(reversed(features.items()))
+    names = input_names(list(ordered))
     return tuple(
         InputColumn(
-            feature=feature.name,
-            name=names[feature.name],
+            feature=name,
+            name=names[name],
             dtype=_raw_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64),
-            example_dtype=given.get(feature.name)
-            or (_example_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64)),
+            example_dtype=given.get(name) or (_example_dtype(columns[feature.name]) if raw else tf.as_dtype(tf.int64)),
             hotness=feature.hotness,
             weights=weights.get(feature.name, ""),
             weights_example_dtype=given.get(weights.get(feature.name, ""), tf.as_dtype(tf.float32)),
         )
-        for feature in config.features
+        for name, feature in ordered.items()
     )
 
 
 def _raw_dtype(column: CategoricalColumn) -> tf.DType:
-    return tf.as_dtype(tf.int64 if column.encoding in ("integer", "hex") else tf.string)
+    kinds = {"integer": tf.int64, "hex": tf.int64, "bins": tf.float32}
+    return tf.as_dtype(kinds.get(column.encoding, tf.string))
 
 
 def _example_dtype(column: CategoricalColumn) -> tf.DType:
-    return tf.as_dtype(tf.int64 if column.encoding == "integer" else tf.string)
+    return tf.as_dtype({"integer": tf.int64, "bins": tf.float32}.get(column.encoding, tf.string))
 
 
 def dense_spec(config: DLRMConfig, batch_size: int | None = None) -> tf.TensorSpec:

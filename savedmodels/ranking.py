@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from savedmodels.dot_ranking import DotRanking
-from savedmodels.inputs import DENSE
+from savedmodels.names import DENSE
 from tfdlrm.layers import ConcatInteraction, DotInteraction
 from tfdlrm.models.dcnv2 import CrossInteraction
 from tfdlrm.models.dlrm import DLRM

@@ -12,16 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from savedmodels.inputs import DENSE, InputColumn, Raw, parse_examples
-from savedmodels.names import UNSEEN_POLICIES
+from savedmodels.inputs import InputColumn, Raw, parse_examples
+from savedmodels.names import DENSE, UNSEEN_POLICIES
 from savedmodels.serving_rows import StoredArray
 from savedmodels.vocabulary_lookup import VocabularyLookup
 from tfdlrm.checks import quoted
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.times import Ops, ids_of_seconds, seconds_of
 from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.hashing import hash_to_buckets
-from tfdlrm.schema import CategoricalColumn, DenseColumn
+from tfdlrm.schema import TIME_IDS, CategoricalColumn, DenseColumn
 
 _HEX_DIGITS = 16
 _NO_DIGIT = 255
@@ -45,6 +46,7 @@ class RawEncoder(tf.Module):
             "zero" lets it add nothing to its bag; None leaves the id `UNSEEN`.
         lookups: table -> its vocabulary, where it is not that of `preprocessing`.
         moments: mean and standard deviation, float64 `[num_dense]` each, where they are not those of its schema.
+        edges: column of bins -> their edges, float32, where they are not those of its schema.
 
     Raises:
         ValueError: an unknown policy.
@@ -57,6 +59,7 @@ class RawEncoder(tf.Module):
         *,
         lookups: Mapping[str, Lookup] | None = None,
         moments: tuple[tf.Tensor, tf.Tensor] | None = None,
+        edges: Mapping[str, tf.Tensor] | None = None,
     ):
         super().__init__(name="raw_encoder")
         if unseen is not None and unseen not in UNSEEN_POLICIES:
@@ -69,6 +72,8 @@ class RawEncoder(tf.Module):
         }
         self.lookups: Mapping[str, Lookup] = self._own if lookups is None else lookups
         self._moments = moments
+        self._edges = dict(edges or {})
+        self._place = {column.name: place for place, column in enumerate(preprocessing.spec.dense)}
 
     def arrays(self) -> Iterator[StoredArray]:
         """What the variables hold."""
@@ -98,8 +103,10 @@ class RawEncoder(tf.Module):
         if DENSE in raw:
             features[DENSE] = transform_dense_columns(self.preprocessing.spec.dense, raw[DENSE], self._moments)
         for column in self.preprocessing.spec.categorical:
-            if column.name in raw:
-                features[column.name] = self._column(column, raw[column.name])
+            if column.raw_name in raw:
+                features[column.name] = self._column(column, raw[column.raw_name])
+            elif DENSE in raw and column.raw_name in self._place:
+                features[column.name] = self._column(column, raw[DENSE][:, self._place[column.raw_name]])
         return features
 
     def _column(self, column: CategoricalColumn, value: Any) -> Any:
@@ -133,6 +140,10 @@ class RawEncoder(tf.Module):
         return values
 
     def _ids(self, column: CategoricalColumn, tokens: tf.Tensor) -> tf.Tensor:
+        if column.encoding == "bins":
+            return _bins(column, tokens, self._edges.get(column.name))
+        if column.encoding in TIME_IDS:
+            return time_ids(column, tokens)
         if column.encoding == "hash":
             return hash_to_buckets(tokens, self.preprocessing.spec.vocabulary_sizes[column.table])
         tokens = self.tokens(column, tokens)
@@ -144,6 +155,47 @@ class RawEncoder(tf.Module):
             # another column of the table keeps an out-of-vocabulary row; this one did not ask for it
             ids = tf.where(ids == lookup.default, tf.constant(UNSEEN, tf.int64), ids)
         return ids
+
+
+def _bins(column: CategoricalColumn, numbers: tf.Tensor, edges: tf.Tensor | None) -> tf.Tensor:
+    """As `tfdlrm.data.transforms.bin_ids`; an infinite number is refused."""
+
+    def message() -> list[tf.Tensor | str]:
+        first = tf.strings.as_string(tf.boolean_mask(numbers, tf.math.is_inf(numbers))[0])
+        return [f"column '{column.raw_name}': ", first, " is not a finite number. Give one, or NaN for a missing one."]
+
+    numbers = stop_if(tf.math.is_inf(numbers), message, numbers)
+    edges = tf.constant(column.edges, tf.float32) if edges is None else edges
+    # without an edge there is nothing to search
+    places = tf.searchsorted(tf.concat([[-np.inf], edges], 0), numbers, side="right", out_type=tf.int64)
+    return tf.where(tf.math.is_nan(numbers), tf.constant(0, tf.int64), places)
+
+
+def time_ids(column: CategoricalColumn, texts: tf.Tensor) -> tf.Tensor:
+    """Ids of times as `tfdlrm.data.times` reads them; an empty text is 0, and any other is refused."""
+
+    def groups(pattern: str, number: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        whole = rf"[ \t]*{pattern}[ \t]*"
+        matched = tf.strings.regex_full_match(texts, whole)
+        form = tf.where(matched, texts, "")
+
+        def group(place: int) -> tf.Tensor:
+            part = tf.strings.regex_replace(form, f"^{whole}$", rf"\{place}", replace_global=False)
+            part = tf.where(part == "-", "1", tf.where((part == "+") | (part == ""), "0", part))
+            return tf.strings.to_number(part, tf.int64)
+
+        return matched, [group(place) for place in range(1, number + 1)]
+
+    seconds, is_time = seconds_of(Ops(groups, tf.where))
+    is_empty = tf.strings.strip(texts) == ""
+    wrong = ~is_time & ~is_empty
+
+    def message() -> list[tf.Tensor | str]:
+        first = tf.boolean_mask(texts, wrong)[0]
+        return [f"column '{column.raw_name}': '", first, "' is not a time. Give one such as 2024-01-31 23:59:59."]
+
+    seconds = stop_if(wrong, message, seconds)
+    return tf.where(is_time, ids_of_seconds(column.encoding, seconds), tf.constant(0, tf.int64))
 
 
 def _like(given: Any, flat: tf.Tensor) -> Any:

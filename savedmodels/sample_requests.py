@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from savedmodels.inputs import DENSE, EXAMPLES, ROW_LENGTHS, WEIGHTS, InputColumn
-from savedmodels.names import EMBED, PREDICT, RANK, SERVING_DEFAULT
+from savedmodels.inputs import InputColumn
+from savedmodels.names import DENSE, EMBED, EXAMPLES, PREDICT, RANK, ROW_LENGTHS, SERVING_DEFAULT, WEIGHTS
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
-from tfdlrm.schema import CategoricalColumn, FeatureSpec
+from tfdlrm.schema import DERIVED, CategoricalColumn, FeatureSpec
 
 Arrays = dict[str, np.ndarray]
 Pairs = dict[str, list[tuple[Arrays, Arrays]]]
@@ -82,13 +82,14 @@ def draw_rows(
         optional = np.array([column.missing is not None for column in preprocessing.spec.dense], bool)
         dense[(random.random(dense.shape) < _MISSING_SHARE) & optional] = np.nan
     sizes = {feature.name: _rows(feature.table, config) for feature in config.features}
-    schema = {column.name: column for column in preprocessing.spec.categorical} if preprocessing else {}
+    schema = {column.raw_name: column for column in preprocessing.spec.categorical} if preprocessing else {}
     cells = {}
     for column in columns:
         hotness = [column.hotness or int(random.integers(0, LONGEST_BAG + 1)) for _ in range(num_rows)]
         if column.hotness is None and num_rows > 1:
             hotness[num_rows // 2] = 0
-        values = _values(schema.get(column.feature), column, preprocessing, sizes[column.feature], sum(hotness), random)
+        size = sizes.get(column.feature, 0)  # none of what bins and parts of times are made of
+        values = _values(schema.get(column.feature), column, preprocessing, size, sum(hotness), random)
         weights = random.random(len(values)).astype(np.float32).tolist() if column.weights else []
         ends = np.cumsum([0, *hotness])
         spans = list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
@@ -111,6 +112,12 @@ def _values(
 ) -> list[Any]:
     if column is None or preprocessing is None or (column.encoding == "integer"):
         return random.integers(0, size, count).tolist()
+    if column.encoding in DERIVED:
+        missing = random.random(count) < _MISSING_SHARE
+        if column.encoding == "bins":
+            return np.where(missing, np.nan, random.lognormal(0.0, 1.5, count).astype(np.float32)).tolist()
+        seconds = random.integers(0, 2**31, count).astype("datetime64[s]")
+        return np.where(missing, "", np.datetime_as_string(seconds)).tolist()
     are_digits = form.dtype == tf.string and form.example_dtype == tf.int64
 
     def text(words: str) -> str:
@@ -161,7 +168,7 @@ def columnar_arrays(columns: Sequence[InputColumn], rows: RawTable, names: froze
 def _array(values: list[Any], dtype: tf.DType) -> np.ndarray:
     if dtype == tf.string:
         return np.array([value.encode() for value in values] or [], object)
-    return np.array(values, np.int64)
+    return np.array(values, dtype.as_numpy_dtype)
 
 
 def examples(
@@ -188,7 +195,7 @@ def examples(
         for column in columns:
             cell = rows.cells[column.feature][row]
             is_hex = column.dtype == tf.int64 and column.feature in hex_columns
-            ids = [f"{value:x}" if is_hex else value for value in cell.values]
+            ids = [f"{value:x}" if is_hex else value for value in cell.values if value == value]  # NaN: none
             features[column.feature] = _example_feature(ids, column.example_dtype)
             if column.weights:
                 features[column.weights] = _example_feature(cell.weights, column.weights_example_dtype)
@@ -234,14 +241,14 @@ def _write_parquet(file: Path, columns: Sequence[InputColumn], rows: RawTable, s
         values = [None if np.isnan(value) else float(value) for value in rows.dense[:, place]]
         frame[number.name] = pl.Series(values, dtype=pl.Float64)
     for column in columns:
-        dtype = pl.String if column.dtype == tf.string else pl.Int64
+        dtype = {tf.string: pl.String, tf.float32: pl.Float64}.get(column.dtype, pl.Int64)
         cells = rows.cells[column.feature]
         kinds: list[tuple[str, list[list[Any]], Any]] = [(column.feature, [cell.values for cell in cells], dtype)]
         if column.weights:
             kinds.append((column.weights, [cell.weights for cell in cells], pl.Float64))
         for name, bags, kind in kinds:
             if column.hotness == 1:
-                frame[name] = pl.Series([bag[0] for bag in bags], dtype=kind)
+                frame[name] = pl.Series([bag[0] for bag in bags], dtype=kind, nan_to_null=True)
             else:
                 frame[name] = pl.Series(bags, dtype=pl.List(kind))
     for key in spec.keys:

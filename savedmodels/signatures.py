@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from savedmodels.inputs import DENSE, EXAMPLES, InputColumn, Raw, columnar_specs, input_columns, parse_examples
-from savedmodels.names import EMBED, PREDICT, RANK, SERVING_DEFAULT, SIGNATURES
+from savedmodels.inputs import InputColumn, Raw, columnar_specs, input_columns, parse_examples
+from savedmodels.names import DENSE, EMBED, EXAMPLES, PREDICT, RANK, SERVING_DEFAULT, SIGNATURES, input_of_features
 from savedmodels.ranking import Ranker
 from savedmodels.serving_rows import StoredArray
 from tfdlrm.checks import quoted
@@ -72,11 +72,28 @@ class Signatures:
         self.columns = input_columns(model.config, spec, raw=encoder is not None, example_dtypes=dtypes)
         self.specs = columnar_specs(model.config, self.columns)
         self._ranker = Ranker(model, candidate_inputs) if candidate_inputs else None
+        self._sides = self._inputs_of_sides()
 
     @property
     def of_user(self) -> frozenset[str]:
         """The user's inputs in `rank`; none where there is no such signature."""
-        return self._ranker.of_user if self._ranker is not None else frozenset()
+        return self._sides[0]
+
+    def _inputs_of_sides(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The inputs of the user, and of the candidates, in `rank`."""
+        ranker = self._ranker
+        if ranker is None:
+            return frozenset(), frozenset()
+        source = input_of_features(self._spec) if self._encoder is not None and self._spec is not None else {}
+        of_user = frozenset(source.get(name, name) for name in ranker.of_user)
+        of_candidates = frozenset(source.get(name, name) for name in ranker.of_candidates)
+        for name in sorted(of_user & of_candidates):
+            own = sorted(each for each in (*source, DENSE) if source.get(each, each) == name)
+            raise ValueError(
+                f"features {own} are made of one raw input, {quoted(name)}. Give them to one side: all as candidates, "
+                "or none."
+            )
+        return of_user, of_candidates
 
     def trace(self, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Name -> concrete function.
@@ -136,16 +153,17 @@ class Signatures:
     def _rank(self) -> Any:
         ranker = self._ranker
         assert ranker is not None
-        specs = columnar_specs(self.model.config, self.columns, ranker.of_user)
+        of_user, of_candidates = self._sides
+        specs = columnar_specs(self.model.config, self.columns, of_user)
         specs["k"] = tf.TensorSpec([], tf.int32, name="k")
 
         @tf.function(autograph=False)
         def rank(inputs: Tensors) -> Outputs:
-            user = [column for column in self.columns if column.feature in ranker.of_user]
-            candidates = [column for column in self.columns if column.feature in ranker.of_candidates]
+            user = [column for column in self.columns if column.feature in of_user]
+            candidates = [column for column in self.columns if column.feature in of_candidates]
             logit = ranker.logits(
-                self._encoded(self._raw(inputs, user, DENSE in ranker.of_user)),
-                self._encoded(self._raw(inputs, candidates, DENSE in ranker.of_candidates)),
+                self._encoded(self._raw(inputs, user, DENSE in of_user)),
+                self._encoded(self._raw(inputs, candidates, DENSE in of_candidates)),
             )
             probability = self._probability(logit)
             k = tf.clip_by_value(inputs["k"], 0, tf.shape(logit)[0])

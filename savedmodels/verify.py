@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from savedmodels.manifest import SIZE_KINDS, check_files, read_manifest
+from savedmodels.manifest import MANIFEST_FILE, SIZE_KINDS, check_files, read_manifest
+from savedmodels.names import DENSE, input_names, input_of_features
 from savedmodels.recorded import RecordedRequest, load_requests, read_requests
 from savedmodels.verification import c_program, fresh_process
 from savedmodels.verification.comparison import Difference, compare
@@ -28,6 +29,7 @@ from savedmodels.verification.job_file import JobRequest
 from savedmodels.verification.report import Check, Report, Result
 from tfdlrm.checks import quoted
 from tfdlrm.files import strange_entries
+from tfdlrm.schema import FeatureSpec
 
 # TensorFlow restores a variable as one tensor, and protobuf and many clients end at int32 bytes
 MAX_TENSOR_BYTES = 2**31 - 1
@@ -83,7 +85,7 @@ def verify(version_folder: str | os.PathLike[str], *, c_api: bool = True) -> Rep
         checks += [
             _check_ops(findings),
             _check_tensors(findings),
-            _check_signatures(findings, manifest),
+            _check_signatures(findings, manifest, _raw_numbers(folder)),
             _check_answers(folder, findings, answers, manifest),
             _check_c_api(folder, findings, manifest) if c_api else Check(name=C_API, result=Result.LEFT_OUT),
             _check_warmup(findings),
@@ -177,11 +179,25 @@ def _check_tensors(findings: Mapping[str, Any]) -> Check:
     return Check.of(TENSORS, problems, f"{len(findings['tensors'])} in variables, {_size(total)}")
 
 
-def _check_signatures(findings: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Check:
+def _raw_numbers(folder: Path) -> frozenset[str]:
+    """Inputs that are numbers, of which bins are made."""
+    try:
+        spec = FeatureSpec.load((folder / MANIFEST_FILE).parent)
+    except (OSError, ValueError):  # there need not be one, and `files` says where it was changed
+        return frozenset()
+    names = input_names([name for name in dict.fromkeys(input_of_features(spec).values()) if name != DENSE])
+    return frozenset(
+        names[each.raw_name] for each in spec.categorical if each.encoding == "bins" and each.raw_name in names
+    )
+
+
+def _check_signatures(
+    findings: Mapping[str, Any], manifest: Mapping[str, Any] | None, numbers: frozenset[str]
+) -> Check:
     signatures = findings["signatures"]
     if signatures is None:
         return Check.of(SIGNATURES, [findings["graph_problem"]])
-    problems = signature_problems(signatures, None if manifest is None else manifest["signatures"])
+    problems = signature_problems(signatures, None if manifest is None else manifest["signatures"], numbers)
     return Check.of(SIGNATURES, problems, ", ".join(signatures))
 
 

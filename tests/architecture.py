@@ -38,7 +38,8 @@ UNQUOTED_ROOMS = (
 )
 
 LEAVES = frozenset(
-    {"checks", "records", "yaml_text", "schema", "hashing", "stop_signals", "file_lock", "files", "array_files"}
+    {"checks", "records", "yaml_text", "schema", "schema_columns", "hashing", "stop_signals", "file_lock", "files"}
+    | {"array_files"}
 )
 CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
@@ -59,7 +60,8 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "files": frozenset({"checks"}),
     "array_files": frozenset({"checks"}),
     "records": frozenset({"checks", "files", "yaml_text"}),
-    "schema": frozenset({"checks", "records"}),
+    "schema_columns": frozenset({"checks", "records"}),
+    "schema": frozenset({"checks", "records", "schema_columns"}),
     "config": CONFIG,
     "native": frozenset({"native"}),
     "embeddings": EMBEDDINGS,
@@ -85,7 +87,7 @@ EXTRA_MODULES: Mapping[str, frozenset[str]] = {
 }
 KERAS_FREE_ROOMS = frozenset(
     {"embeddings", "native", "schema", "config", "checks", "files", "records", "yaml_text", "hashing", "stop_signals"}
-    | {"file_lock"}
+    | {"file_lock", "schema_columns"}
 )
 # Top packages -> top packages of this repository that they may import.
 PACKAGE_ARROWS: Mapping[str, frozenset[str]] = {

@@ -137,13 +137,17 @@ def check_flag(owner: str, field: str, value: object) -> bool:
     return value
 
 
-def check_integer(owner: str, field: str, value: object, *, minimum: int | None = None) -> int:
-    """An integer of at least `minimum`; booleans and floats are refused, NumPy integers accepted."""
+def check_integer(
+    owner: str, field: str, value: object, *, minimum: int | None = None, maximum: int | None = None
+) -> int:
+    """An integer within `[minimum, maximum]`; booleans and floats are refused, NumPy integers accepted."""
     wanted = "an integer" if minimum is None else f"an integer of {minimum} or more"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{owner}: {field}={quoted(value)} is a {type(value).__name__}. Give {wanted}.")
     if minimum is not None and value < minimum:
         raise ValueError(f"{owner}: {field}={quoted(value)} is too small. Give {wanted}.")
+    if maximum is not None and int(value) > maximum:
+        raise ValueError(f"{owner}: {field}={quoted(value)} is too large. Give one of {maximum} or less.")
     return int(value)
 
 

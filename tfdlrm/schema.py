@@ -10,13 +10,27 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self
 
 from tfdlrm import checks
 from tfdlrm.checks import quoted, reject_unknown_keys
 from tfdlrm.records import FrozenMapping, Reader, Record, each
+from tfdlrm.schema_columns import (
+    DEFAULT_BINS,
+    DERIVED,
+    TIME_IDS,
+    CategoricalColumn,
+    DenseColumn,
+    Encoding,
+    IdPolicy,
+    RawCells,
+    Transform,
+)
 
 __all__ = [
+    "DEFAULT_BINS",
+    "DERIVED",
+    "TIME_IDS",
     "CategoricalColumn",
     "DenseColumn",
     "Encoding",
@@ -28,151 +42,12 @@ __all__ = [
     "reject_unknown_keys",
 ]
 
-Transform = Literal["log1p", "standardize", "identity", "clip"]
-IdPolicy = Literal["error", "clip", "modulo", "oov", "hash"]
-Encoding = Literal["integer", "vocabulary", "hex", "hash"]
-
 SCHEMA_FILE = "schema.yaml"
 SCORE_COLUMNS = ("probability", "logit")  # of the file that predict writes, beside the keys
 ROW_ID = "row_id"  # the key that every row has, in a file or by its number
 OOV_ID = 0  # the row of unknown values, under `id_policy: oov`
 NUM_CRITEO_DENSE = 13
 NUM_CRITEO_CATEGORICAL = 26
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenseColumn(Record):
-    """One number a row, and how it is transformed before the bottom MLP.
-
-    Args:
-        name: column name.
-        transform: `log1p` is ln(max(x, 0) + 1), Criteo's; `standardize` is (x - mean) / std, fitted on the
-            training part; `clip` limits to [minimum, maximum]; `identity` leaves it.
-        missing: the raw value used where the cell is empty; None makes an empty cell an error.
-        mean, std: of the raw column, for `standardize`; None until fitted.
-        minimum, maximum: bounds, for `clip`; at least one.
-
-    Raises:
-        ValueError: a value is not valid, or a parameter of another transform is given.
-
-    Example:
-        >>> DenseColumn(name="age", transform="clip", minimum=0, maximum=100).maximum
-        100.0
-    """
-
-    name: str
-    transform: Transform = "identity"
-    missing: float | None = 0.0
-    mean: float | None = None
-    std: float | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-
-    def __post_init__(self) -> None:
-        owner = f"dense column {quoted(self.name)}"
-        checks.check_name("DenseColumn", "name", self.name)
-        checks.check_choice(owner, "transform", self.transform, get_args(Transform))
-        for name in ("missing", "mean", "minimum", "maximum"):
-            self._set(**{name: checks.check_optional(checks.check_number, owner, name, getattr(self, name))})
-        self._set(std=checks.check_optional(checks.check_number, owner, "std", self.std, above=0.0))
-        for transform, names in (("standardize", ("mean", "std")), ("clip", ("minimum", "maximum"))):
-            given = [name for name in names if getattr(self, name) is not None]
-            if given and self.transform != transform:
-                raise ValueError(
-                    f"{owner}: {given[0]}={quoted(getattr(self, given[0]))} has no meaning with "
-                    f"transform={quoted(self.transform)}. Remove it, or set transform: {transform}."
-                )
-            if transform == self.transform == "standardize" and len(given) == 1:
-                raise ValueError(f"{owner}: {given[0]} is given without its partner. Give both mean and std, or none.")
-            if transform == self.transform == "clip" and not given:
-                raise ValueError(f"{owner}: transform='clip' has no bound. Give minimum, maximum or both.")
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError(f"{owner}: minimum={self.minimum} is above maximum={self.maximum}. Swap them.")
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether the transform has every number it needs."""
-        return self.transform != "standardize" or self.std is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CategoricalColumn(Record):
-    """One id or a bag of ids a row, and the table that holds their vectors.
-
-    Args:
-        name: column name.
-        table: the embedding table it reads, "" for one of the column's own name. Columns may share a table.
-        hotness: ids a bag; None where it varies (ragged).
-        id_policy: what happens to an id outside [0, V): `error` names it; `clip` to the nearest end;
-            `modulo` V; `oov` sends it to row 0 and counts it; `hash` hashes every id into V rows.
-        encoding: how a raw cell becomes an id: `integer` is one already; `vocabulary` is looked up in the
-            table's vocabulary; `hex` is Criteo's, hex string to integer to vocabulary; `hash` hashes the
-            string into V rows.
-        separator: between the ids of a cell that holds several.
-        weights: name of the column that holds one weight per id, "" for none.
-    """
-
-    name: str
-    table: str = ""
-    hotness: int | None = 1
-    id_policy: IdPolicy = "error"
-    encoding: Encoding = "integer"
-    separator: str = " "
-    weights: str = ""
-
-    def __post_init__(self) -> None:
-        owner = f"categorical column {quoted(self.name)}"
-        checks.check_name("CategoricalColumn", "name", self.name)
-        checks.check_text(owner, "table", self.table)
-        self._set(table=checks.check_name(owner, "table", self.table or self.name))
-        self._set(hotness=checks.check_optional(checks.check_integer, owner, "hotness", self.hotness, minimum=1))
-        checks.check_choice(owner, "id_policy", self.id_policy, get_args(IdPolicy))
-        checks.check_choice(owner, "encoding", self.encoding, get_args(Encoding))
-        if not checks.check_text(owner, "separator", self.separator):
-            raise ValueError(f"{owner}: separator is empty. Give the character between two ids, such as a blank.")
-        checks.check_text(owner, "weights", self.weights)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RawCells(Record):
-    """What raw files do not say of themselves: names of columns without a header, marks of missing values, labels.
-
-    Args:
-        columns: names of the fields of text files that have no header line, in order; empty where they have one.
-        missing: texts of cells that are read as empty, such as `?` or `NA`; blanks around them do not count.
-        label_values: label column -> the texts of its label 0 and its label 1. Labels not named are 0 and 1.
-
-    Example:
-        >>> RawCells(missing=("?",), label_values={"income": ("under 50000", "over 50000")}).to_dict()["missing"]
-        ['?']
-    """
-
-    columns: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    label_values: Mapping[str, tuple[str, str]] = field(default_factory=FrozenMapping)
-
-    def __post_init__(self) -> None:
-        owner = "RawCells"
-        self._set(
-            columns=checks.check_names(owner, "columns", self.columns),
-            missing=tuple(
-                checks.check_text(owner, "missing", text).strip()
-                for text in checks.check_list(owner, "missing", self.missing)
-            ),
-        )
-        checks.check_unique(owner, "columns", self.columns)
-        checks.check_mapping(owner, "label_values", self.label_values)
-        values = {label: self._two_texts(label, texts) for label, texts in self.label_values.items()}
-        self._set(label_values=FrozenMapping(values))
-
-    def _two_texts(self, label: str, texts: tuple[str, str]) -> tuple[str, str]:
-        owner, name = "RawCells", f"label_values of {quoted(label)}"
-        found = [checks.check_text(owner, name, text).strip() for text in checks.check_list(owner, name, texts)]
-        if len(found) != 2 or found[0] == found[1]:
-            raise ValueError(
-                f"{owner}: {name} is {quoted(list(texts))}. Give two texts: that of label 0 and that of label 1."
-            )
-        return found[0], found[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,8 +112,32 @@ class FeatureSpec(Record):
             table: checks.check_integer("FeatureSpec.vocabulary_sizes", table, size, minimum=1)
             for table, size in self.vocabulary_sizes.items()
         }
+        for column in self.categorical:
+            self._check_source(column)
+            if column.num_ids is not None and column.table not in self.vocabulary_sizes:
+                sizes[column.table] = max(column.num_ids, sizes.get(column.table, 0))
+            elif column.num_ids is not None and sizes[column.table] < column.num_ids:
+                raise ValueError(
+                    f"FeatureSpec: vocabulary_sizes gives table {quoted(column.table)} {sizes[column.table]} rows, and "
+                    f"column {quoted(column.name)} needs {column.num_ids}. Raise it, or leave it out."
+                )
         self._set(vocabulary_sizes=FrozenMapping(sizes))
         self._check_raw()
+
+    def _check_source(self, derived: CategoricalColumn) -> None:
+        """The raw cells of a column are read in one way."""
+        is_number = derived.encoding == "bins"
+        source = derived.raw_name
+        others = [column for column in self.categorical if column.raw_name == source]
+        wrong = [
+            column for column in others if column.encoding not in DERIVED or (column.encoding == "bins") != is_number
+        ]
+        if derived.encoding in DERIVED and (wrong or (not is_number and source in (each.name for each in self.dense))):
+            raise ValueError(
+                f"FeatureSpec: column {quoted(derived.name)} takes {quoted(source)} for a "
+                f"{'number' if is_number else 'time'}, and another column takes it for something else. Give one of "
+                "them a column of its own."
+            )
 
     def _check_raw(self) -> None:
         checks.check_instance("FeatureSpec", "raw", self.raw, RawCells)
@@ -280,9 +179,8 @@ class FeatureSpec(Record):
         """Every column that files must have, each once: labels, features, weights of ids, keys."""
         weights = (column.weights for column in self.categorical if column.weights)
         keys = (key for key in self.keys if key != ROW_ID)
-        return tuple(
-            dict.fromkeys([*self.labels, *(column.name for column in self.dense), *self.feature_names, *weights, *keys])
-        )
+        features = [*(column.name for column in self.dense), *(column.raw_name for column in self.categorical)]
+        return tuple(dict.fromkeys([*self.labels, *features, *weights, *keys]))
 
     @property
     def num_dense(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tfdlrm.checks import quoted
@@ -28,12 +28,15 @@ OUTPUTS: Mapping[str, Mapping[str, _Tensor]] = {
 _EXAMPLES = {"examples": _Tensor("string", 1)}
 
 
-def signature_problems(signatures: Mapping[str, Any], expected: Mapping[str, Any] | None = None) -> list[str]:
+def signature_problems(
+    signatures: Mapping[str, Any], expected: Mapping[str, Any] | None = None, numbers: Container[str] = ()
+) -> list[str]:
     """What is not as documented, or not as the manifest has it.
 
     Args:
         signatures: of the SavedModel, as `savedmodels.graph_ops.signatures` gives them.
         expected: the manifest's, or None where it cannot be read.
+        numbers: inputs that are raw numbers, and no ids.
 
     Returns:
         A line for each problem, naming the signature and the tensor.
@@ -47,7 +50,7 @@ def signature_problems(signatures: Mapping[str, Any], expected: Mapping[str, Any
         problems.append(f"signature {quoted(name)} is missing")
     for name, signature in signatures.items():
         if name in OUTPUTS:
-            problems += _input_problems(name, signature["inputs"])
+            problems += _input_problems(name, signature["inputs"], numbers)
             outputs = dict(OUTPUTS[name])
             if "dense" not in signature["inputs"]:
                 outputs.pop("dense_vector", None)
@@ -57,13 +60,13 @@ def signature_problems(signatures: Mapping[str, Any], expected: Mapping[str, Any
     return problems
 
 
-def _input_problems(signature: str, inputs: Mapping[str, Any]) -> Iterator[str]:
+def _input_problems(signature: str, inputs: Mapping[str, Any], numbers: Container[str]) -> Iterator[str]:
     if signature == DEFAULT and "examples" in inputs:
         yield from _compare(signature, "input", _EXAMPLES, inputs)
         for name in sorted(set(inputs) - set(_EXAMPLES)):
             yield f"signature {quoted(signature)}: input {quoted(name)} beside 'examples' is not documented"
         return
-    fixed = {"dense": _Tensor("float32", 2)}
+    fixed = {"dense": _Tensor("float32", 2)} | {name: _Tensor("float32", 1) for name in inputs if name in numbers}
     if signature == "rank":
         fixed["k"] = _Tensor("int32", 0)
     present = {name: tensor for name, tensor in fixed.items() if name != "dense" or name in inputs}

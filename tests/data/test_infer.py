@@ -171,6 +171,41 @@ def test_labels(tmp_path: Path) -> None:
         pair(["cat", "dog"], "cow")
 
 
+def test_a_number_that_the_label_does_not_go_straight_with_is_in_bins_too() -> None:
+    random, rows = np.random.default_rng(0), 6000
+    columns = {name: random.normal(size=rows) for name in ("straight", "bent", "step", "nothing")}
+    columns["tail"] = np.exp(2.0 * columns["straight"])
+    logit = columns["straight"] + 1.5 * np.abs(columns["bent"]) + 2.0 * (columns["step"] > 1.2) - 1.0
+    frame = {"y": random.random(rows) < 1.0 / (1.0 + np.exp(-logit)), **columns, "bent_bins": ["a", "b"] * (rows // 2)}
+    proposal = propose(frame, "y")
+    found = {column.name: column.source for column in proposal.spec.categorical if column.encoding == "bins"}
+    assert found == {"bent_bins_": "bent", "step_bins": "step"}
+    assert {column.name for column in proposal.spec.dense} == set(columns)
+    assert proposal.reasons["step_bins"] == "bins of 'step': the label does not go straight with it"
+    assert "vocabulary_sizes" not in proposal.to_yaml()
+    few = propose({name: values[:80] for name, values in frame.items()}, "y").spec
+    assert not any(column.encoding == "bins" for column in few.categorical)
+
+
+@pytest.mark.parametrize(
+    ("step", "is_whole", "expected"),
+    [
+        (datetime.timedelta(minutes=1), True, ()),
+        (datetime.timedelta(minutes=1), False, ("hour", "weekday")),
+        (datetime.timedelta(minutes=50), True, ("hour",)),
+        (datetime.timedelta(hours=7), True, ("hour", "weekday")),
+        (datetime.timedelta(days=1), True, ("weekday",)),
+        (datetime.timedelta(days=1), False, ("weekday",)),
+    ],
+)
+def test_parts_of_times_that_come_again(step: datetime.timedelta, is_whole: bool, expected: tuple[str, ...]) -> None:
+    moments = [datetime.datetime(2024, 1, 1) + k * step for k in range(60)]
+    for cells in (moments, [str(moment) for moment in moments], [int(moment.timestamp()) for moment in moments]):
+        spec = propose({"y": [0, 1] * 30, "x": ["a", "b", "c"] * 20, "at": cells}, "y", is_whole=is_whole).spec
+        assert [column.encoding for column in spec.categorical if column.source == "at"] == list(expected)
+        assert spec.keys == ("at",)
+
+
 def test_typed_columns() -> None:
     rows = 60
     frame = pl.DataFrame(
@@ -191,9 +226,8 @@ def test_typed_columns() -> None:
     )
     spec = propose(frame, "click").spec
     assert [column.name for column in spec.dense] == ["price"]
-    assert spec.feature_names == ("tags", "pair", "color", "bytes", "flag")
     assert {column.name: column.hotness for column in spec.categorical} == {
-        "tags": None, "pair": 2, "color": 1, "bytes": 1, "flag": 1
+        "day_weekday": 1, "tags": None, "pair": 2, "color": 1, "bytes": 1, "flag": 1
     }  # fmt: skip
     assert spec.keys == ("when", "day")
     assert set(spec.ignored) == {"odd", "wait", "nothing"}

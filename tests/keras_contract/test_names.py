@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from savedmodels.export import export
-from savedmodels.inputs import input_columns, input_names
+from savedmodels.inputs import input_columns
+from savedmodels.names import input_names
 from savedmodels.verify import verify
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DLRMConfig, FeatureConfig, MixedDimensionConfig, TableConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from savedmodels.inputs import input_name
+from savedmodels.names import input_name
 from tfdlrm.config import DLRMConfig
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from savedmodels.export import ExportOptions, export
 from savedmodels.graph_ops import exported_ops
-from savedmodels.inputs import columnar_specs, input_columns, input_name
+from savedmodels.inputs import columnar_specs, input_columns
+from savedmodels.names import input_name
 from savedmodels.recorded import read_requests
 from savedmodels.signatures import Signatures
 from savedmodels.verify import verify

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from savedmodels.export import ExportOptions, export
 from savedmodels.inputs import input_columns
-from savedmodels.raw_encoding import parse_hex, transform_dense_columns
+from savedmodels.raw_encoding import parse_hex, time_ids, transform_dense_columns
 from savedmodels.recorded import read_requests
 from savedmodels.sample_requests import draw_rows
 from savedmodels.vocabulary_lookup import VocabularyLookup
 from tfdlrm.config import DLRMConfig
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.times import ids_of_seconds, seconds_of_cells
 from tfdlrm.data.transforms import transform_dense
 from tfdlrm.data.vocabulary import Vocabulary
 from tfdlrm.models.dlrm import DLRM
@@ -40,6 +41,10 @@ SPEC = FeatureSpec(
         CategoricalColumn(name="query", encoding="hash", hotness=2),
         CategoricalColumn(name="item", id_policy="modulo", hotness=None),
         CategoricalColumn(name="slot"),
+        CategoricalColumn(name="age in bins", source="age", encoding="bins", bins=4, edges=(20.0, 30.5, 60.0)),
+        CategoricalColumn(name="width", encoding="bins", bins=3, edges=(-1.5, 0.1)),
+        CategoricalColumn(name="hour", source="seen at", encoding="hour"),
+        CategoricalColumn(name="seen at", encoding="weekday"),
     ),
     vocabulary_sizes={"city": 5, "device id": 6, "tags": 4, "query": 13, "item": 7, "slot": 3},
     raw=RawCells(missing=("?", "NA")),
@@ -94,7 +99,7 @@ def _dtype(value: np.ndarray) -> tf.DType:
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_raw_values_give_the_numbers_of_trainings_reader(raw_model, tmp_path, quantize):
-    options = ExportOptions(candidates=("item", "tags"), quantize=quantize)
+    options = ExportOptions(candidates=("item", "tags", "seen at", "hour"), quantize=quantize)
     folder = export(raw_model, tmp_path, preprocessing=PREPROCESSING, options=options)
     found = differences(folder)
     assert set(found) == {"serving_default", "predict", "rank", "embed"}
@@ -114,10 +119,12 @@ def request(**changes) -> dict:
         "item": [3],
         "item_row_lengths": [1],
         "slot": [2],
+        "width": [0.5],
+        "seen_at": ["2024-01-31 23:59:59"],
         **changes,
     }
-    dtypes = {"dense": tf.float32, "tags_weights": tf.float32}
-    text = ("city", "home", "tags", "query")
+    dtypes = {"dense": tf.float32, "tags_weights": tf.float32, "width": tf.float32}
+    text = ("city", "home", "tags", "query", "seen_at")
     return {k: tf.constant(v, dtypes.get(k, tf.string if k in text else tf.int64)) for k, v in inputs.items()}
 
 
@@ -136,6 +143,8 @@ def predict(raw_model, tmp_path_factory):
         ({"dense": [[1.0, 40.0, float("nan"), 0.0]]}, "dense column 'price': nan in row 0 is not a finite number"),
         ({"dense": [[1.0, 40.0, 1.0, float("inf")]]}, "dense column 'score': inf in row 0"),
         ({"tags_row_lengths": [1]}, "tags_row_lengths"),
+        ({"width": [float("-inf")]}, "column 'width': -inf is not a finite number"),
+        ({"seen_at": ["2023-02-29"]}, "column 'seen at': '2023-02-29' is not a time"),
     ],
 )
 def test_bad_values_are_refused_by_name(predict, changes, message):
@@ -164,6 +173,44 @@ def test_a_mark_of_a_missing_value_is_the_empty_text(predict):
     assert predict(**request(city=["unseen"], home=[""]))["probability"].numpy() != expected
 
 
+EDGES = ["0001-01-01", "1899123123", "1900010100", "2099123123", "21000101", "19991231", "99123123", "24022923"]
+NO_TIMES = ["", " ", "-", "2024-1-1", "2024-01-01 24:00", "99999999", "1e9", "-1700000000", "2024-02-30", "x2024-01-01"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.datetimes().map(str)
+        | st.datetimes().map(lambda moment: moment.strftime("%Y%m%d%H%M%S")[: 8 + 2 * (moment.second % 4)])
+        | st.datetimes(timezones=st.timezones()).map(lambda moment: moment.isoformat(timespec="minutes")[:22])
+        | st.integers(10**7, 2**63 - 1).map(str)
+        | st.from_regex(r"[ \t]?[0-9]{8}(?:[0-9]{2}){0,3}\.?", fullmatch=True)
+        | st.sampled_from([*EDGES, *NO_TIMES]),
+        min_size=1,
+    )
+)
+def test_times_are_read_as_in_training(texts):
+    """Each by itself, as a graph refuses all where one is no time."""
+    seconds, is_time = seconds_of_cells(pl.Series(texts))
+    for encoding in ("hour", "weekday"):
+        column = CategoricalColumn(name="at", encoding=encoding)
+        good = [text for text, is_one in zip(texts, is_time, strict=True) if is_one]
+        expected = ids_of_seconds(encoding, seconds[is_time])
+        assert time_ids(column, tf.constant([*good, ""], tf.string)).numpy().tolist() == [*expected.tolist(), 0]
+    for text in {text for text, is_one in zip(texts, is_time, strict=True) if not is_one and text.strip()}:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="is not a time"):
+            time_ids(column, tf.constant([text]))
+
+
+def test_inputs_of_one_raw_column_belong_to_one_side(raw_model, tmp_path):
+    for candidates, message in (
+        (("hour",), r"features \['hour', 'seen at'\] are made of one raw input, 'seen at'"),
+        (("age in bins", "item"), r"features \['age in bins', 'dense'\] are made of one raw input, 'dense'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export(raw_model, tmp_path, preprocessing=PREPROCESSING, options=ExportOptions(candidates=candidates))
+
+
 def test_unseen_values_add_nothing_where_the_export_says_so(raw_model, tmp_path):
     folder = export(raw_model, tmp_path, preprocessing=PREPROCESSING, options=ExportOptions(unseen="zero"))
     embeddings = load(folder)["embed"](**request(home=["Bergen"], city=["Bergen"]))["embeddings"].numpy()[0]
@@ -181,7 +228,15 @@ def test_missing_columns_of_an_example_take_the_schemas_value(raw_model, tmp_pat
         lists = {"float": tf.train.FloatList, "int64": tf.train.Int64List, "bytes": tf.train.BytesList}
         return tf.train.Feature(**{f"{kind}_list": lists[kind](value=value)})
 
-    columns = {"price": [1.0], "device id": [b"11"], "query": [b"x", b"y"], "slot": [2], "home": [b"Rome"]}
+    columns = {
+        "width": [0.5],
+        "seen at": [b"2024-01-31 23:59:59"],
+        "price": [1.0],
+        "device id": [b"11"],
+        "query": [b"x", b"y"],
+        "slot": [2],
+        "home": [b"Rome"],
+    }
     given = tf.train.Example(features=tf.train.Features(feature={k: feature(v) for k, v in columns.items()}))
     found = signatures["serving_default"](examples=tf.constant([given.SerializeToString()]))
     nan = float("nan")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.column_types import NAN
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.times import seconds_of_text
+from tfdlrm.data.times import seconds_of_cells, seconds_of_text
+from tfdlrm.data.transforms import bin_ids, fit_bins, transform_dense
+from tfdlrm.schema import DEFAULT_BINS, CategoricalColumn, DenseColumn, Encoding
 
 # Texts that may stand for a missing value: the first ones anywhere, the others among numbers only.
 _MARKS = ("?", "\\N", "NULL", "null", "<NA>")
@@ -34,6 +39,11 @@ _NAMES_OF_AMOUNTS = re.compile(
 )
 _NAMES_OF_TIMES = re.compile(r"(^|[_\W])(time|timestamp|date|datetime|ts|day|hour)([_\W]|$)|(Time|Date|At)$|_at$", re.I)
 _TIME_RANGES = ((8e8, 2.2e9, "seconds since 1970"), (8e11, 2.2e12, "milliseconds since 1970"))  # from 1995 on
+_ROWS_A_BIN = 50  # fewer tell little of the label's rate
+_PRIOR_ROWS = 10.0  # at the rate of all rows, that each bin has beside its own
+_SURE = 3.0  # standard errors
+_SECONDS_PER_DAY = 86_400
+_DAYS_FOR_HOURS, _DAYS_FOR_WEEKDAYS = 2, 14
 _WITH_COMMAS = ("numbers with separators of thousands", "1234")
 # (pattern of a cell, (what cells are, how they are to be written))
 _OTHER_FORMS = (
@@ -223,3 +233,69 @@ def why_no_numbers(text: pl.Series) -> str:
         share, odd = 1.0 - int(wrong.sum()) / len(text), text.filter(wrong)[0]
         return f"; {share:.1%} are numbers, and {quoted(odd)} is not: mend the cells to have it as a number"
     return "; numbers with leading zeros" if numbers_of(text) is None else ""
+
+
+def parts_of_time(there: pl.Series, *, is_whole: bool) -> tuple[Encoding, ...]:
+    """Which encodings tell times apart: `hour` and `weekday`, of rows that go on long enough for each to come again.
+
+    Args:
+        there: times.
+        is_whole: there are no other rows; else those will come later, too.
+    """
+    seconds, is_time = seconds_of_cells(there)
+    if not is_time.all():
+        return ()
+    days = np.ptp(seconds) / _SECONDS_PER_DAY
+    are_dates = not (seconds % _SECONDS_PER_DAY).any()
+    found: list[Encoding] = []
+    if not are_dates and (days >= _DAYS_FOR_HOURS or not is_whole):
+        found.append("hour")
+    if days >= _DAYS_FOR_WEEKDAYS or not is_whole:
+        found.append("weekday")
+    return tuple(found)
+
+
+def bends(numbers: np.ndarray, is_one: np.ndarray, transform: str) -> bool:
+    """Whether bins tell more of the label than the number does by itself, on rows that neither was fitted on.
+
+    By itself it has a logistic regression; both are fitted on every other row, and compared by log loss on the rest.
+
+    Args:
+        numbers: float64 [N].
+        is_one: bool [N], the labels.
+        transform: of the dense column; `standardize` need not be fitted.
+    """
+    fitted_on, rest = slice(0, None, 2), slice(1, None, 2)
+    bins = min(DEFAULT_BINS, len(numbers[fitted_on]) // _ROWS_A_BIN)
+    if bins < 2 or not 0 < is_one[fitted_on].sum() < len(is_one[fitted_on]):
+        return False
+    column = CategoricalColumn(name="x", encoding="bins", bins=bins)
+    values = numbers.astype(np.float32)
+    column = replace(column, edges=fit_bins(column, lambda: [values[fitted_on]]))
+    if not column.edges:
+        return False
+    ids = bin_ids(column, values)
+    counts, ones = (np.bincount(ids[fitted_on], w, bins + 1) for w in (None, is_one[fitted_on].astype(np.float64)))
+    rate = is_one[fitted_on].mean()
+    by_bins = ((ones + _PRIOR_ROWS * rate) / (counts + _PRIOR_ROWS))[ids[rest]]
+    x = numbers if transform != "log1p" else transform_dense(DenseColumn(name="x", transform="log1p"), numbers)
+    by_itself = _logistic(x.astype(np.float64), is_one, fitted_on)[rest]
+    better = _log_loss(by_itself, is_one[rest]) - _log_loss(by_bins, is_one[rest])
+    return bool(better.mean() > _SURE * better.std() / np.sqrt(len(better)))
+
+
+def _logistic(x: np.ndarray, is_one: np.ndarray, fitted_on: slice) -> np.ndarray:
+    """Probabilities of a logistic regression on one number, by Newton's method."""
+    scale = x[fitted_on].std()
+    z = (x - x[fitted_on].mean()) / scale if scale > 0.0 else np.zeros_like(x)
+    features = np.stack([np.ones_like(z), z], axis=1)
+    weights = np.zeros(2)
+    for _ in range(20):
+        p = 1.0 / (1.0 + np.exp(-np.clip(features[fitted_on] @ weights, -30.0, 30.0)))
+        hessian = features[fitted_on].T @ (features[fitted_on] * (p * (1 - p))[:, None]) + 1e-6 * np.eye(2)
+        weights += np.linalg.solve(hessian, features[fitted_on].T @ (is_one[fitted_on] - p))
+    return 1.0 / (1.0 + np.exp(-np.clip(features @ weights, -30.0, 30.0)))
+
+
+def _log_loss(p: np.ndarray, is_one: np.ndarray) -> np.ndarray:
+    return -np.log(np.clip(np.where(is_one, p, 1.0 - p), 1e-7, 1.0))

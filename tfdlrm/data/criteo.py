@@ -49,7 +49,7 @@ def criteo_source(
     if weighted:
         raise ValueError(f"Criteo files have no weights: column {quoted(weighted[0])}. Remove weights from the schema.")
     file = check_readable_file(path, "a Criteo file (tab-separated text, plain or gzip)")
-    columns = (*spec.labels, *(column.name for column in spec.dense), *spec.feature_names)
+    columns = spec.column_names
     num_fields = read_first_line(file).count(b"\t") + 1
     labelled = not allow_unlabelled or num_fields != len(columns) - len(spec.labels)
     form = TextFormat(

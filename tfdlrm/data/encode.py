@@ -12,9 +12,9 @@ from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_rows import RawRows
-from tfdlrm.data.transforms import transform_dense
+from tfdlrm.data.transforms import bin_ids, transform_dense
 from tfdlrm.data.vocabulary import UNSEEN
-from tfdlrm.schema import CategoricalColumn
+from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 # Strings handed to TensorFlow at once: as Python objects they take about 60 bytes each.
 _HASH_BATCH = 2**18
@@ -48,8 +48,15 @@ def _ids(rows: RawRows, column: CategoricalColumn, preprocessing: Preprocessing)
             # Another column of the table keeps an out-of-vocabulary row; this one did not ask for it.
             ids = np.where(ids == 0, UNSEEN, ids)
         return ids
+    return ids_without_vocabulary(column, tokens, preprocessing.spec)
+
+
+def ids_without_vocabulary(column: CategoricalColumn, tokens: pl.Series, spec: FeatureSpec) -> Array:
+    """int64, one a token of a column whose table has no vocabulary."""
     if column.encoding == "hash":
-        return hashed_texts(tokens, preprocessing.spec.vocabulary_sizes[column.table])
+        return hashed_texts(tokens, spec.vocabulary_sizes[column.table])
+    if column.encoding == "bins":
+        return bin_ids(column, tokens.to_numpy())
     return tokens.cast(pl.Int64).to_numpy()
 
 

@@ -6,12 +6,13 @@ Rules, not a model: the same rows give the same schema, and a person may change 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfdlrm.checks import hint, quoted, shortened
 from tfdlrm.data.cell_kinds import (
     LONG_TAIL,
+    bends,
     find_marks,
     has_long_numbers,
     is_amount,
@@ -20,6 +21,7 @@ from tfdlrm.data.cell_kinds import (
     mean_length,
     numbers_of,
     pair_of_labels,
+    parts_of_time,
     separator_of,
     time_of,
     value_counts,
@@ -39,6 +41,7 @@ _UNIQUE_IDS = 1000  # so many whole numbers that are all different are names
 _HASHED_VALUES = 20_000  # more, and growing with the rows, are hashed
 _HASHED_SHARE = 0.3
 _HASH_ROWS = 2**20
+_PARTS = {"hour": "hour of the day", "weekday": "day of the week"}
 _TEXT_LENGTH = 40  # of cells that are written by people, on average
 
 
@@ -67,8 +70,10 @@ class Proposal:
         lines += self._section("dense", spec.dense, DenseColumn(name="-"))
         lines += self._section("categorical", spec.categorical, CategoricalColumn(name="-"))
         lines += self._section("keys", spec.keys) + self._section("ignored", spec.ignored)
-        if spec.vocabulary_sizes:
-            lines += dump_yaml({"vocabulary_sizes": dict(spec.vocabulary_sizes)}).splitlines()
+        told = {column.table for column in spec.categorical if column.num_ids is not None}
+        sizes = {table: size for table, size in spec.vocabulary_sizes.items() if table not in told}
+        if sizes:
+            lines += dump_yaml({"vocabulary_sizes": sizes}).splitlines()
         raw = {name: value for name, value in spec.raw.to_dict().items() if value}
         if raw:
             lines += dump_yaml({"raw": raw}).splitlines()
@@ -96,6 +101,7 @@ def propose(
     header: bool = True,
     notes: Sequence[str] = (),
     what: str = FRAME_NAME,
+    is_whole: bool = True,
 ) -> Proposal:
     """Propose a schema for the columns of a frame.
 
@@ -106,6 +112,7 @@ def propose(
         header: the files have their columns' names.
         notes: lines to put first.
         what: the rows, for messages.
+        is_whole: these are all rows; else others follow.
 
     Raises:
         ValueError: no such label, a label that has not two values, no rows.
@@ -115,7 +122,7 @@ def propose(
         raise ValueError(f"{what}: no row to look at. Give at least a few.")
     if label not in frame.columns:
         raise ValueError(f"{what}: no column {quoted(label)}{hint(label, frame.columns)}")
-    return _Proposer(frame, label, what).propose(positive, header, notes)
+    return _Proposer(frame, label, what, is_whole).propose(positive, header, notes)
 
 
 @dataclass
@@ -123,6 +130,7 @@ class _Proposer:
     given: pl.DataFrame
     label: str
     what: str
+    is_whole: bool
     reasons: dict[str, str] = field(default_factory=dict)
     dense: list[DenseColumn] = field(default_factory=list)
     categorical: list[CategoricalColumn] = field(default_factory=list)
@@ -132,6 +140,7 @@ class _Proposer:
     marked: dict[str, str] = field(default_factory=dict)
     time_key: str | None = None
     has_bad_rows: bool = False
+    is_one: pl.Series = field(default_factory=pl.Series)  # of the label; null where there is none
 
     def propose(self, positive: str | None, header: bool, notes: Sequence[str]) -> Proposal:
         columns, odd = [], {}
@@ -186,8 +195,11 @@ class _Proposer:
         if cells.dtype.is_nested():
             raise ValueError(f"{what} holds lists. Give a column of two values.")
         numbers = whole_numbers_of(cells)
-        texts = (cells.cast(pl.String) if numbers is None else numbers.cast(pl.String)).str.strip_chars()
-        texts = texts.set(texts == "", None).drop_nulls()
+        all_texts = cells.cast(pl.String).str.strip_chars()
+        if numbers is not None:
+            all_texts = all_texts.cast(pl.Float64, strict=False).cast(pl.Int64).cast(pl.String)
+        all_texts = all_texts.set(all_texts == "", None)
+        texts = all_texts.drop_nulls()
         counts = value_counts(texts)
         found = sorted(value for value, _ in counts)
         shown = ", ".join(f"{quoted(value)} ({rows:,} rows)" for value, rows in counts[:5])
@@ -202,6 +214,7 @@ class _Proposer:
             one = f"{quoted(positive)} is neither" if positive is not None else "Say which of them is 1"
             raise ValueError(f"{what} has the values {shown}. {one}: --positive {quoted(found[1])}, for example.")
         share = sum(rows for value, rows in counts if value == pair[1]) / len(texts)
+        self.is_one = all_texts == pair[1]
         missing = len(cells) - len(texts)
         said = f"{quoted(pair[1])} in {share:.2%} of the rows"
         if missing:
@@ -248,10 +261,14 @@ class _Proposer:
             self._bag(cells, [], separator, f"values separated by {quoted(separator)}, such as {quoted(there[0])}")
         elif (numbers := numbers_of(there)) is not None and is_amount(cells.name, numbers, values):
             self._amount(cells.name, numbers, said, empty)
+            self._bins(cells, numbers)
         else:
             self._kinds(cells.name, there, values, said)
 
     def _time(self, cells: pl.Series, kind: str) -> None:
+        for encoding in parts_of_time(cells.drop_nulls(), is_whole=self.is_whole):
+            self._derive(CategoricalColumn(name=f"{cells.name}_{encoding}", source=cells.name, encoding=encoding))
+            self.reasons[self.categorical[-1].name] = f"{_PARTS[encoding]} of {quoted(cells.name)}"
         if cells.null_count():
             self._key(cells.name, f"a time ({kind}), but for {cells.null_count():,} rows: they cannot be split by it")
             return
@@ -303,6 +320,21 @@ class _Proposer:
         self.dense.append(DenseColumn(name=name, transform="log1p" if is_long else "standardize", missing=missing))
         shown = [f"{_rounded(value, high - low):.15g}" for value in (low, high, middle)]
         self.reasons[name] = f"{shown[0]} to {shown[1]}, median {shown[2]}; {said}{'; a long tail' if is_long else ''}"
+
+    def _bins(self, cells: pl.Series, numbers: pl.Series) -> None:
+        known = cells.is_not_null() & self.is_one.is_not_null()
+        is_one = self.is_one.filter(known).to_numpy()
+        values = numbers.filter(known.filter(cells.is_not_null())).to_numpy()
+        if bends(values, is_one, self.dense[-1].transform):
+            self._derive(CategoricalColumn(name=f"{cells.name}_bins", source=cells.name, encoding="bins"))
+            said = f"bins of {quoted(cells.name)}: the label does not go straight with it"
+            self.reasons[self.categorical[-1].name] = said
+
+    def _derive(self, column: CategoricalColumn) -> None:
+        name = column.name
+        while name in self.given.columns or name in self.reasons:
+            name += "_"
+        self.categorical.append(replace(column, name=name, table=name))
 
     def _kinds(self, name: str, there: pl.Series, values: int, said: str) -> None:
         if self._has_name_of_dense_vector(name):

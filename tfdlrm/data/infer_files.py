@@ -69,11 +69,11 @@ def propose_for_file(
             if not frame.height:
                 raise ValueError(f"{file}: no row to look at; {bad}. {row.fix}")
             said += f"; {bad}"
-    which = "all" if all_rows or frame.height < SAMPLE_ROWS else "the first"
-    of = f"{which} {frame.height:,} rows of {quoted(file.name)[1:-1]}"
+    is_whole = all_rows or frame.height < SAMPLE_ROWS
+    of = f"{'all' if is_whole else 'the first'} {frame.height:,} rows of {quoted(file.name)[1:-1]}"
     notes = [f"Proposed from {of} ({said}). Change what you know better."]
     what = f"{file} ({bad})" if bad else str(file)
-    proposal = propose(frame, label, positive=positive, header=header, notes=notes, what=what)
+    proposal = propose(frame, label, positive=positive, header=header, notes=notes, what=what, is_whole=is_whole)
     return replace(proposal, has_bad_rows=proposal.has_bad_rows or bool(bad))
 
 

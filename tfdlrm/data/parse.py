@@ -11,8 +11,9 @@ from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_rows import FrameBlock, RawLookup, RawRows, Tokens
+from tfdlrm.data.times import ids_of_seconds, seconds_of_cells
 from tfdlrm.data.transforms import transform_dense
-from tfdlrm.schema import ROW_ID, CategoricalColumn, DenseColumn, FeatureSpec
+from tfdlrm.schema import DERIVED, ROW_ID, TIME_IDS, CategoricalColumn, DenseColumn, FeatureSpec
 
 
 class RowParser:
@@ -121,23 +122,41 @@ class RowParser:
         return dense, unscaled
 
     def _dense_values(self, frame: pl.DataFrame, column: DenseColumn, problems: Problems) -> np.ndarray:
-        numbers = parse_numbers(frame[column.name])
-        values = numbers.values
-        problems.mark(numbers.wrong, column.name, "not a number", "Give a number, or an empty cell for a missing one.")
+        values, empty = self._numbers(frame[column.name], problems)
         if column.missing is None:
             fix = "Fill it, or give the value to use in the schema (missing: 0)."
-            problems.mark(numbers.empty, column.name, "the cell is empty", fix)
-        elif numbers.empty.any():
-            values = np.where(numbers.empty, column.missing, values)
-        with np.errstate(over="ignore", invalid="ignore"):
-            infinite = ~np.isfinite(values.astype(np.float32))
-        if infinite.any():
-            fix = "Give a finite number of at most 3.4e38, or an empty cell for a missing one."
-            problems.mark(infinite, column.name, "NaN, infinite or too large for float32", fix)
-            values = np.where(infinite, 0.0, values)
+            problems.mark(empty, column.name, "the cell is empty", fix)
+        elif empty.any():
+            values = np.where(empty, column.missing, values)
         return values
 
+    def _numbers(self, cells: pl.Series, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
+        """float64 [N], finite in float32, and bool [N], the cells that are empty."""
+        numbers = parse_numbers(cells)
+        values = numbers.values
+        problems.mark(numbers.wrong, cells.name, "not a number", "Give a number, or an empty cell for a missing one.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            infinite = ~np.isfinite(values.astype(np.float32)) & ~numbers.empty
+        if infinite.any():
+            fix = "Give a finite number of at most 3.4e38, or an empty cell for a missing one."
+            problems.mark(infinite, cells.name, "NaN, infinite or too large for float32", fix)
+            values = np.where(infinite, 0.0, values)
+        return values, numbers.empty
+
+    def _derived(self, cells: pl.Series, column: CategoricalColumn, problems: Problems) -> Tokens:
+        """Of numbers, float32 with NaN for missing ones: bins are known once they are fitted; of times, ids."""
+        if column.encoding not in TIME_IDS:
+            values, empty = self._numbers(cells, problems)
+            return Tokens(values=pl.Series(np.where(empty, np.nan, values).astype(np.float32)))
+        seconds, is_time = seconds_of_cells(cells)
+        empty = (parse_text(cells).str.strip_chars() == "").to_numpy()
+        fix = "Give 2024-01-31 23:59:59, YYYYMMDDHH, or seconds since 1970; or an empty cell for a missing one."
+        problems.mark(~is_time & ~empty, column.raw_name, "not a time", fix)
+        return Tokens(values=pl.Series(np.where(is_time, ids_of_seconds(column.encoding, seconds), 0)))
+
     def _tokens(self, frame: pl.DataFrame, column: CategoricalColumn, problems: Problems) -> Tokens:
+        if column.encoding in DERIVED:
+            return self._derived(frame[column.raw_name], column, problems)
         tokens, wrong = parse_tokens(frame[column.name], column)
         kind = {"integer": "an integer of 64 bits with sign", "hex": "a hex number of at most 63 bits"}.get(
             column.encoding, "text"

@@ -21,7 +21,7 @@ from tfdlrm.checks import (
     reject_unknown_keys,
 )
 from tfdlrm.data.prepared_folders import read_schema
-from tfdlrm.data.transforms import fit_standardize
+from tfdlrm.data.transforms import fit_bins, fit_standardize
 from tfdlrm.files import path_inside, read_text
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 from tfdlrm.yaml_text import dump_yaml, parse_yaml
@@ -89,6 +89,12 @@ class Preprocessing:
             if not column.is_fitted:
                 mean, std = fit_standardize(column, rows.unscaled[column.name])
                 dense[place] = replace(column, mean=mean, std=std)
+        categorical = list(spec.categorical)
+        for place, derived in enumerate(categorical):
+            if needs_edges(derived):
+                values = rows.tokens[derived.name].values.to_numpy()
+                categorical[place] = replace(derived, edges=fit_bins(derived, lambda values=values: [values]))  # type: ignore[misc]
+        spec = replace(spec, dense=tuple(dense), categorical=tuple(categorical))
         rows = rows if vocabulary_rows is None else vocabulary_rows
         vocabularies: dict[str, Vocabulary] = {}
         sizes: dict[str, int] = {}
@@ -101,8 +107,7 @@ class Preprocessing:
                 check_size(table, sizes[table], vocabularies[table].size)
             else:
                 sizes[table] = _integer_table_size(table, columns, rows) if given is None else given
-        fitted = replace(spec, dense=tuple(dense)).with_vocabulary_sizes(sizes)
-        return cls(spec=fitted, vocabularies=vocabularies, id_modulo=id_modulo)
+        return cls(spec=spec.with_vocabulary_sizes(sizes), vocabularies=vocabularies, id_modulo=id_modulo)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `schema.yaml`, `preprocessing.yaml` and `vocabularies/<table>.txt`: plain text, one value a line."""
@@ -213,6 +218,11 @@ def save_description(
     }
     plain = {"id_modulo": id_modulo, "vocabularies": entries}
     (directory / PREPROCESSING_FILE).write_text(dump_yaml(plain), encoding="utf-8")
+
+
+def needs_edges(column: CategoricalColumn) -> bool:
+    """Whether a column's bins are still to be fitted."""
+    return column.encoding == "bins" and column.edges is None
 
 
 def has_vocabulary(table: str, columns: Sequence[CategoricalColumn]) -> bool:

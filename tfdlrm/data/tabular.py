@@ -94,7 +94,8 @@ def csv_source(
                 "they belong together."
             )
     labelled = check_columns(str(file), columns, spec, allow_unlabelled=allow_unlabelled)
-    numeric = {*spec.labels, *(column.name for column in spec.dense)}
+    bins = (column.raw_name for column in spec.categorical if column.encoding == "bins")
+    numeric = {*spec.labels, *(column.name for column in spec.dense), *bins}
     if pl.Series(spec.raw.missing, dtype=pl.String).cast(pl.Float64, strict=False).count():
         numeric = set()  # read as a number, a mark such as -1 or nan could not be told any more
     form = TextFormat(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tfdlrm.data.quarantine import BadRow, Quarantine
 from tfdlrm.data.raw_formats import open_source
 from tfdlrm.data.raw_rows import RawRows
 from tfdlrm.data.sources import RowSource, parse_block
-from tfdlrm.schema import FeatureSpec
+from tfdlrm.schema import DenseColumn, FeatureSpec
 
 # Reasons told apart; damaged files invent many ("7 fields", "8 fields").
 _MAX_REASONS = 100
@@ -92,7 +93,7 @@ class RawInput:
         day_column: str | None = None,
     ) -> None:
         self.data_format = data_format
-        self.spec = spec
+        self.spec = _with_bins_as_numbers(spec)
         self.unseen_ids: Mapping[str, int] = {}
         self.quarantine = CountingQuarantine()
         self.day_column = ""
@@ -199,7 +200,8 @@ class RawInput:
         for ids in self.spec.categorical:
             lengths = rows.tokens[ids.name].lengths
             is_hex = ids.encoding == "hex"
-            empty[ids.name] = lengths == 0 if lengths is not None else _empty_cells(frame[ids.name], is_hex)
+            cells = frame[ids.raw_name]
+            empty[ids.name] = lengths == 0 if lengths is not None else _empty_cells(cells, is_hex)
         return InspectBlock(
             part="train",
             sections=sections,
@@ -218,6 +220,17 @@ class RawInput:
         """A column named `time` that is a feature need not be the time of the row."""
         features = {*self.spec.labels, *(column.name for column in self.spec.dense), *self.spec.feature_names}
         return [name for name in columns if name not in features or name in self.spec.keys]
+
+
+def _with_bins_as_numbers(spec: FeatureSpec) -> FeatureSpec:
+    """Bins are not known before they are fitted: their numbers are looked at."""
+    sources = {column.raw_name for column in spec.categorical if column.encoding == "bins"}
+    numbers = [DenseColumn(name=name) for name in sorted(sources - {column.name for column in spec.dense})]
+    others = tuple(column for column in spec.categorical if column.encoding != "bins")
+    sizes = {
+        column.table: spec.vocabulary_sizes[column.table] for column in others if column.table in spec.vocabulary_sizes
+    }
+    return replace(spec, dense=(*spec.dense, *numbers), categorical=others, vocabulary_sizes=sizes)
 
 
 def _empty_cells(cells: pl.Series, is_hex: bool) -> np.ndarray:

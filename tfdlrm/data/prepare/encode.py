@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfdlrm.checks import quoted
-from tfdlrm.data.encode import hashed_texts
+from tfdlrm.data.encode import ids_without_vocabulary
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.fit import Fitted
 from tfdlrm.data.prepare.stage import LINE, NUMBER, StagedRows, bags_of
@@ -143,9 +143,7 @@ class BlockEncoder:
             return self._fitted.ids(column, block)
         assert tokens is not None
         values = tokens.values if pa.types.is_large_list(tokens.type) else tokens
-        if column.encoding == "hash":
-            return hashed_texts(pl.Series(values), self._spec.vocabulary_sizes[column.table])
-        return values.cast(pa.int64()).to_numpy()
+        return ids_without_vocabulary(column, pl.Series(values), self._spec)
 
 
 def _lengths(column: CategoricalColumn, tokens: pa.Array | None) -> np.ndarray | None:

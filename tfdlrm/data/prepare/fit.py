@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +19,16 @@ from tfdlrm.data.prepare.parts import SAMPLED_OUT, TRAIN, uses_all_rows
 from tfdlrm.data.prepare.stage import StagedRows, to_arrow
 from tfdlrm.data.prepare.token_ids import UNSEEN, Chunk, TokenIds, TokenStream, VocabularyRules, token_ids
 from tfdlrm.data.prepare.work import read_json, write_json
-from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_size, vocabulary_file
+from tfdlrm.data.preprocessing import (
+    Preprocessing,
+    check_size,
+    has_vocabulary,
+    needs_edges,
+    needs_size,
+    vocabulary_file,
+)
 from tfdlrm.data.pyarrow_extra import pa, pc
+from tfdlrm.data.transforms import fit_bins
 from tfdlrm.data.vocabulary import value_lines
 from tfdlrm.schema import OOV_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
@@ -121,7 +129,8 @@ class Fitter:
             sizes[table] = size
             if ids is not None:
                 tables[table] = ids
-        fitted = replace(spec, dense=tuple(dense)).with_vocabulary_sizes(sizes)
+        categorical = [self._fit_bins(column) if needs_edges(column) else column for column in spec.categorical]
+        fitted = replace(spec, dense=tuple(dense), categorical=tuple(categorical)).with_vocabulary_sizes(sizes)
         return Fitted(spec=fitted, tables=tables, starts=starts)
 
     def _fit_table(self, table: str, starts: dict[str, np.ndarray]) -> tuple[TableIds | None, int]:
@@ -161,6 +170,17 @@ class Fitter:
         mean = math.fsum(values(block).sum() for block in blocks) / count
         variance = math.fsum(((values(block) - mean) ** 2).sum() for block in blocks) / count
         return mean, math.sqrt(variance) if variance > 0.0 else 1.0
+
+    def _fit_bins(self, column: CategoricalColumn) -> CategoricalColumn:
+        for given in self._given.spec.categorical if self._given is not None else ():
+            if given.name == column.name and given.bins == column.bins and given.edges is not None:
+                return replace(column, edges=given.edges)
+
+        def values() -> Iterator[np.ndarray]:
+            for block, codes in enumerate(self._codes):
+                yield self._staged.column(block, f"tokens/{column.name}").to_numpy()[codes == TRAIN]
+
+        return replace(column, edges=fit_bins(column, values))
 
     def _largest(self, columns: Sequence[CategoricalColumn]) -> int:
         largest = 0
