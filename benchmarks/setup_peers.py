@@ -49,6 +49,10 @@ ENVIRONMENTS: Mapping[str, PeerEnvironment] = {
         requirements=("tensorflow==2.21.0", "keras-rs==0.4.0"),
         check_imports=("tensorflow", "keras_rs"),
     ),
+    "tabular": PeerEnvironment(
+        requirements=("lightgbm==4.7.0", "scikit-learn==1.9.1", "polars==2.1.0", "numpy"),
+        check_imports=("lightgbm", "sklearn", "polars"),
+    ),
     # torch.onnx.export writes through onnxscript; the load generator is MLPerf's
     "serving": PeerEnvironment(
         requirements=(

@@ -2,7 +2,9 @@
 
 The profiler writes an XSpace protobuf; TensorBoard's profile plugin is the usual reader. This one needs
 TensorFlow only. Allocations below 256 KiB are not in the trace (oneDNN's CPU allocator serves them from a
-pool without an event), which is why totals are called "large". Nothing here depends on Keras or on tfdlrm.
+pool without an event), which is why totals are called "large"; there are none at all where TensorFlow runs without
+oneDNN, as it does on CPUs without AVX-512 (TF_ENABLE_ONEDNN_OPTS=1 turns it on). Nothing here depends on Keras or on
+tfdlrm.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_folders import key_column
 from tfdlrm.data.preprocessing import Preprocessing, check_size, has_vocabulary, needs_edges, needs_size
+from tfdlrm.data.transforms import SORTED_VALUES
 from tfdlrm.data.vocabulary import UNSEEN, Vocabulary, unescaped
 from tfdlrm.embeddings.ids import stop_if
 from tfdlrm.schema import OOV_ID, ROW_ID, CategoricalColumn, DenseColumn, FeatureSpec
@@ -175,19 +176,31 @@ def _flat(value: Any) -> tf.Tensor:
 
 
 def _analyze_edges(spec: FeatureSpec, raw: Raw) -> dict[str, tf.Tensor]:
-    """Column of bins -> its edges, which are not those of `tfdlrm data prepare` to the last row: Transform's quantiles
-    are within a hundredth of a bin.
-    """
+    """Column of bins -> its edges: those of `fit_bins`, but that Transform's sorted values are not exact."""
     found = {}
     place = {column.name: number for number, column in enumerate(spec.dense)}
     for column in _unfitted_bins(spec):
         name = column.raw_name
         values = raw[DENSE][:, place[name]] if name in place else raw[name]
         there = tf.boolean_mask(values, ~tf.math.is_nan(values))
-        bins = column.bins or 0
-        quantiles = tf.reshape(tft.quantiles(there, bins, epsilon=0.01 / bins), [-1])
-        found[column.name] = tf.unique(tf.sort(tf.boolean_mask(quantiles, tf.math.is_finite(quantiles))))[0]
+        quantiles = tf.reshape(tft.quantiles(there, SORTED_VALUES, epsilon=0.1 / SORTED_VALUES), [-1])
+        found[column.name] = _bin_edges(tf.sort(tf.boolean_mask(quantiles, tf.math.is_finite(quantiles))), column)
     return found
+
+
+def _bin_edges(values: tf.Tensor, column: CategoricalColumn) -> tf.Tensor:
+    """As `tfdlrm.data.transforms.bin_edges`."""
+    bins = column.bins or 0
+    distinct, place, counts = tf.unique_with_counts(values)
+    by_count = tf.argsort(-counts, stable=True)[: (bins - 1) // 2]
+    heavy = tf.sort(tf.boolean_mask(by_count, tf.gather(counts, by_count) * bins > tf.size(values)))
+    is_heavy = tf.scatter_nd(heavy[:, tf.newaxis], tf.ones_like(heavy), [tf.size(distinct)]) > 0
+    rest = tf.boolean_mask(values, ~tf.gather(is_heavy, place))
+    parts = bins - 2 * tf.size(heavy)
+    cuts = tf.gather(rest, tf.range(1, tf.where(tf.size(rest) > 0, parts, 1)) * tf.size(rest) // parts)
+    behind = tf.gather(distinct, tf.boolean_mask(heavy, heavy + 1 < tf.size(distinct)) + 1)
+    edges = tf.unique(tf.sort(tf.concat([tf.gather(distinct, heavy), behind, cuts], 0)))[0]
+    return tf.boolean_mask(edges, edges > tf.reduce_min(values))
 
 
 def _unfitted_bins(spec: FeatureSpec) -> list[CategoricalColumn]:

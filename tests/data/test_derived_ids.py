@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,16 @@ def frame() -> pl.DataFrame:
 
 
 def expected(values: list[float | None], bins: int) -> np.ndarray:
-    """By sorting, bins and ids as the documentation has them."""
-    there = np.sort(np.array([value for value in values if value is not None], np.float32))
-    edges = [edge for edge in dict.fromkeys(there[k * len(there) // bins] for k in range(bins)) if edge > there[0]]
+    """Bins and ids as the documentation has them, one value after another (no more than 2,048)."""
+    there = sorted(float(np.float32(value)) + 0.0 for value in values if value is not None)
+    counts = Counter(there)
+    often = sorted((value for value in counts if counts[value] * bins > len(there)), key=lambda v: (-counts[v], v))
+    own = often[: (bins - 1) // 2]
+    rest = [value for value in there if value not in own]
+    parts = bins - 2 * len(own)
+    begins = {*own, *(min((v for v in there if v > value), default=value) for value in own)}
+    begins |= {rest[k * len(rest) // parts] for k in range(1, parts) if rest}
+    edges = sorted(value for value in begins if value > there[0])
     return np.array([0 if v is None else 1 + sum(edge <= np.float32(v) for edge in edges) for v in values])
 
 

@@ -137,7 +137,7 @@ def _listen_at_one_address(arguments: argparse.Namespace) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> ExperimentConfig:
-    from tfdlrm.config import apply_overrides, load_config
+    from tfdlrm.config import ANY_DATA, apply_overrides, load_config
 
     config = _config_of_run(arguments) if arguments.config is None else load_config(arguments.config)
     flags = []
@@ -154,6 +154,8 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
         config = replace(config, data=_config_of_run(arguments).data)  # a preset for any data
     elif config.data.format == "movielens" and config.data.path is None:
         flags.append(f"data.path={json.dumps(str(_movielens()))}")
+    if arguments.config in ANY_DATA:
+        config = _sized(config, arguments.quiet)
     if arguments.bad_rows is not None:
         flags.append(f"train.bad_rows={arguments.bad_rows}")
     if arguments.deterministic:
@@ -165,6 +167,24 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
         raise ValueError(
             f"train.strategy={quoted(config.train.strategy)} trains in one process, and a cluster "
             "is given. Drop one of them."
+        )
+    return config
+
+
+def _sized(config: ExperimentConfig, quiet: bool) -> ExperimentConfig:
+    """With the sizes that go by the number of rows, which are said."""
+    from tfdlrm.config import sized
+    from tfdlrm.data.inspect.row_totals import count_training_rows
+
+    rows = count_training_rows(config.data)
+    if rows is None:
+        return config
+    config = sized(config, rows)
+    train, widths = config.train, "-".join(map(str, config.model.top_mlp))
+    if not quiet:
+        print(
+            f"for {rows:,} training rows: global_batch_size={train.global_batch_size}, epochs={train.epochs}, "
+            f"top_mlp={widths} (change any with --set)"
         )
     return config
 

@@ -8,10 +8,12 @@ from tfdlrm.config.data import DataConfig, SyntheticConfig
 from tfdlrm.config.experiment import ExperimentConfig, apply_overrides, load_config, preset, preset_names
 from tfdlrm.config.model import DLRMConfig
 from tfdlrm.config.parameter_server import ParameterServerConfig
+from tfdlrm.config.sizes import ANY_DATA, sized
 from tfdlrm.config.tables import FeatureConfig, MixedDimensionConfig, QuotientRemainderConfig, TableConfig
 from tfdlrm.config.train import LearningRateConfig, TrainConfig
 
 __all__ = [
+    "ANY_DATA",
     "DLRMConfig",
     "DataConfig",
     "ExperimentConfig",
@@ -27,4 +29,5 @@ __all__ = [
     "load_config",
     "preset",
     "preset_names",
+    "sized",
 ]

@@ -107,7 +107,10 @@ def seconds_of_cells(cells: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     texts = parse_text(cells)
 
     def groups(pattern: str, number: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        found = texts.str.extract_groups(f"^{_BLANKS}{pattern}{_BLANKS}$").struct.unnest()
+        whole = f"^{_BLANKS}{pattern}{_BLANKS}$"
+        if not texts.str.contains(whole).any():  # three of four forms, as a rule
+            return np.zeros(len(texts), bool), [np.zeros(len(texts), np.int64)] * number
+        found = texts.str.extract_groups(whole).struct.unnest()
         columns = [found[:, place].fill_null("") for place in range(number)]
         matched = found[:, 0].is_not_null().to_numpy()
         return matched, [_whole(column) for column in columns]
@@ -125,7 +128,10 @@ def seconds_of_text(cells: pl.Series) -> pl.Series:
 
     Digits alone are none: they may be names as well.
     """
+    like_dates = cells.str.contains(r"^\s*[0-9]{4}-").fill_null(False)
+    if not like_dates.any():
+        return pl.Series(cells.name, [None] * len(cells), dtype=pl.Float64)
     seconds, is_time = seconds_of_cells(cells)
-    is_time &= cells.str.contains("-", literal=True).fill_null(False).to_numpy()
+    is_time &= like_dates.to_numpy()
     fraction = cells.str.extract(r"(\.[0-9]+)[^.]*$").cast(pl.Float64, strict=False).fill_null(0.0)
     return (pl.Series(seconds).cast(pl.Float64) + fraction).set(pl.Series(~is_time), None)

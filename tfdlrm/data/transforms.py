@@ -9,7 +9,8 @@ import numpy as np
 from tfdlrm.checks import quoted
 from tfdlrm.schema import CategoricalColumn, DenseColumn
 
-_HALF = 16  # bits of a float32
+SORTED_VALUES = 2048  # that edges of bins are taken from
+_UPPER, _LOWER = 20, 12  # bits of a float32 that are counted together
 _SIGN = 2**31
 
 
@@ -70,40 +71,63 @@ def bin_ids(column: CategoricalColumn, values: np.ndarray) -> np.ndarray:
 
 
 def fit_bins(column: CategoricalColumn, pieces: Callable[[], Iterable[np.ndarray]]) -> tuple[float, ...]:
-    """Edges of equally full bins: of N sorted values those in places k N / bins, each once, without the least value.
+    """Edges of a column of encoding `bins`: `bin_edges` of values that stand evenly spaced in the order of all.
 
-    Exact, in memory that does not grow with N: values are counted by the upper half of their bits, and those near an
-    edge by the lower half as well.
+    Those are exact, in memory that does not grow with the rows: values are counted by the upper bits of their float32,
+    and those that share them with a wanted one by the lower bits as well.
 
     Args:
         column: says how many bins there are.
         pieces: float32 values, NaN where missing; asked for twice.
     """
-    bins, size = column.bins or 0, 2**_HALF
-    upper = np.zeros(size, np.int64)
+    upper = np.zeros(2**_UPPER, np.int64)
     for values in pieces():
-        upper += np.bincount(_ordered(values) >> _HALF, minlength=size)
-    if not upper.sum():
-        return ()
-    ranks = np.arange(bins) * upper.sum() // bins
+        upper += np.bincount(_ordered(values) >> _LOWER, minlength=upper.size)
+    total = int(upper.sum())
+    ranks = np.arange(min(total, SORTED_VALUES)) * total // min(max(total, 1), SORTED_VALUES)
     ends = np.cumsum(upper)
     of_rank = np.searchsorted(ends, ranks, side="right")
-    wanted = np.unique(of_rank)
-    lower = np.zeros((len(wanted), size), np.int64)
-    for values in pieces():
+    wanted, place = np.unique(of_rank, return_inverse=True)
+    lower = np.zeros((len(wanted), 2**_LOWER), np.int64)
+    for values in pieces() if total else ():
         bits = _ordered(values)
-        places = np.searchsorted(wanted, bits >> _HALF)
-        near = wanted[np.minimum(places, len(wanted) - 1)] == bits >> _HALF
-        flat = places[near] * size + (bits[near] & size - 1)
+        row = np.minimum(np.searchsorted(wanted, bits >> _LOWER), len(wanted) - 1)
+        near = wanted[row] == bits >> _LOWER
+        flat = (row[near] << _LOWER) + (bits[near] & 2**_LOWER - 1)
         lower += np.bincount(flat, minlength=lower.size).reshape(lower.shape)
-    within = ranks - (ends[of_rank] - upper[of_rank])
+    within = ranks - (ends - upper)[of_rank]
     low = [
-        np.searchsorted(np.cumsum(lower[place]), rank, side="right")
-        for place, rank in zip(np.searchsorted(wanted, of_rank), within, strict=True)
+        int(np.searchsorted(np.cumsum(lower[row]), rank, side="right")) for row, rank in zip(place, within, strict=True)
     ]
-    bits = np.unique(of_rank * size + np.array(low)).astype(np.uint32)
-    edges = np.where(bits >= _SIGN, bits ^ np.uint32(_SIGN), ~bits).astype(np.uint32).view(np.float32)
-    return tuple(float(edge) for edge in edges[1:])
+    bits = (of_rank << _LOWER) + np.array(low, np.int64)
+    values = np.where(bits >= _SIGN, bits - _SIGN, 2 * _SIGN - 1 - bits).astype(np.uint32).view(np.float32)
+    return tuple(float(edge) for edge in bin_edges(values, column.bins or 0))
+
+
+def bin_edges(values: np.ndarray, bins: int) -> np.ndarray:
+    """Where bins of sorted values begin, but for the first: ascending, fewer than `bins`.
+
+    A value that more than one in `bins` have gets a bin of its own, the most frequent ones first and no more than
+    half of the bins; the other values are cut into equally full bins. So a column that is mostly zero keeps bins for
+    the rest.
+
+    Args:
+        values: sorted.
+        bins: at most so many.
+
+    Example:
+        >>> bin_edges(np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 4]), 4)
+        array([1, 3])
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    by_count = np.argsort(-counts, kind="stable")[: (bins - 1) // 2]
+    heavy = np.sort(by_count[counts[by_count] * bins > len(values)])
+    rest = values[~np.isin(values, distinct[heavy])]
+    parts = bins - 2 * len(heavy)
+    cuts = rest[np.arange(1, parts) * len(rest) // parts] if len(rest) else rest
+    behind = distinct[heavy[heavy + 1 < len(distinct)] + 1]
+    edges = np.unique(np.concatenate([distinct[heavy], behind, cuts]))
+    return edges[edges > values[:1].max(initial=-np.inf)]
 
 
 def _ordered(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfdlrm.config import apply_overrides, load_config
+from tfdlrm.config import ANY_DATA, apply_overrides, load_config, sized
 from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.opening import BadRowsMode, frame_rows, from_frame
 from tfdlrm.data.preprocessing import Preprocessing
@@ -89,7 +89,8 @@ def fit(
         label: the column of labels, where the schema is to be proposed (`FeatureSpec.infer`).
         schema: the columns, where it is known.
         positive: which of the label's two values is 1; see `FeatureSpec.infer`.
-        model: a preset for any columns, `dlrm` or `dcnv2`, or a config file: its model and training.
+        model: a preset for any columns, `dlrm` or `dcnv2`, whose batch size, epochs and top MLP go by the number of
+            rows, or a config file: its model and training.
         overrides: such as `["train.epochs=3"]`.
         split, train_fraction, validation_fraction: see `tfdlrm.data.from_frame`; training ends early by the validation
             part.
@@ -108,16 +109,17 @@ def fit(
     if (label is None) == (schema is None):
         raise ValueError("fit: give either label, and the schema is proposed, or schema, which names its labels.")
     spec = schema if schema is not None else FeatureSpec.infer(frame, str(label), positive=positive)
-    config = apply_overrides(load_config(model), overrides)
+    given = load_config(model)
     splits = from_frame(
         frame,
         spec,
         split=split,
         train_fraction=train_fraction,
         validation_fraction=validation_fraction,
-        seed=config.train.seed,
+        seed=apply_overrides(given, overrides).train.seed,
         bad_rows=bad_rows,
     )
+    config = apply_overrides(sized(given, splits.train.num_rows) if model in ANY_DATA else given, overrides)
     folder = Path(tempfile.mkdtemp(prefix="tfdlrm-")) if model_dir is None else Path(model_dir)
     train(config, folder, data=splits, verbose=verbose)
     return load(folder)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdlrm.data.chunks import DamagedFileError, read_chunks
+from tfdlrm.config.data import DataConfig
+from tfdlrm.data.chunks import DamagedFileError, check_readable_file, read_chunks
+from tfdlrm.data.prepared_folders import read_manifest
 from tfdlrm.data.tabular import open_parquet, rows_of_groups
 
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
@@ -49,6 +51,28 @@ def count_text_rows(path: Path, *, has_header: bool, quoted: bool, most: int | N
         pass  # the reader reports it; what was readable has been counted
     rows = max(0, ends + any_text - has_header)
     return rows if most is None else min(rows, most)
+
+
+def count_training_rows(config: DataConfig) -> int | None:
+    """About how many rows a config's data train on: of raw files bad rows count, too; None where that is not told.
+
+    Raises:
+        FileNotFoundError, ValueError: the data are not there, or damaged.
+    """
+    if config.path is None:
+        return None
+    path = Path(config.path)
+    if config.format == "prepared":
+        return read_manifest(path)["parts"].get("train", {"rows": None})["rows"]
+    if config.format == "parquet":
+        rows = count_parquet_rows(path)
+    elif config.format in ("criteo", "csv", "avazu"):
+        has_header = config.format != "criteo" and not (config.schema is not None and config.schema.raw.columns)
+        rows = count_text_rows(check_readable_file(path, "a data file"), has_header=has_header, quoted=has_header)
+    else:
+        return None
+    rows = rows if config.max_rows is None else min(rows, config.max_rows)
+    return rows if config.split == "none" else int(rows * config.train_fraction)
 
 
 def _row_ends(body: bytes, within_quotes: bool) -> tuple[int, bool]:
