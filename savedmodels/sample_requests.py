@@ -195,7 +195,9 @@ def examples(
         for column in columns:
             cell = rows.cells[column.feature][row]
             is_hex = column.dtype == tf.int64 and column.feature in hex_columns
-            ids = [f"{value:x}" if is_hex else value for value in cell.values if value == value]  # NaN: none
+            ids = [f"{value:x}" if is_hex else value for value in cell.values]
+            if column.dtype == tf.float32 and np.isnan(ids[0]):
+                continue  # a missing number is left out
             features[column.feature] = _example_feature(ids, column.example_dtype)
             if column.weights:
                 features[column.weights] = _example_feature(cell.weights, column.weights_example_dtype)
@@ -248,7 +250,8 @@ def _write_parquet(file: Path, columns: Sequence[InputColumn], rows: RawTable, s
             kinds.append((column.weights, [cell.weights for cell in cells], pl.Float64))
         for name, bags, kind in kinds:
             if column.hotness == 1:
-                frame[name] = pl.Series([bag[0] for bag in bags], dtype=kind, nan_to_null=True)
+                firsts = [None if bag[0] != bag[0] else bag[0] for bag in bags]  # NaN is a missing number
+                frame[name] = pl.Series(firsts, dtype=kind)
             else:
                 frame[name] = pl.Series(bags, dtype=pl.List(kind))
     for key in spec.keys:

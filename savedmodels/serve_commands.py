@@ -72,10 +72,15 @@ def add_query(commands: Any) -> None:
         help="ask a model server about the rows of a file",
         description="Ask TensorFlow Serving, or `tfdlrm serve`, about the rows of a file of JSON lines or CSV, and "
         "write a line of outputs for each row. Rows are columns of the signature; for a signature of serialized "
-        "Examples they are the raw columns.",
+        "Examples they are the raw columns. With --schema the rows are any file that `tfdlrm predict` reads.",
     )
     parser.add_argument("address", metavar="ADDRESS", help="HOST:PORT, or http://HOST:PORT for REST")
-    parser.add_argument("file", metavar="FILE", help="rows as .jsonl or .csv; - for stdin")
+    parser.add_argument("file", metavar="FILE", help="rows as .jsonl or .csv; - for stdin; with --schema: raw rows")
+    parser.add_argument(
+        "--schema",
+        metavar="PATH",
+        help="read FILE as `tfdlrm predict` does, by the schema of this export, run or schema.yaml",
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help="default: %(default)s")
     interface = parser.add_mutually_exclusive_group()
     interface.add_argument("--grpc", action="store_true", help="speak gRPC (default for HOST:PORT)")
@@ -137,6 +142,8 @@ def _query(arguments: argparse.Namespace) -> int:
     from savedmodels.client.errors import ClientError
     from savedmodels.client.rows import CSV, JSONL, RowWriter, chunks, read_rows
 
+    if arguments.schema is not None:
+        return _query_raw(arguments)
     source = "stdin" if arguments.file == "-" else arguments.file
     form = arguments.format or (CSV if arguments.file.endswith(".csv") else JSONL)
     output_form = CSV if arguments.output.endswith(".csv") or (arguments.output == "-" and form == CSV) else JSONL
@@ -153,6 +160,32 @@ def _query(arguments: argparse.Namespace) -> int:
                 num_rows += len(chunk)
     except ClientError as error:
         print(f"tfdlrm: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    print(f"{num_rows:,} rows answered", file=sys.stderr)
+    return 0
+
+
+def _query_raw(arguments: argparse.Namespace) -> int:
+    """Asks about the rows of a raw file."""
+    from savedmodels.client.errors import ClientError
+    from savedmodels.client.raw_files import check_signature, find_schema, read_raw_file
+    from savedmodels.client.rows import CSV, JSONL, RowWriter, chunks
+
+    if arguments.file == "-" or arguments.format is not None:
+        raise ValueError("--schema tells how a file is read. Give FILE, and leave --format out.")
+    rows = read_raw_file(arguments.file, find_schema(arguments.schema))
+    which = {"signature": arguments.signature, "version": arguments.version, "label": arguments.label}
+    num_rows = 0
+    try:
+        with _client(arguments) as client, _opened(arguments.output, "w", sys.stdout) as stream:
+            spec = client.signature(arguments.signature, version=arguments.version, label=arguments.label)
+            check_signature(spec.takes_examples, arguments.signature)
+            writer = RowWriter(stream, CSV if arguments.output.endswith(".csv") else JSONL)
+            for chunk in chunks(rows, arguments.max_rows):
+                writer.write(client.predict_examples([row for _, row in chunk], **which), len(chunk))
+                num_rows += len(chunk)
+    except ClientError as error:
+        print(f"tfdlrm: error: {arguments.file}: {error}", file=sys.stderr)
         return EXIT_USAGE
     print(f"{num_rows:,} rows answered", file=sys.stderr)
     return 0

@@ -81,7 +81,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
 EXTRA_MODULES: Mapping[str, frozenset[str]] = {
     "config": frozenset({"tfdlrm.embeddings.optimizers", "tfdlrm.embeddings.initializers"}),
     # plain functions of the library, with nothing of TensorFlow
-    "data": frozenset({"tfdlrm.native.text", "tfdlrm.native.columns"}),
+    "data": frozenset({"tfdlrm.native.text", "tfdlrm.native.columns", "tfdlrm.native.examples"}),
     # what `FeatureSpec.infer` calls: a schema from rows
     "schema": frozenset({"tfdlrm.data.infer"}),
 }

@@ -63,10 +63,19 @@ def test_integers_and_text(encoding: str, tmp_path: Path) -> None:
     assert _prepare(_csv(tmp_path, encoding=encoding), "--format", "csv") == ("CODE 0 TENSORFLOW False", "")
 
 
+def test_records(tmp_path: Path) -> None:
+    flags = ("--format", "csv", "--output", "tfrecord")
+    assert _prepare(_csv(tmp_path, encoding="integer"), *flags) == ("CODE 0 TENSORFLOW False", "")
+
+
 @pytest.mark.parametrize("what", ["hash", "tfrecord"])
-def test_where_it_is_needed_it_comes_without_its_notes(what: str, tmp_path: Path) -> None:
+def test_where_it_is_needed_it_comes_without_its_notes(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _csv(tmp_path, encoding="hash" if what == "hash" else "integer")
     flags = ["--output", "tfrecord"] if what == "tfrecord" else []
+    if what == "tfrecord":
+        monkeypatch.setenv("TFDLRM_NATIVE", "off")
     assert _prepare(path, "--format", "csv", *flags) == ("CODE 0 TENSORFLOW True", "")
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from savedmodels.export import ExportOptions, export
 from savedmodels.inputs import input_columns
-from savedmodels.raw_encoding import parse_hex, time_ids, transform_dense_columns
+from savedmodels.raw_encoding import RawEncoder, parse_hex, time_ids, transform_dense_columns
 from savedmodels.recorded import read_requests
-from savedmodels.sample_requests import draw_rows
+from savedmodels.sample_requests import columnar_arrays, draw_rows, examples, live_features
 from savedmodels.vocabulary_lookup import VocabularyLookup
 from tfdlrm.config import DLRMConfig
 from tfdlrm.data.preprocessing import Preprocessing
@@ -74,6 +74,24 @@ def test_sample_requests_hold_no_value_that_a_cell_would_be_split_at(raw_model) 
     assert not any(column.separator in value for column in bags for value in values[column.name])
     assert len(values["tags"] - {"a", "b", "c"}) == 1  # one that nobody has seen
     assert len(values["query"]) > 20
+
+
+def test_sample_requests_hold_missing_numbers_and_times(raw_model) -> None:
+    columns = input_columns(raw_model.config, SPEC, raw=True)
+    rows = draw_rows(raw_model, columns, PREPROCESSING, 200)
+    assert 0 < sum(cell.values[0] != cell.values[0] for cell in rows.cells["width"]) < 50
+    assert 0 < sum(cell.values == [""] for cell in rows.cells["seen at"]) < 50
+    features = live_features(columns, rows, PREPROCESSING)
+    encoder = RawEncoder(PREPROCESSING)
+    for array in encoder.arrays():
+        encoder.variables_by_name()[array.name].assign(array.read(0, array.rows))
+    tensors = {name: tf.constant(array) for name, array in columnar_arrays(columns, rows).items()}
+    ids = encoder.encode({c.feature: c.read(tensors, tf.constant(200)) for c in columns})
+    given = encoder.encode_examples(tf.constant(examples(columns, rows, SPEC)), columns)
+    for name in ("width", "hour", "seen at"):
+        for found in (ids, given):
+            np.testing.assert_array_equal(tf.reshape(features[name], [-1]), tf.reshape(found[name], [-1]))
+        assert not ids[name].numpy().all()
 
 
 def load(folder: Path) -> dict:

@@ -39,13 +39,18 @@ class BadRow:
     fix: str
     raw: bytes = b""
 
-    def message(self) -> str:
-        """For an error: where, what, and the fix."""
+    def message(self, *, can_be_set_aside: bool = True) -> str:
+        """For an error: where, what, and the fix.
+
+        Args:
+            can_be_set_aside: the command has `--bad-rows`.
+        """
         place = f"{self.file}, line {self.line}"
         if self.column:
             place += f", column {quoted(self.column)}"
         value = f" (found {quoted(_shortened(self.value))})" if self.column else ""
-        return f"{place}: {self.reason}{value}. {self.fix} Or set bad rows aside: --bad-rows quarantine."
+        aside = " Or set bad rows aside: --bad-rows quarantine." if can_be_set_aside else ""
+        return f"{place}: {self.reason}{value}. {self.fix}{aside}"
 
 
 class BadRowError(ValueError):

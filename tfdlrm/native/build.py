@@ -15,7 +15,7 @@ LIBRARY_NAME = "libtfdlrm_native.so"
 # One a translation unit, in the order in which they take longest.
 UNITS = ("ops.cc", "kernels_avx512.cc", "kernels_avx2.cc", "kernels_base.cc")
 # of the library without TensorFlow, tfdlrm/native/plain.py
-PLAIN_UNITS = ("text.cc", "columns.cc", "bind_address.cc")
+PLAIN_UNITS = ("text.cc", "columns.cc", "examples.cc", "bind_address.cc")
 _ERROR_LINES = 20
 
 

@@ -33,6 +33,7 @@ from tfdlrm.data.quarantine import (
     quarantine_line,
 )
 from tfdlrm.data.raw_formats import open_source
+from tfdlrm.native.examples import can_write_examples
 from tfdlrm.schema import FeatureSpec
 
 _LEAST_MEMORY = 2**27
@@ -161,13 +162,14 @@ def prepare(
 
 
 def uses_tensorflow(config: PrepareConfig, sources: Sequence[str | os.PathLike[str]]) -> bool:
-    """Whether a preparation takes TensorFlow: it hashes text, makes bags, or writes TFRecords.
+    """Whether a preparation takes TensorFlow: it hashes text, makes bags, or writes TFRecords without native code.
 
     Args, Raises: as for `prepare`.
     """
     spec = spec_of(config, _files(config, sources))
     hashes = config.split == "hash" or any(column.encoding == "hash" for column in spec.categorical)
-    return hashes or config.multi_hot is not None or config.output == "tfrecord"
+    writes = config.output == "tfrecord" and not can_write_examples()
+    return hashes or config.multi_hot is not None or writes
 
 
 def _files(config: PrepareConfig, sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
