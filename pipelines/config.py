@@ -216,14 +216,14 @@ class PipelineConfig(Record):
         }
         for key, names in named.items():
             for name in names:
-                if name not in columns:
+                if name not in columns and not (key == "candidates" and name in self.schema.feature_names):
                     near = checks.nearest(name, columns)
                     hint = f", did you mean {quoted(near)}?" if near else f". There are: {', '.join(columns)}."
                     raise ValueError(
                         f"PipelineConfig: {key} names {quoted(name)}, which is no column of the schema{hint}"
                     )
         for name, value in self.schema.raw.to_dict().items():
-            if value:
+            if value and name != "strip":
                 raise ValueError(
                     f"PipelineConfig: schema.raw.{name} is {quoted(value)}, and TFX reads files that have a header, "
                     "labels 0 and 1, and empty cells for missing values. Write them so, and leave the key empty."

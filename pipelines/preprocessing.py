@@ -184,11 +184,11 @@ def _analyze_edges(spec: FeatureSpec, raw: Raw) -> dict[str, tf.Tensor]:
         values = raw[DENSE][:, place[name]] if name in place else raw[name]
         there = tf.boolean_mask(values, ~tf.math.is_nan(values))
         quantiles = tf.reshape(tft.quantiles(there, SORTED_VALUES, epsilon=0.1 / SORTED_VALUES), [-1])
-        found[column.name] = _bin_edges(tf.sort(tf.boolean_mask(quantiles, tf.math.is_finite(quantiles))), column)
+        found[column.name] = graph_bin_edges(tf.sort(tf.boolean_mask(quantiles, tf.math.is_finite(quantiles))), column)
     return found
 
 
-def _bin_edges(values: tf.Tensor, column: CategoricalColumn) -> tf.Tensor:
+def graph_bin_edges(values: tf.Tensor, column: CategoricalColumn) -> tf.Tensor:
     """As `tfdlrm.data.transforms.bin_edges`."""
     bins = column.bins or 0
     distinct, place, counts = tf.unique_with_counts(values)

@@ -131,8 +131,10 @@ class RawEncoder(tf.Module):
         return found if weights is None else (found, weights)
 
     def tokens(self, column: CategoricalColumn, values: tf.Tensor) -> tf.Tensor:
-        """What a vocabulary holds of raw values: text, or of integer and hex ids int64, modulo `id_modulo`."""
+        """What ids are made of: text, or of integer and hex ids int64, modulo `id_modulo`."""
         modulo = self.preprocessing.id_modulo
+        if column.encoding in ("vocabulary", "hash") and self.preprocessing.spec.raw.strip:
+            return tf.strings.strip(values)
         if column.encoding == "hex" and values.dtype == tf.string:
             values = parse_hex(column.name, values)
         if column.encoding in ("integer", "hex") and modulo is not None:
@@ -145,7 +147,7 @@ class RawEncoder(tf.Module):
         if column.encoding in TIME_IDS:
             return time_ids(column, tokens)
         if column.encoding == "hash":
-            return hash_to_buckets(tokens, self.preprocessing.spec.vocabulary_sizes[column.table])
+            return hash_to_buckets(self.tokens(column, tokens), self.preprocessing.spec.vocabulary_sizes[column.table])
         tokens = self.tokens(column, tokens)
         if column.table not in self.lookups:
             return tokens

@@ -178,6 +178,7 @@ class RawCells(Record):
         columns: names of the fields of text files that have no header line, in order; empty where they have one.
         missing: texts of cells that are read as empty, such as `?` or `NA`; blanks around them do not count.
         label_values: label column -> the texts of its label 0 and its label 1. Labels not named are 0 and 1.
+        strip: blanks around texts of vocabularies and hashed ones do not count: ` Rome` is `Rome`.
 
     Example:
         >>> RawCells(missing=("?",), label_values={"income": ("under 50000", "over 50000")}).to_dict()["missing"]
@@ -187,6 +188,7 @@ class RawCells(Record):
     columns: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     label_values: Mapping[str, tuple[str, str]] = field(default_factory=FrozenMapping)
+    strip: bool = False
 
     def __post_init__(self) -> None:
         owner = "RawCells"
@@ -198,6 +200,7 @@ class RawCells(Record):
             ),
         )
         checks.check_unique(owner, "columns", self.columns)
+        checks.check_flag(owner, "strip", self.strip)
         checks.check_mapping(owner, "label_values", self.label_values)
         values = {label: self._two_texts(label, texts) for label, texts in self.label_values.items()}
         self._set(label_values=FrozenMapping(values))

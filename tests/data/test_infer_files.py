@@ -26,6 +26,7 @@ def test_a_file_without_a_header(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "columns": ["column_1", "column_2", "column_3", "column_4"],
         "missing": ["?"],
         "label_values": {"column_4": ["no", "yes"]},
+        "strip": True,
     }
     assert spec == propose_for_file(path, "column_4").spec
     assert open_dataset(DataConfig(format="csv", path=str(path), split="none", schema=spec)).books.used == 2 * ROWS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfdlrm.cli import main
 from tfdlrm.config import DataConfig
 from tfdlrm.data import BadRowError, Splits, open_dataset, open_rows
 from tfdlrm.data.inspect import inspect_data
+from tfdlrm.data.opening import from_frame
 from tfdlrm.data.prepare import PrepareConfig, prepare
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec, RawCells
 
@@ -177,3 +179,39 @@ def test_prepare_splits_by_named_labels(tmp_path: Path) -> None:
     books = prepare(config, [path], tmp_path / "out").books
     assert books["read"] == 400
     assert 200 < books["written"] < 300
+
+
+STRIPPED = replace(
+    SPEC,
+    dense=(),
+    categorical=(
+        CategoricalColumn(name="work", encoding="vocabulary", id_policy="oov"),
+        CategoricalColumn(name="age", encoding="vocabulary", id_policy="oov"),
+        CategoricalColumn(name="hours", encoding="hash", hotness=None, separator="|"),
+    ),
+    vocabulary_sizes={"hours": 50},
+    raw=replace(SPEC.raw, strip=True),
+)
+
+
+def test_blanks_around_texts_do_not_count_where_the_schema_says_so(tmp_path: Path) -> None:
+    """In cells and in the pieces of bags, in every reader."""
+    tidy = (("a", "b", "7", "50000+.", "x|y"), ("c", "d", "7", "- 50000.", "y"), ("a", "?", "7", "50000+.", ""))
+    blank = tuple(tuple(f" {cell}\t".replace("|", " | ") for cell in row) for row in tidy)
+    found = []
+    for number, rows in enumerate((tidy, blank)):
+        path = write(tmp_path / f"{number}.csv", rows)
+        frame = pl.DataFrame(dict(zip(NAMES, map(list, zip(*rows, strict=True)), strict=True)))
+        frame.write_parquet(tmp_path / f"{number}.parquet")
+        for dataset in (
+            read(path, STRIPPED),
+            read(tmp_path / f"{number}.parquet", STRIPPED),
+            from_frame(frame, STRIPPED, split="none"),
+        ):
+            features, _ = next(iter(dataset.train.batches(3)))
+            found.append({name: str(value.numpy().tolist()) for name, value in features.items()})
+    assert all(each == found[0] for each in found)
+    other = replace(STRIPPED, raw=replace(STRIPPED.raw, strip=False))
+    assert read(write(tmp_path / "rows.csv", (*tidy, *blank)), other).preprocessing.vocabularies["work"].size == 5 + 1
+    assert FeatureSpec.infer(pl.read_csv(tmp_path / "1.csv", has_header=True), "income", positive="50000+.").raw.strip
+    assert not FeatureSpec.infer(pl.read_csv(tmp_path / "0.csv"), "income", positive="50000+.").raw.strip

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DLRMConfig, ExperimentConfig, TrainConfig
+from tfdlrm.schema import RawCells
 
 GENRES = ("drama", "comedy", "news", "sport")
 ITEMS = 30
@@ -47,6 +48,7 @@ SPEC = FeatureSpec(
     ),
     vocabulary_sizes={"item": ITEMS, "shelf": 7, "site": 11},
     keys=("session", "line"),
+    raw=RawCells(strip=True),
 )
 HEADER = (
     *SPEC.labels,
@@ -101,7 +103,7 @@ def write_rows(folder: Path, num_rows: int, *, files: int = 2, seed: int = 0) ->
                         user,
                         genre if random.random() < 0.9 else "",
                         f"{0xA0000000 + 7919 * skewed(40):08x}",
-                        f"site-{skewed(50)}.example",
+                        f"{' ' * (row % 2)}site-{skewed(50)}.example",
                         item,
                         skewed(40) - 5,
                         "|".join(tags),

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from pipelines.preprocessing import preprocessing_fn, read_preprocessing, transform_config
+from pipelines.preprocessing import graph_bin_edges, preprocessing_fn, read_preprocessing, transform_config
 from pipelines.tfx_extra import tft
 from pipelines.transformed_rows import write_prepared
 from tests.pipelines.pipeline_run import MIN_COUNT, Run, pipeline_run
@@ -23,6 +23,7 @@ from tfdlrm.data.dataset import Dataset
 from tfdlrm.data.prepare import PrepareConfig, prepare
 from tfdlrm.data.prepared import open_prepared
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.data.transforms import SORTED_VALUES, bin_edges
 
 # from the most frequent to the rarest, no two alike: of equally frequent values the order is each program's own
 TEXTS = ["a", "", "a\nb", "a\\nb", ":a", " a ", "é 🙂", 'say "a"', "A", "x" * 200, "rare"]
@@ -204,3 +205,39 @@ def _parts(value: Any) -> tuple[Any, ...]:
 
 def _rows(column: Any) -> list[Any]:
     return column.to_list() if isinstance(column, tf.RaggedTensor) else column.numpy().tolist()
+
+
+@pytest.mark.parametrize("bins", [2, 3, 8, 32, 256])
+def test_edges_in_a_graph_are_those_of_prepare(bins) -> None:
+    """Of the same sorted values, that is: Transform's are not exact."""
+    random = np.random.default_rng(bins)
+    column = CategoricalColumn(name="x", encoding="bins", bins=bins)
+    for size in (0, 1, 5, 300, SORTED_VALUES - 1):
+        for values in (
+            random.normal(size=size),
+            random.integers(0, 5, size),
+            np.where(random.random(size) < 0.9, 0.0, random.normal(size=size)),
+            np.zeros(size),
+        ):
+            numbers = np.sort(values).astype(np.float32)
+            np.testing.assert_array_equal(graph_bin_edges(tf.constant(numbers), column), bin_edges(numbers, bins))
+
+
+def test_bins_and_times(tmp_path) -> None:
+    """Bins of few values are those of `prepare`, and hours and days are its own in any case."""
+    columns = (
+        CategoricalColumn(name="level", encoding="bins", bins=8),
+        CategoricalColumn(name="hour", source="at", encoding="hour"),
+        CategoricalColumn(name="day", source="at", encoding="weekday"),
+    )
+    schema = FeatureSpec(labels=("y",), categorical=columns)
+    level = [[], [3.0], [3.5], [-1.0], [7.0], [3.0]] * 20
+    at = [["2024-01-31 23:59:59"], [], ["2024020112"], ["14102100"], ["1700000000"], ["2024-02-01T00:00:00+02:00"]] * 20
+    labels = [[k % 2] for k in range(120)]
+    types = {"y": tf.int64, "level": tf.float32, "at": tf.string}
+    learned, found = analyze({"y": labels, "level": level, "at": at}, types, schema, tmp_path)
+    first = {name: [cell[0] if cell else None for cell in cells] for name, cells in (("level", level), ("at", at))}
+    expected, ids = prepared({"y": [k for (k,) in labels], **first}, schema, tmp_path)
+    assert learned.spec == expected.spec
+    for column in columns:
+        assert [int(row[column.name]) for row in found] == np.ravel(ids[column.name]).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,18 @@ def test_missing_columns_of_an_example_take_the_schemas_value(raw_model, tmp_pat
     same = request(dense=[[nan, nan, 1.0, nan]], city=[""], tags=[], tags_row_lengths=[0], tags_weights=[])
     same |= {"item": tf.constant([], tf.int64), "item_row_lengths": tf.constant([0], tf.int64)}
     np.testing.assert_allclose(found["logit"], signatures["predict"](**same)["logit"], rtol=0, atol=1e-6)
+
+
+def test_blanks_around_texts_do_not_count_where_the_schema_says_so(raw_model, tmp_path):
+    spec = dataclasses.replace(SPEC, raw=RawCells(strip=True))
+    cities = Vocabulary(pl.Series(["Rome", "Oslo", "", "naïve, \\"]), has_oov=True)
+    preprocessing = Preprocessing(spec=spec, vocabularies={**VOCABULARIES, "city": cities})
+    folder = export(raw_model, tmp_path, preprocessing=preprocessing)
+    answer = load(folder)["predict"]
+    expected = answer(**request())["logit"].numpy()
+    blank = request(city=[" Rome\t"], home=["Rome "], tags=[" a", "b\n"], query=[["x ", " y"]])
+    np.testing.assert_array_equal(answer(**blank)["logit"].numpy(), expected)
+    assert max(differences(folder).values()) <= 1e-6
 
 
 @settings(deadline=None)

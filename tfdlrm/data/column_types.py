@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
 
+BLANKS = " \t\n\v\f\r"  # that `raw.strip` takes off: those of ASCII, as exports know no others
 NAN = "NaN"  # as a text that stands for a missing value
 _INT64_END = 2.0**63
 

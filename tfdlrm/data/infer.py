@@ -29,7 +29,7 @@ from tfdlrm.data.cell_kinds import (
     why_no_numbers,
     written_otherwise,
 )
-from tfdlrm.data.column_types import hide_missing, plain_column
+from tfdlrm.data.column_types import BLANKS, hide_missing, plain_column
 from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.frames import to_polars
 from tfdlrm.data.polars_extra import pl
@@ -155,6 +155,9 @@ class _Proposer:
         marks = find_marks(frame)
         self.marked = marks_of(frame, marks)
         frame = hide_missing(frame, marks)
+        stripped = frame.with_columns(pl.col(pl.String).str.strip_chars(BLANKS))
+        has_blanks = not stripped.equals(frame)
+        frame = stripped
         label_values = self._label(frame[self.label], positive)
         seen: dict[bytes, str] = {frame[self.label].hash().to_numpy().tobytes(): self.label}
         for name in self.given.columns:
@@ -166,6 +169,7 @@ class _Proposer:
             columns=() if header else tuple(self.given.columns),
             missing=marks,
             label_values={} if label_values is None else {self.label: label_values},
+            strip=has_blanks,
         )
         if not self.dense and not self.categorical:
             raise ValueError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.cells import parse_numbers, parse_tokens, split_bags
-from tfdlrm.data.column_types import parse_text
+from tfdlrm.data.column_types import BLANKS, parse_text
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.quarantine import Quarantine
@@ -158,6 +160,8 @@ class RowParser:
         if column.encoding in DERIVED:
             return self._derived(frame[column.raw_name], column, problems)
         tokens, wrong = parse_tokens(frame[column.name], column)
+        if self._spec.raw.strip and tokens.values.dtype == pl.String:
+            tokens = replace(tokens, values=tokens.values.str.strip_chars(BLANKS))
         kind = {"integer": "an integer of 64 bits with sign", "hex": "a hex number of at most 63 bits"}.get(
             column.encoding, "text"
         )

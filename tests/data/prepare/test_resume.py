@@ -16,6 +16,7 @@ import pytest
 
 from tests.data import sample_rows as sample
 from tests.full_disk import file_size_limit
+from tfdlrm.data import BadRowError
 from tfdlrm.data.prepare import Listener, PrepareConfig, prepare
 from tfdlrm.data.prepared import prepared_dataset
 
@@ -160,6 +161,24 @@ def test_another_plan_does_not_go_on_with_this_one(raw: Path, tmp_path: Path) ->
     with pytest.raises(FileExistsError, match="unfinished preparation of another plan is there; config, schema"):
         prepare(other, [raw], tmp_path / "out", memory=2**27)
     assert not prepare(other, [raw], tmp_path / "out", memory=2**27, restart=True).resumed
+
+
+def test_a_run_that_stopped_at_a_bad_row_goes_on_by_setting_it_aside(raw: Path, tmp_path: Path) -> None:
+    """As its message says; not the other way round, as rows were set aside already."""
+    shutil.copytree(raw, tmp_path / "raw")
+    days = sorted((tmp_path / "raw").iterdir())
+    days[-1].write_bytes(days[-1].read_bytes() + b"hello\n")
+    with pytest.raises(BadRowError, match="--bad-rows quarantine"):
+        prepare(CONFIG, [tmp_path / "raw"], tmp_path / "out", memory=2**27)
+    result = prepare(CONFIG, [tmp_path / "raw"], tmp_path / "out", memory=2**27, bad_rows="quarantine")
+    assert result.resumed
+    assert result.books["quarantined"] == 1
+    fresh = prepare(CONFIG, [tmp_path / "raw"], tmp_path / "fresh", memory=2**27, bad_rows="quarantine")
+    assert result.manifest == fresh.manifest
+    with file_size_limit(300_000), pytest.raises(OSError, match="File too large"):
+        prepare(CONFIG, [tmp_path / "raw"], tmp_path / "other", memory=2**27, bad_rows="quarantine")
+    with pytest.raises(FileExistsError, match="another plan is there; bad_rows changed"):
+        prepare(CONFIG, [tmp_path / "raw"], tmp_path / "other", memory=2**27)
 
 
 def test_a_source_that_changed_meanwhile_is_another_plan(raw: Path, tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def _only_sets_bad_rows_aside(before: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    """Whether a run that stopped at a bad row may go on and set it aside: what it has done holds good rows alone."""
+    return before.get("bad_rows") == "error" and {**before, "bad_rows": "quarantine"} == plan
+
+
 def sha256_of(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as stream:
@@ -81,7 +86,7 @@ class WorkFolder:
         plan = json.loads(json.dumps(plan))
         if restart:
             self._clear()
-        elif before is not None and before != plan:
+        elif before is not None and before != plan and not _only_sets_bad_rows_aside(before, plan):
             changed = sorted(key for key in {*before, *plan} if before.get(key) != plan.get(key))
             self._lock.close()
             raise FileExistsError(
