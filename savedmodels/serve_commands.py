@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -210,9 +210,34 @@ def _client(arguments: argparse.Namespace) -> Client:
 def _opened(name: str, mode: str, standard: IO[str]) -> Iterator[IO[str]]:
     if name == "-":
         yield standard
-    else:
-        with open(name, mode, encoding="utf-8", newline="") as stream:
+    elif mode == "r":
+        with open(name, encoding="utf-8", newline="") as stream:
             yield stream
+    else:
+        with ExitStack() as files:
+            written = _Written(name, files)
+            yield written  # type: ignore[misc]  # it has what a RowWriter needs
+            written.write("")
+
+
+class _Written:
+    """A file that is made when something is written: what was there stays where nothing is answered."""
+
+    def __init__(self, name: str, files: ExitStack) -> None:
+        self._name, self._files = name, files
+        self._stream: IO[str] | None = None
+
+    def write(self, text: str) -> int:
+        """See `IO`."""
+        if self._stream is None:
+            stream = Path(self._name).open("w", encoding="utf-8", newline="")  # noqa: SIM115
+            self._stream = self._files.enter_context(stream)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        """See `IO`."""
+        if self._stream is not None:
+            self._stream.flush()
 
 
 def _answers(

@@ -128,6 +128,11 @@ class FeatureSpec(Record):
         """The raw cells of a column are read in one way."""
         is_number = derived.encoding == "bins"
         source = derived.raw_name
+        if source in self.labels:
+            raise ValueError(
+                f"FeatureSpec: column {quoted(derived.name)} is made of {quoted(source)}, which is a label: it would "
+                "tell the answer. Give another source."
+            )
         others = [column for column in self.categorical if column.raw_name == source]
         wrong = [
             column for column in others if column.encoding not in DERIVED or (column.encoding == "bins") != is_number

@@ -215,6 +215,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         ),
         "column 'b' takes 'a' for a number, and another column takes it for something else",
     ),
+    "a label": (
+        lambda: FeatureSpec(labels=("y",), categorical=(CategoricalColumn(name="b", source="y", encoding="bins"),)),
+        "column 'b' is made of 'y', which is a label: it would tell the answer",
+    ),
     "time of a dense column": (
         lambda: FeatureSpec(
             labels=("y",),

@@ -90,7 +90,6 @@ COLUMNS: dict[str, tuple[list[str], str, dict[str, object]]] = {
     "exponential": (cells(RANDOM.exponential(3000, ROWS).astype(int)), "dense", {"transform": "log1p"}),
     "probability": ([f"{n:x}" for n in RANDOM.integers(2**59, 2**60, ROWS)], "ignored", {}),
     "dense": (cells([f"d{n % 5}" for n in WHOLE]), "ignored", {}),
-    "infinite": (["inf", *cells(RANDOM.normal(9, 1, ROWS - 1).round(2))], "categorical", vocabulary()),
     "grade": (list(RANDOM.choice(["n/a", "good", "bad"], ROWS)), "categorical", vocabulary()),
     "nearly numbers": (["about 5", *cells(RANDOM.normal(9, 1, ROWS - 1))], "categorical", vocabulary()),
 }
@@ -133,7 +132,6 @@ def test_the_file_reads_back_and_every_row_is_used(table: Path, capsys: pytest.C
         "numbers with separators of thousands such as ",
         "numbers with a decimal comma such as ",
         "times, but for 1 rows such as '2024-13-01': mend them to use the column",
-        "'inf' is not: mend the cells to have it as a number",
         "% of the cells empty or 'n/a', most often ",
         "every row has its own value; predict writes a column of this name: rename it to keep it as a key",
         "a time (YYMMDDHH): rows can be split by it",
@@ -204,6 +202,43 @@ def test_parts_of_times_that_come_again(step: datetime.timedelta, is_whole: bool
         spec = propose({"y": [0, 1] * 30, "x": ["a", "b", "c"] * 20, "at": cells}, "y", is_whole=is_whole).spec
         assert [column.encoding for column in spec.categorical if column.source == "at"] == list(expected)
         assert spec.keys == ("at",)
+
+
+@pytest.mark.parametrize("form", ["%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%y%m%d%H", "seconds and a fraction"])
+def test_digits_that_are_times_are_no_amounts(form: str) -> None:
+    """Whatever the column's name is; of a float in seconds its name has to say so."""
+    moments = [datetime.datetime(2024, 1, 1) + datetime.timedelta(minutes=397 * k) for k in range(100)]
+    cells = [m.timestamp() + 0.25 if "frac" in form else int(m.strftime(form)) for m in moments]
+    for name in ("when",) if "frac" in form else ("when", "q"):
+        rows = {"y": [0, 1] * 50, "x": ["a", "b"] * 50, name: cells}
+        for frame in (pl.DataFrame(rows), pl.DataFrame(rows).cast({name: pl.String})):
+            proposal = propose(frame, "y")
+            assert proposal.spec.keys == (name,)
+            assert proposal.time_key == name
+            assert [column.encoding for column in proposal.spec.categorical if column.source] == ["hour", "weekday"]
+
+
+def test_numbers_of_as_many_digits_are_no_times() -> None:
+    random = np.random.default_rng(0)
+    cells = random.integers(20_000_000_000, 21_000_000_000, 100) * 10  # of 12 digits
+    assert propose({"y": [0, 1] * 50, "x": cells, "c": ["a", "b"] * 50}, "y").time_key is None
+
+
+def test_an_infinite_number_is_a_bad_row_and_no_text() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    values[3] = np.inf
+    for cells in (values, [str(value) for value in values]):
+        proposal = propose({"y": [0, 1] * 50, "x": cells, "c": ["a", "b"] * 50}, "y")
+        assert [column.name for column in proposal.spec.dense] == ["x"]
+        assert proposal.has_bad_rows
+        assert "1 infinite: such rows are bad (--bad-rows quarantine)" in proposal.reasons["x"]
+
+
+def test_columns_that_polars_does_not_know() -> None:
+    frame = pd.DataFrame({"y": [0, 1] * 20, "x": [0.5, 1.5] * 20, "day": pd.period_range("2024-01-01", periods=40)})
+    assert "day" in propose(frame, "y").spec.ignored
+    with pytest.raises(ValueError, match="Give every column values of one type"):
+        propose(frame.assign(mixed=[1, "a"] * 20), "y")
 
 
 def test_typed_columns() -> None:
@@ -310,7 +345,7 @@ CELLS = st.sampled_from(
 @settings(max_examples=60)
 @given(st.data())
 def test_what_is_proposed_is_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Whatever the cells: the YAML is the schema, and the readers refuse no row by it."""
+    """Whatever the cells: the YAML is the schema, and the readers refuse no row but those said to be bad."""
     width, height = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 12))
     names = data.draw(
         st.lists(st.text("ab #:{-é'\"?", min_size=1, max_size=6), min_size=width, max_size=width, unique=True)
@@ -328,4 +363,9 @@ def test_what_is_proposed_is_read(tmp_path_factory: pytest.TempPathFactory, data
     assert FeatureSpec.from_yaml(found.to_yaml()) == found.spec
     assert found.to_yaml() == propose_for_file(path, "click").to_yaml()
     config = DataConfig(format="csv", path=str(path), split="none", schema=found.spec)
-    assert open_dataset(config).books.used == height
+    dense = [columns[column.name] for column in found.spec.dense]
+    bad = {row for cells in dense for row, cell in enumerate(cells) if cell in ("inf", "1e400")}
+    assert found.has_bad_rows == bool(bad)
+    if len(bad) < height:
+        books = open_dataset(config, bad_rows="quarantine" if bad else "error").books
+        assert (books.used, books.set_aside) == (height - len(bad), len(bad))

@@ -132,3 +132,10 @@ def test_what_is_refused(trained: tfdlrm.TrainedModel) -> None:
         tfdlrm.fit(FRAME, "clicked", split="hash")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="rows are a ndarray"):
         to_polars(np.zeros(3))
+
+
+def test_a_validation_part_of_one_kind_of_labels_leaves_the_last_epoch() -> None:
+    rows = pl.DataFrame({"y": [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], "x": np.arange(10) * 0.5})
+    small = ["train.epochs=1", "model.embedding_dim=4", "model.bottom_mlp=[4]", "model.top_mlp=[4,1]"]
+    model = tfdlrm.fit(rows, label="y", split="time", overrides=small)
+    assert model.predict(rows).shape == (10,)

@@ -37,7 +37,9 @@ _NAMES_OF_AMOUNTS = re.compile(
     r"|(^|[_\W])(num|nb|n)[_\W]",
     re.I,
 )
-_NAMES_OF_TIMES = re.compile(r"(^|[_\W])(time|timestamp|date|datetime|ts|day|hour)([_\W]|$)|(Time|Date|At)$|_at$", re.I)
+_NAMES_OF_TIMES = re.compile(
+    r"(^|[_\W])(time|timestamp|date|datetime|ts|day|hour|when)([_\W]|$)|(Time|Date|At)$|_at$", re.I
+)
 _TIME_RANGES = ((8e8, 2.2e9, "seconds since 1970"), (8e11, 2.2e12, "milliseconds since 1970"))  # from 1995 on
 _ROWS_A_BIN = 50  # fewer tell little of the label's rate
 _PRIOR_ROWS = 10.0  # at the rate of all rows, that each bin has beside its own
@@ -116,6 +118,13 @@ def numbers_of(there: pl.Series) -> pl.Series | None:
     return None if numbers.null_count() or not (numbers.abs() < _MOST).all() else numbers
 
 
+def is_infinite(cells: pl.Series) -> pl.Series:
+    """bool [N]: infinite numbers, also as texts."""
+    if cells.dtype == pl.String:
+        cells = cells.str.strip_chars().cast(pl.Float64, strict=False)
+    return cells.is_infinite().fill_null(False) if cells.dtype.is_float() else cells.is_null() & False
+
+
 def whole_numbers_of(there: pl.Series) -> pl.Series | None:
     """int64, if every cell is a whole number that a float holds exactly."""
     numbers = numbers_of(there.drop_nulls())
@@ -165,6 +174,8 @@ def time_of(there: pl.Series) -> str | None:
     low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
     is_named = _NAMES_OF_TIMES.search(there.name) is not None
     is_whole = bool((numbers == numbers.floor()).all())
+    if is_whole and _are_calendar_digits(numbers):
+        return "YYYYMMDDHH"
     for least, most, kind in _TIME_RANGES:
         if least <= low and high <= most and (is_named or (is_whole and numbers.n_unique() > len(there) // 2)):
             return kind
@@ -179,7 +190,20 @@ def time_of(there: pl.Series) -> str | None:
     ):
         return "YYYYMMDD"
     hours = _are_within(days % 100, 0, 23) and _are_within(days // 100 % 100, 1, 31)
-    return "YYMMDDHH" if is_named and hours and _are_within(days // 10_000 % 100, 1, 12) else None
+    is_likely = is_named or days.n_unique() >= _FEW_VALUES  # by chance one number in a hundred is such a time
+    return "YYMMDDHH" if is_likely and hours and _are_within(days // 10_000 % 100, 1, 12) else None
+
+
+def _are_calendar_digits(numbers: pl.Series) -> bool:
+    """Whether all are a date with a time of day in 10, 12 or 14 digits, and many enough that this is no chance."""
+    if numbers.abs().max() >= 2**53:  # type: ignore[operator]
+        return False
+    digits = numbers.cast(pl.Int64).cast(pl.String)
+    if not digits.str.contains(r"^(?:19|20)\d{8}(?:\d\d){0,2}$").all() or digits.n_unique() < _FEW_VALUES:
+        return False
+    parts = [digits.str.slice(start, 2).cast(pl.Int64, strict=False) for start in (4, 6, 8, 10, 12)]
+    limits = ((1, 12), (1, 31), (0, 23), (0, 59), (0, 60))
+    return all(_are_within(part.drop_nulls(), *limit) for part, limit in zip(parts, limits, strict=True))
 
 
 def _are_within(numbers: pl.Series, least: int, most: int) -> bool:
@@ -231,7 +255,7 @@ def why_no_numbers(text: pl.Series) -> str:
         return ""
     if wrong.any():
         share, odd = 1.0 - int(wrong.sum()) / len(text), text.filter(wrong)[0]
-        return f"; {share:.1%} are numbers, and {quoted(odd)} is not: mend the cells to have it as a number"
+        return f"; {min(share, 0.999):.1%} are numbers, and {quoted(odd)} is not: mend the cells to have it as a number"
     return "; numbers with leading zeros" if numbers_of(text) is None else ""
 
 

@@ -85,7 +85,15 @@ def plain_column(cells: pl.Series) -> pl.Series:
             raise ValueError(
                 f"column {quoted(cells.name)} holds bytes that are not UTF-8. Convert the column to text (hex, say)."
             ) from error
-    if cells.dtype.is_nested() or cells.dtype in (pl.Duration, pl.Object):
+    is_known = cells.dtype.is_numeric() or cells.dtype in (
+        pl.String,
+        pl.Boolean,
+        pl.Null,
+        pl.Date,
+        pl.Datetime,
+        pl.Time,
+    )
+    if not is_known:
         raise _unknown_type(cells)
     return cells
 

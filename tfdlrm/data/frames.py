@@ -26,19 +26,19 @@ def to_polars(frame: Any) -> pl.DataFrame:
     """
     if isinstance(frame, pl.DataFrame):
         return frame
+    is_columns, is_pandas = isinstance(frame, Mapping), hasattr(frame, "iloc")
+    if not is_columns and not is_pandas and not hasattr(frame, "__arrow_c_stream__"):
+        raise TypeError(
+            f"rows are a {type(frame).__name__}, and a frame of polars or pandas, a table of pyarrow, or a mapping "
+            "of columns is expected."
+        )
     try:
-        if isinstance(frame, Mapping):
-            found = pl.DataFrame(dict(frame))
-        elif hasattr(frame, "iloc"):  # by its Arrow stream it would come with its index
+        if is_pandas:  # by its Arrow stream it would come with its index
             found = pl.from_pandas(frame)
-        elif hasattr(frame, "__arrow_c_stream__"):
-            found = pl.DataFrame(frame)
         else:
-            raise TypeError(
-                f"rows are a {type(frame).__name__}, and a frame of polars or pandas, a table of pyarrow, or a mapping "
-                "of columns is expected."
-            )
-    except (pl.exceptions.PolarsError, ValueError, OverflowError) as error:  # pyarrow's errors are ValueErrors, too
+            found = pl.DataFrame(dict(frame) if is_columns else frame)
+    # pyarrow's errors are ValueErrors, too, and polars' of mixed values TypeErrors
+    except (pl.exceptions.PolarsError, ValueError, OverflowError, TypeError) as error:
         raise ValueError(f"{FRAME_NAME}: {shortened(str(error))}. Give every column values of one type.") from error
     if not isinstance(found, pl.DataFrame):
         raise TypeError(f"rows are a {type(frame).__name__} of one column, and a frame is expected.")

@@ -16,6 +16,7 @@ from tfdlrm.data.cell_kinds import (
     find_marks,
     has_long_numbers,
     is_amount,
+    is_infinite,
     is_named_as_id,
     marks_of,
     mean_length,
@@ -263,9 +264,14 @@ class _Proposer:
             self._key(cells.name, "every row has its own value")
         elif (separator := separator_of(there)) is not None:
             self._bag(cells, [], separator, f"values separated by {quoted(separator)}, such as {quoted(there[0])}")
-        elif (numbers := numbers_of(there)) is not None and is_amount(cells.name, numbers, values):
+        elif (numbers := numbers_of(there.filter(~is_infinite(there)))) is not None and is_amount(
+            cells.name, numbers, values
+        ):
+            if len(numbers) < len(there):
+                self.has_bad_rows = True
+                said += f"; {len(there) - len(numbers):,} infinite: such rows are bad (--bad-rows quarantine)"
             self._amount(cells.name, numbers, said, empty)
-            self._bins(cells, numbers)
+            self._bins(cells.set(is_infinite(cells), None), numbers)
         else:
             self._kinds(cells.name, there, values, said)
 

@@ -84,6 +84,8 @@ def fit(
 ) -> TrainedModel:
     """Trains a model on the rows of a frame.
 
+    It is that of the best epoch by the validation part, or of the last one where that part has labels of one kind.
+
     Args:
         frame: a frame of polars or pandas (its index is left out), a table of pyarrow, or a mapping of columns.
         label: the column of labels, where the schema is to be proposed (`FeatureSpec.infer`).
@@ -121,8 +123,8 @@ def fit(
     )
     config = apply_overrides(sized(given, splits.train.num_rows) if model in ANY_DATA else given, overrides)
     folder = Path(tempfile.mkdtemp(prefix="tfdlrm-")) if model_dir is None else Path(model_dir)
-    train(config, folder, data=splits, verbose=verbose)
-    return load(folder)
+    result = train(config, folder, data=splits, verbose=verbose)
+    return load(folder, "latest" if result.best is None else "best")
 
 
 def load(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> TrainedModel:

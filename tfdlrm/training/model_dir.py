@@ -131,8 +131,8 @@ class ModelDir:
             best = self.read_best()
             if best is None:
                 raise FileNotFoundError(
-                    f"{self.best_file}: no epoch of this run was completed and measured. "
-                    f"Use checkpoint 'latest'{'' if names else ' after training'}."
+                    f"{self.best_file}: no epoch of this run was completed and measured (AUC needs labels of both "
+                    f"kinds in the validation part). Use checkpoint 'latest'{'' if names else ' after training'}."
                 )
             return str(best["checkpoint"])
         return checkpoint

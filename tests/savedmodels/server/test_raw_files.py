@@ -141,8 +141,10 @@ def test_what_is_refused(
     frame = rows()
     bad = frame[1:2].with_columns(pl.lit(cell).alias(name) for name, cell in change.items())
     pl.concat([frame[:1], bad, frame[2:]]).write_csv(tmp_path / "rows.csv")
+    (tmp_path / "before.jsonl").write_text("kept")
     command = ["query", address, str(tmp_path / "rows.csv"), "--schema", str(folder / "exported"), *flags]
-    assert main(command) == 2
+    assert main([*command, "--output", str(tmp_path / "before.jsonl")]) == 2
+    assert (tmp_path / "before.jsonl").read_text() == "kept"
     said = capsys.readouterr().err
     assert message in said
     assert "--bad-rows" not in said  # which query does not have
