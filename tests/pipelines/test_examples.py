@@ -13,6 +13,7 @@ import pytest
 from pipelines.config import ExamplesConfig, PipelineConfig, ShiftConfig
 from pipelines.pipeline import create_pipeline
 from pipelines.run_local import PipelineError, run_local
+from tests.pipelines.generated_rows import HEADER
 from tests.pipelines.pipeline_run import Run, pipeline_run
 
 Rows = list[dict[str, str]]
@@ -172,8 +173,11 @@ def test_a_split_without_rows(run, tmp_path) -> None:
 
 
 BAD_LINES = [
-    (b"1,2,3", "line 4: 3 cells, and the header has 17: '1,2,3'. Correct the row."),
-    (b"caf\xe9" + b"," * 16, "line 4: not UTF-8 (invalid continuation byte at byte 3). Save it as UTF-8."),
+    (b"1,2,3", f"line 4: 3 cells, and the header has {len(HEADER)}: '1,2,3'. Correct the row."),
+    (
+        b"caf\xe9" + b"," * (len(HEADER) - 1),
+        "line 4: not UTF-8 (invalid continuation byte at byte 3). Save it as UTF-8.",
+    ),
 ]
 
 
