@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from savedmodels.names import DENSE, ROW_LENGTHS, WEIGHTS, input_names, input_of_features
 from tfdlrm.checks import quoted
-from tfdlrm.config import DLRMConfig
+from tfdlrm.config import DLRMConfig, FeatureConfig
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 Raw = dict[str, Any]
@@ -131,10 +131,11 @@ def input_columns(
     given = example_dtypes or {}
     weights = {name: column.weights for name, column in columns.items()}
     source = input_of_features(spec) if raw and spec else {}
-    features = {source.get(feature.name, feature.name): feature for feature in reversed(config.features)}
+    features: dict[str, FeatureConfig] = {}
+    for feature in config.features:
+        features.setdefault(source.get(feature.name, feature.name), feature)
     features.pop(DENSE, None)
-    ordered = dict(reversed(features.items()))
-    names = input_names(list(ordered))
+    names = input_names(list(features))
     return tuple(
         InputColumn(
             feature=name,
@@ -145,7 +146,7 @@ def input_columns(
             weights=weights.get(feature.name, ""),
             weights_example_dtype=given.get(weights.get(feature.name, ""), tf.as_dtype(tf.float32)),
         )
-        for name, feature in ordered.items()
+        for name, feature in features.items()
     )
 
 

@@ -140,22 +140,23 @@ def _require(*packages: str) -> None:
 
 def _query(arguments: argparse.Namespace) -> int:
     from savedmodels.client.errors import ClientError
-    from savedmodels.client.rows import CSV, JSONL, RowWriter, chunks, read_rows
+    from savedmodels.client.rows import CSV, JSONL, RowWriter, chunks
 
-    if arguments.schema is not None:
-        return _query_raw(arguments)
+    is_raw = arguments.schema is not None
+    if is_raw and (arguments.file == "-" or arguments.format is not None):
+        raise ValueError("--schema tells how a file is read. Give FILE, and leave --format out.")
     source = "stdin" if arguments.file == "-" else arguments.file
-    form = arguments.format or (CSV if arguments.file.endswith(".csv") else JSONL)
+    form = arguments.format or (CSV if arguments.file.endswith(".csv") and not is_raw else JSONL)
     output_form = CSV if arguments.output.endswith(".csv") or (arguments.output == "-" and form == CSV) else JSONL
     num_rows = 0
     try:
         with (
             _client(arguments) as client,
-            _opened(arguments.file, "r", sys.stdin) as lines,
+            _rows(arguments, client, form, source) as rows,
             _opened(arguments.output, "w", sys.stdout) as stream,
         ):
             writer = RowWriter(stream, output_form)
-            for chunk in chunks(read_rows(lines, form, source), arguments.max_rows):
+            for chunk in chunks(rows, arguments.max_rows):
                 writer.write(_answers(client, arguments, chunk, form, source), len(chunk))
                 num_rows += len(chunk)
     except ClientError as error:
@@ -165,30 +166,20 @@ def _query(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _query_raw(arguments: argparse.Namespace) -> int:
-    """Asks about the rows of a raw file."""
-    from savedmodels.client.errors import ClientError
-    from savedmodels.client.raw_files import check_signature, find_schema, read_raw_file
-    from savedmodels.client.rows import CSV, JSONL, RowWriter, chunks
+@contextmanager
+def _rows(arguments: argparse.Namespace, client: Client, form: str, source: str) -> Iterator[Iterator[Numbered]]:
+    """Rows of the signature's columns or, with a schema, of a raw file."""
+    if arguments.schema is None:
+        from savedmodels.client.rows import read_rows
 
-    if arguments.file == "-" or arguments.format is not None:
-        raise ValueError("--schema tells how a file is read. Give FILE, and leave --format out.")
-    rows = read_raw_file(arguments.file, find_schema(arguments.schema))
-    which = {"signature": arguments.signature, "version": arguments.version, "label": arguments.label}
-    num_rows = 0
-    try:
-        with _client(arguments) as client, _opened(arguments.output, "w", sys.stdout) as stream:
-            spec = client.signature(arguments.signature, version=arguments.version, label=arguments.label)
-            check_signature(spec.takes_examples, arguments.signature)
-            writer = RowWriter(stream, CSV if arguments.output.endswith(".csv") else JSONL)
-            for chunk in chunks(rows, arguments.max_rows):
-                writer.write(client.predict_examples([row for _, row in chunk], **which), len(chunk))
-                num_rows += len(chunk)
-    except ClientError as error:
-        print(f"tfdlrm: error: {arguments.file}: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    print(f"{num_rows:,} rows answered", file=sys.stderr)
-    return 0
+        with _opened(arguments.file, "r", sys.stdin) as lines:
+            yield read_rows(lines, form, source)
+        return
+    from savedmodels.client.raw_files import check_signature, find_schema, read_raw_file
+
+    spec = client.signature(arguments.signature, version=arguments.version, label=arguments.label)
+    check_signature(spec.takes_examples, arguments.signature)
+    yield read_raw_file(arguments.file, find_schema(arguments.schema))
 
 
 def _client(arguments: argparse.Namespace) -> Client:
