@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from savedmodels.serving_rows import StoredArray, empty_variable
-from tfdlrm.data.vocabulary import OOV_ID, UNSEEN, Vocabulary
+from tfdlrm.data.vocabulary import UNSEEN, Vocabulary
+from tfdlrm.schema import OOV_ID
 
 # of FarmHash's fingerprints, which are taken modulo this
 FINGERPRINTS = 2**63 - 1

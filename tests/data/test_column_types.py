@@ -22,7 +22,6 @@ from tfdlrm.data.column_types import parse_text, plain_types
 from tfdlrm.data.opening import open_dataset, open_rows
 from tfdlrm.data.parse import parse_key
 from tfdlrm.data.prepare import PrepareConfig, prepare
-from tfdlrm.data.raw_rows import concatenate_series
 
 ROWS = 40
 LARGE = 4873214862074861312
@@ -118,8 +117,6 @@ def test_keys_keep_every_digit(values) -> None:
     assert [str(key) for key in found] == ["" if value is None else str(value) for value in values]
     csv = pl.Series("user", ["" if value is None else str(value) for value in values])
     assert parse_key(csv).tolist() == found.tolist()
-    mixed = concatenate_series([series, csv, series])
-    assert [str(key) for key in parse_key(mixed)] == [str(key) for key in found] * 3
 
 
 def test_keys_of_several_files_through_prepare(tmp_path) -> None:

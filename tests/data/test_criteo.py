@@ -15,9 +15,8 @@ from tests.golden_files import golden_files
 from tfdlrm.config import DataConfig
 from tfdlrm.data import Preprocessing, Quarantine, open_dataset, open_rows
 from tfdlrm.data.criteo import criteo_source, kaggle_rows_per_day, kaggle_split
-from tfdlrm.data.encode import encode_rows
-from tfdlrm.data.parse import RowParser
-from tfdlrm.data.sources import read_rows
+from tfdlrm.data.prepare.config import PrepareConfig
+from tfdlrm.data.prepare.in_memory import prepare_in_memory
 from tfdlrm.schema import CategoricalColumn, FeatureSpec, criteo_feature_spec
 
 FILES = golden_files("criteo_kaggle_rows*.tsv.gz")
@@ -46,8 +45,7 @@ def test_all_golden_rows_in_any_chunks(chunk_bytes: int) -> None:
         golden = np.load(path.parent / (path.name.removesuffix(".tsv.gz") + ".npz"))
         quarantine = Quarantine()
         source, labelled = criteo_source(path, spec, quarantine, chunk_bytes=chunk_bytes)
-        rows, _ = read_rows(source, RowParser(spec, quarantine), quarantine)
-        columns = encode_rows(rows, Preprocessing.fit(spec, rows), quarantine)
+        columns = prepare_in_memory(PrepareConfig(format="criteo-kaggle"), source, spec, quarantine).parts["train"]
         assert labelled
         np.testing.assert_array_equal(columns.ids, golden["categorical"])
         np.testing.assert_array_equal(columns.labels[:, 0], golden["label"])

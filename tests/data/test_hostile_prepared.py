@@ -271,6 +271,11 @@ def test_what_is_gathered_fits_its_place(which: str) -> None:
             column.take(np.zeros(2, np.int32)[::2], np.zeros(2, np.int64)[:1], out)
         with pytest.raises(IndexError):
             column.take(first, np.full(1, -1, np.int32), out)
+        column.copy(0, 0, 1, out)
+        assert out.tolist() == [[1, 2]]
+        with pytest.raises(OutOfRangeError) as raised:
+            column.copy(0, 0, 2, np.zeros((2, 2), np.int32))
+        assert raised.value.position == 1
     with pytest.raises(ValueError, match=r"rows of a part have shape \(1,\), of the first \(2,\)"):
         PartedColumn([np.zeros((3, 2), np.uint8), np.zeros((3, 1), np.uint8)])
     with pytest.raises(ValueError, match="a limit is of integers"):

@@ -11,10 +11,11 @@ import tensorflow as tf
 from tests.data import sample_rows as sample
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DataConfig
-from tfdlrm.data import Preprocessing, open_dataset, open_rows
+from tfdlrm.data import Preprocessing, from_frame, open_dataset, open_rows
 from tfdlrm.data.columns import Columns
+from tfdlrm.data.prepare.config import PrepareConfig
+from tfdlrm.data.prepare.in_memory import prepare_in_memory
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.sources import read_rows
 from tfdlrm.data.tabular import csv_source
 from tfdlrm.hashing import hash_to_buckets
 
@@ -121,16 +122,39 @@ def test_vocabularies_and_statistics_come_from_the_training_part(reader: str, tm
 
 @pytest.mark.parametrize("chunk_bytes", [1, 64, 1000, 2**20])
 def test_the_size_of_chunks_does_not_matter(chunk_bytes: int, tmp_path: Path) -> None:
-    from tfdlrm.data.encode import encode_rows
-    from tfdlrm.data.parse import RowParser
-
     path = sample.write_csv(tmp_path / "rows.csv", ROWS)
     quarantine = Quarantine()
     source, _ = csv_source(path, sample.SPEC, quarantine, chunk_bytes=chunk_bytes)
-    rows, rows_read = read_rows(source, RowParser(sample.SPEC, quarantine), quarantine)
-    preprocessing = Preprocessing.fit(sample.SPEC, rows)
-    assert rows_read == NUM_ROWS
-    sample.assert_same_columns(encode_rows(rows, preprocessing, quarantine), _expected(ROWS, NUM_ROWS))
+    read = prepare_in_memory(PrepareConfig(format="csv"), source, sample.SPEC, quarantine)
+    assert read.rows_read == NUM_ROWS
+    sample.assert_same_columns(read.parts["train"], _expected(ROWS, NUM_ROWS))
+
+
+def test_labels_that_some_blocks_lack(tmp_path: Path) -> None:
+    spec = FeatureSpec(labels=("y", "z"), categorical=(CategoricalColumn(name="word", encoding="vocabulary"),))
+    path = tmp_path / "rows.csv"
+    path.write_text("y,z,word\n" + "".join(f"{'' if row < 3 else row % 2},1,w{row % 4}\n" for row in range(20)))
+    quarantine = Quarantine()
+    source, _ = csv_source(path, spec, quarantine, chunk_bytes=16)
+    read = prepare_in_memory(PrepareConfig(format="csv"), source, spec, quarantine, empty_labels=True)
+    labels = read.parts["train"].labels
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels[:, 0], [np.nan] * 3 + [row % 2 for row in range(3, 20)])
+    assert (labels[:, 1] == 1).all()
+
+
+def test_unseen_values_are_named_by_their_own_row_in_any_order() -> None:
+    words = [f"w{row}" for row in range(40)]
+    spec = FeatureSpec(labels=("y",), categorical=(CategoricalColumn(name="word", encoding="vocabulary"),))
+    frame = {"y": [row % 2 for row in range(40)], "word": words}
+    splits = from_frame(frame, spec, split="random", bad_rows="quarantine", seed=3)
+    assert splits.test is None
+    assert splits.validation is None
+    assert len(splits.bad_rows) == splits.books.set_aside == 8
+    assert [row.value for row in splits.bad_rows] == [words[row.line - 1] for row in splits.bad_rows]
+    assert [row.raw.split(b"\t")[1].decode() for row in splits.bad_rows] == [row.value for row in splits.bad_rows]
+    kept = splits.train.columns.keys["row_id"]
+    assert {*kept.tolist(), *(row.line - 1 for row in splits.bad_rows)} == set(range(40))
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -212,7 +212,7 @@ def test_synthetic_rows_need_no_polars(tmp_path: Path, monkeypatch: pytest.Monke
     """And reading a file without it names the extra."""
     monkeypatch.setitem(sys.modules, "polars", None)
     for name, module in list(sys.modules.items()):
-        if name.startswith("tfdlrm.data.") and hasattr(module, "pl"):
+        if name.startswith("tfdlrm.data.prepare.") or (name.startswith("tfdlrm.data.") and hasattr(module, "pl")):
             monkeypatch.delitem(sys.modules, name)
     splits = open_dataset(DataConfig(synthetic=CONFIG, split="time"))
     splits.preprocessing.save(tmp_path)

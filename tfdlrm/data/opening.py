@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,11 +15,11 @@ from tfdlrm.data.memory import InMemoryDataset
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_formats import default_spec, open_source
-from tfdlrm.data.splits import Splits, time_split
+from tfdlrm.data.splits import Splits
 from tfdlrm.schema import FeatureSpec
 
 if TYPE_CHECKING:
-    from tfdlrm.data.raw_rows import RawRows
+    from tfdlrm.data.columns import Columns
     from tfdlrm.data.sources import RowSource
 
 BadRowsMode = Literal["error", "quarantine"]
@@ -68,11 +70,9 @@ def open_dataset(
             "test_path is given as well. "
             "Remove one of them: split: none keeps the files as the parts."
         )
-    quarantine = Quarantine(bad_rows, quarantine_dir)
-    try:
-        return _FileOpener(config, quarantine, preprocessing).open()
-    finally:
-        quarantine.close()
+    with contextlib.closing(Quarantine(bad_rows, quarantine_dir)) as quarantine:
+        reader = _Reader(config, quarantine, preprocessing)
+        return reader.splits(reader.file(config.path)[0])
 
 
 def _open_prepared(config: DataConfig, preprocessing: Preprocessing | None) -> Splits:
@@ -125,12 +125,9 @@ def open_rows(
         from tfdlrm.data.prepared import open_part
 
         return open_part(path, preprocessing)
-    quarantine = Quarantine(bad_rows, quarantine_dir)
-    try:
-        opener = _FileOpener(config, quarantine, preprocessing)
-        return opener.all_of(opener.read(path, allow_unlabelled=True, empty_labels=empty_labels), preprocessing)
-    finally:
-        quarantine.close()
+    with contextlib.closing(Quarantine(bad_rows, quarantine_dir)) as quarantine:
+        reader = _Reader(config, quarantine, preprocessing)
+        return reader.all_rows(*reader.file(path, allow_unlabelled=True), empty_labels=empty_labels)
 
 
 def from_frame(
@@ -171,11 +168,8 @@ def from_frame(
         validation_fraction=validation_fraction,
     )
     source, _ = frame_source(frame, spec, seed=seed if split == "random" else None)
-    quarantine = Quarantine(bad_rows, quarantine_dir)
-    try:
-        return _FileOpener(config, quarantine, None).open(source)
-    finally:
-        quarantine.close()
+    with contextlib.closing(Quarantine(bad_rows, quarantine_dir)) as quarantine:
+        return _Reader(config, quarantine).splits(source)
 
 
 def frame_rows(frame: Any, preprocessing: Preprocessing, *, empty_labels: bool = False) -> Dataset:
@@ -192,94 +186,81 @@ def frame_rows(frame: Any, preprocessing: Preprocessing, *, empty_labels: bool =
     from tfdlrm.data.frames import frame_source
 
     source, labelled = frame_source(frame, preprocessing.spec, allow_unlabelled=True)
-    opener = _FileOpener(DataConfig(format="csv"), Quarantine(), preprocessing)
-    return opener.all_of(opener.read_source(source, labelled=labelled, empty_labels=empty_labels), preprocessing)
+    reader = _Reader(DataConfig(format="csv"), Quarantine(), preprocessing)
+    return reader.all_rows(source, labelled, empty_labels=empty_labels)
 
 
-class _FileOpener:
-    def __init__(self, config: DataConfig, quarantine: Quarantine, preprocessing: Preprocessing | None) -> None:
-        self._config = config
-        self._quarantine = quarantine
-        self._preprocessing = preprocessing
+class _Reader:
+    """Reads sources by one schema, and prepares their rows in memory."""
+
+    def __init__(self, config: DataConfig, quarantine: Quarantine, preprocessing: Preprocessing | None = None) -> None:
+        self._config, self._quarantine, self._preprocessing = config, quarantine, preprocessing
         self._spec = preprocessing.spec if preprocessing else _spec_of(config)
-        self._id_modulo = preprocessing.id_modulo if preprocessing else config.id_modulo
-        self.rows_read = 0
+        self._rows_read = 0
 
-    def open(self, source: RowSource | None = None) -> Splits:
+    def file(self, path: str | os.PathLike[str], *, allow_unlabelled: bool = False) -> tuple[RowSource, bool]:
+        return open_source(self._config.format, path, self._spec, self._quarantine, allow_unlabelled=allow_unlabelled)
+
+    def splits(self, source: RowSource) -> Splits:
         config = self._config
-        rows = self.read(config.path or "") if source is None else self.read_source(source, labelled=True)
-        parts = self._parts(rows)
-        preprocessing = self._preprocessing or self._fit(rows, parts["train"])
-        datasets = {name: self.encode(part, preprocessing) for name, part in parts.items() if part.num_rows}
+        parts = dict(self._parts(source, config.split))
+        for name, path in (("validation", config.validation_path), ("test", config.test_path)):
+            if path is not None:
+                parts[name] = self._parts(self.file(path)[0])["train"]
+        assert self._preprocessing is not None
+        datasets = {name: InMemoryDataset(self._preprocessing.spec, columns) for name, columns in parts.items()}
         if "train" not in datasets:
-            raise ValueError(f"{rows.file}: the training part has no row. Give more rows or a larger train_fraction.")
-        used = sum(dataset.num_rows for dataset in datasets.values())
+            raise ValueError(f"{source.file}: the training part has no row. Give more rows or a larger train_fraction.")
         return Splits(
             train=datasets["train"],
             validation=datasets.get("validation"),
             test=datasets.get("test"),
-            preprocessing=preprocessing,
-            books=Books(read=self.rows_read, used=used, set_aside=self._quarantine.count),
+            preprocessing=self._preprocessing,
+            books=self._books(sum(dataset.num_rows for dataset in datasets.values())),
             bad_rows=tuple(self._quarantine.examples),
         )
 
-    def read(
-        self, path: str | os.PathLike[str], *, allow_unlabelled: bool = False, empty_labels: bool = False
-    ) -> RawRows:
-        source, labelled = open_source(
-            self._config.format, path, self._spec, self._quarantine, allow_unlabelled=allow_unlabelled
-        )
-        return self.read_source(source, labelled=labelled, empty_labels=empty_labels)
+    def all_rows(self, source: RowSource, labelled: bool, *, empty_labels: bool) -> InMemoryDataset:
+        """All rows of a source, as one dataset with its books."""
+        columns = self._parts(source, labelled=labelled, empty_labels=empty_labels)["train"]
+        assert self._preprocessing is not None
+        return InMemoryDataset(self._preprocessing.spec, columns, self._books(columns.num_rows))
 
-    def read_source(self, source: RowSource, *, labelled: bool, empty_labels: bool = False) -> RawRows:
-        from tfdlrm.data.parse import RowParser
-        from tfdlrm.data.sources import read_rows
+    def _parts(
+        self,
+        source: RowSource,
+        split: Literal["none", "criteo-kaggle", "time"] = "none",
+        *,
+        labelled: bool = True,
+        empty_labels: bool = False,
+    ) -> Mapping[str, Columns]:
+        """The parts of a source; the first one that is read is what the others are encoded by."""
+        from tfdlrm.data.prepare.config import PrepareConfig
+        from tfdlrm.data.prepare.in_memory import prepare_in_memory
 
-        parser = RowParser(
+        config, given = self._config, self._preprocessing
+        read = prepare_in_memory(
+            PrepareConfig(
+                format="criteo-kaggle" if config.format == "criteo" else config.format,  # type: ignore[arg-type]
+                split=split,
+                train_fraction=config.train_fraction,
+                validation_fraction=config.validation_fraction,
+                id_modulo=given.id_modulo if given else config.id_modulo,
+            ),
+            source,
             self._spec,
             self._quarantine,
-            id_modulo=self._id_modulo,
-            with_labels=labelled,
+            given=given,
+            labelled=labelled,
             empty_labels=empty_labels,
+            max_rows=config.max_rows,
         )
-        rows, rows_read = read_rows(source, parser, self._quarantine, self._config.max_rows)
-        self.rows_read += rows_read
-        return rows
+        self._preprocessing = read.preprocessing
+        self._rows_read += read.rows_read
+        return read.parts
 
-    def all_of(self, rows: RawRows, preprocessing: Preprocessing) -> InMemoryDataset:
-        """All rows that were read, as one dataset with its books."""
-        dataset = self.encode(rows, preprocessing)
-        books = Books(read=self.rows_read, used=dataset.num_rows, set_aside=self._quarantine.count)
-        return InMemoryDataset(preprocessing.spec, dataset.columns, books)
-
-    def encode(self, rows: RawRows, preprocessing: Preprocessing) -> InMemoryDataset:
-        from tfdlrm.data.encode import encode_rows
-
-        return InMemoryDataset(preprocessing.spec, encode_rows(rows, preprocessing, self._quarantine))
-
-    def _parts(self, rows: RawRows) -> dict[str, RawRows]:
-        config = self._config
-        if config.split == "none":
-            parts = {"train": rows}
-            for name, path in (("validation", config.validation_path), ("test", config.test_path)):
-                if path is not None:
-                    parts[name] = self.read(path)
-            return parts
-        if config.split == "criteo-kaggle":
-            from tfdlrm.data.criteo import kaggle_split
-
-            bounds = kaggle_split(rows.num_rows)
-        else:
-            bounds = time_split(rows.num_rows, config.train_fraction, config.validation_fraction)
-        names = ("train", "validation", "test")
-        return {name: rows.slice(part.start, part.stop) for name, part in zip(names, bounds, strict=True)}
-
-    def _fit(self, rows: RawRows, train: RawRows) -> Preprocessing:
-        has_oov = any(column.id_policy == "oov" for column in self._spec.categorical)
-        all_rows = self._config.split == "criteo-kaggle" and not has_oov
-        return Preprocessing.fit(
-            self._spec, train, vocabulary_rows=rows if all_rows else None, id_modulo=self._id_modulo
-        )
+    def _books(self, used: int) -> Books:
+        return Books(read=self._rows_read, used=used, set_aside=self._quarantine.count)
 
 
 def _spec_of(config: DataConfig) -> FeatureSpec:

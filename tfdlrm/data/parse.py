@@ -12,7 +12,7 @@ from tfdlrm.data.column_types import BLANKS, parse_text
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.raw_rows import FrameBlock, RawLookup, RawRows, Tokens
+from tfdlrm.data.raw_rows import FrameBlock, RawRows, Tokens
 from tfdlrm.data.times import ids_of_seconds, seconds_of_cells
 from tfdlrm.data.transforms import transform_dense
 from tfdlrm.schema import DERIVED, ROW_ID, TIME_IDS, CategoricalColumn, DenseColumn, FeatureSpec
@@ -22,7 +22,7 @@ class RowParser:
     """Parses blocks of rows by a schema.
 
     Everything a cell can be wrong in by itself is found here; what needs the whole training part (vocabularies,
-    statistics) comes later, in `Preprocessing`.
+    statistics) comes later, in `tfdlrm.data.prepare`.
 
     Args:
         spec: the columns.
@@ -52,13 +52,12 @@ class RowParser:
                 "so there is nothing to take it of. Remove id_modulo."
             )
 
-    def parse(self, block: FrameBlock, *, file: str, lookup: RawLookup) -> RawRows:
+    def parse(self, block: FrameBlock, *, file: str) -> RawRows:
         """The good rows of a block.
 
         Args:
             block: the rows with their raw columns.
             file: for messages.
-            lookup: finds raw rows again later, by line.
 
         Raises:
             BadRowError: a bad row, if the quarantine's mode is `error`.
@@ -72,14 +71,12 @@ class RowParser:
         keys = {name: frame[name] for name in self._spec.keys if name != ROW_ID}
         keys[ROW_ID] = frame[ROW_ID] if ROW_ID in frame.columns else pl.Series(ROW_ID, block.numbers)
         rows = RawRows(
-            file=file,
             lines=block.lines,
             labels=labels,
             dense=dense,
             unscaled=unscaled,
             tokens=tokens,
             keys=keys,
-            lookup=lookup,
         )
         if problems.bad.any():
             self._quarantine.add_all(

@@ -7,9 +7,11 @@ a file may have been written by anyone.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -51,27 +53,26 @@ class PreparedRows:
     """Rows [start, stop) of one part, in blocks; a `BlockSource`.
 
     Args:
-        files: Arrow files of the part, in order.
-        rows: of each file.
+        files: of the part, in order.
         spec: the columns.
         start, stop: which of the rows; default all.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or damaged; it is named.
+        ValueError: from what reads, a file is damaged; it is named.
     """
 
     block_rows = BLOCK_ROWS
     shuffle_blocks = SHUFFLE_BLOCKS
 
     def __init__(
-        self, files: Sequence[Path], rows: Sequence[int], spec: FeatureSpec, start: int = 0, stop: int | None = None
+        self, files: Sequence[PreparedFile], spec: FeatureSpec, start: int = 0, stop: int | None = None
     ) -> None:
         self.spec = spec
-        self._ends = np.cumsum(np.asarray(rows, np.int64))
+        self._ends = np.cumsum([file.num_rows for file in files], dtype=np.int64)
         self._start = start
         self._stop = int(self._ends[-1]) if stop is None else stop
         self.num_rows = self._stop - start
-        self._files = [PreparedFile(path, count, spec) for path, count in zip(files, rows, strict=True)]
+        self._files = list(files)
         self._fixed, self._weighted = fixed_columns(spec), weighted_columns(spec)
         self._dense_names = [column.name for column in spec.dense]
         self._weight_names = [column.weights for column in spec.categorical if column.name in self._weighted]
@@ -82,8 +83,8 @@ class PreparedRows:
         """The rows of one block."""
         return self.read_blocks([block])
 
-    def read_blocks(self, blocks: Sequence[int], *, keys: bool = True) -> Columns:
-        """The rows of some blocks, one after another; see `BlockSource`."""
+    def read_blocks(self, blocks: Sequence[int], *, keys: bool = True, pool: Executor | None = None) -> Columns:
+        """The rows of some blocks, one after another; see `BlockSource`. A pool reads several at once."""
         spans = []
         for block in blocks:
             low = self._start + block * self.block_rows
@@ -96,17 +97,17 @@ class PreparedRows:
         labels = aligned_array((total, len(spec.labels)), np.float32)
         ids = aligned_array((total, width), self._id_dtype)
         weights = aligned_array((total, weight_width), np.float32)
-        position = 0
-        for number, start, stop in spans:
+
+        def fill(span: tuple[int, int, int], position: int) -> None:
             # block by block: the rows of one stay in the processor's cache while its columns are written into them
-            window = slice(position, position + stop - start)
-            row_of = np.arange(start, stop, dtype=np.int32)
-            place = (np.full(len(row_of), number, np.int32), row_of)
-            self._fill(self._dense_names, place, dense[window])
-            self._fill(spec.labels, place, labels[window])
-            self._fill(self._fixed, place, ids[window])
-            self._fill(self._weight_names, place, weights[window])
-            position += stop - start
+            window = slice(position, position + span[2] - span[1])
+            self._copy(self._dense_names, span, dense[window])
+            self._copy(spec.labels, span, labels[window])
+            self._copy(self._fixed, span, ids[window])
+            self._copy(self._weight_names, span, weights[window])
+
+        positions = np.cumsum([0, *(stop - start for _, start, stop in spans)]).tolist()
+        collections.deque((map if pool is None else pool.map)(fill, spans, positions), maxlen=0)
         files = [(self._files[number], start, stop) for number, start, stop in spans]
         ragged = {
             column.name: concatenate_ragged(
@@ -120,6 +121,10 @@ class PreparedRows:
             for name in (dict.fromkeys((*spec.keys, ROW_ID)) if keys else ())
         }
         return Columns(dense=dense, labels=labels, ids=ids, weights=weights, ragged=ragged, keys=named)
+
+    def read_all(self, pool: Executor) -> Columns:
+        """All rows."""
+        return self.read_blocks(range(-(-self.num_rows // self.block_rows)), pool=pool)
 
     def gather(self, numbers: Array) -> tuple[dict[str, Array], Array]:
         """Any rows, feature by feature, as `plain_arrays`; the schema must be without ragged columns and weights.
@@ -144,6 +149,18 @@ class PreparedRows:
         self._fill(spec.labels, (part_of, row_of), labels)
         return features, labels
 
+    def _copy(self, names: Iterable[str], span: tuple[int, int, int], out: Array) -> None:
+        """Write columns of a span, see `_spans`, side by side into rows."""
+        at = 0
+        for name in names:
+            column = self._parted(name)
+            try:
+                column.copy(*span, out[:, at : at + column.width])
+            except OutOfRangeError:
+                self._files[span[0]].refuse_values(name, *span[1:])
+                raise
+            at += column.width
+
     def _fill(self, names: Iterable[str], place: tuple[Array, Array], out: Array) -> None:
         """Write columns side by side into rows."""
         at = 0
@@ -165,7 +182,9 @@ class PreparedRows:
             parts = [file.column(name) for file in self._files]
             for file in self._files:
                 file.refuse_other_type(name, parts[0])
-            self._columns[name] = PartedColumn(parts, value_limit(self.spec, name))
+            # labels that are not all there are floats, which files have none of
+            limit = None if parts[0].dtype == np.float32 else value_limit(self.spec, name)
+            self._columns[name] = PartedColumn(parts, limit)
         return self._columns[name]
 
     def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
@@ -246,8 +265,8 @@ def prepared_dataset(
     spec = read_schema(folder)
     total = entry["rows"] if max_rows is None else min(entry["rows"], max_rows)
     start, stop = (0, total) if shard is None else shard_bounds(total, shard)
-    files = [path_inside(folder, file["name"]) for file in entry["files"]]
-    rows = PreparedRows(files, [file["rows"] for file in entry["files"]], spec, start, stop)
+    files = [PreparedFile(path_inside(folder, file["name"]), file["rows"], spec) for file in entry["files"]]
+    rows = PreparedRows(files, spec, start, stop)
     origin = {
         "format": "prepared",
         "folder": str(folder.resolve()),

@@ -18,6 +18,7 @@ from tfdlrm.data.pyarrow_extra import damaged_file, pa
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 
 _LABEL_LIMIT = 2
+MEMORY_NAME = "rows in memory"
 
 
 def value_limit(spec: FeatureSpec, name: str) -> int | None:
@@ -41,7 +42,7 @@ class PreparedFile:
     """
 
     def __init__(self, path: Path, rows: int, spec: FeatureSpec) -> None:
-        self._path, self._rows, self._spec = path, rows, spec
+        self._path, self.num_rows, self._spec = path, rows, spec
         self._views: dict[str, Any] = {}
         if not path.is_file():
             raise FileNotFoundError(f"{path}: the manifest names it and it is not there. Prepare the data again.")
@@ -52,8 +53,8 @@ class PreparedFile:
             table = mapped_table(self._path)
         except FileNotFoundError as error:
             raise self._damaged("it was there and has gone") from error
-        if table.num_rows != self._rows:
-            raise self._damaged(f"{table.num_rows} rows where the manifest says {self._rows}")
+        if table.num_rows != self.num_rows:
+            raise self._damaged(f"{table.num_rows} rows where the manifest says {self.num_rows}")
         return table
 
     def column(self, name: str) -> Any:
@@ -63,10 +64,10 @@ class PreparedFile:
             ValueError: it is missing, or not of the schema's form; names file and column.
         """
         if name not in self._views:
-            self._views[name] = self._view(name)
+            self._views[name] = _view(self._checked(name))
         return self._views[name]
 
-    def _view(self, name: str) -> Any:
+    def _checked(self, name: str) -> pa.Array:
         if problem := column_problem(self._table.schema, self._spec, name):
             raise self._damaged(problem)
         if self._table[name].num_chunks != 1:
@@ -80,13 +81,7 @@ class PreparedFile:
             raise self._damaged(f"column {quoted(name)}: {error}") from error
         if array.null_count or (lists and array.values.null_count):
             raise self._damaged(f"column {quoted(name)} has empty cells")
-        if pa.types.is_large_string(array.type):
-            return array
-        if pa.types.is_large_list(array.type):
-            return array.values.to_numpy(), array.offsets.to_numpy()
-        if lists:
-            return array.values.to_numpy()[: len(array) * array.type.list_size].reshape(len(array), -1)
-        return array.to_numpy()
+        return array
 
     def ragged(self, column: CategoricalColumn, start: int, stop: int, dtype: np.dtype) -> RaggedColumn:
         """Bags [start, stop) of one column."""
@@ -145,6 +140,33 @@ class PreparedFile:
 
     def _damaged(self, what: str) -> ValueError:
         return ValueError(f"{self._path}: {what}. Prepare the data again.")
+
+
+class EncodedBlock(PreparedFile):
+    """Rows that were encoded in this process: their form is not in doubt. Labels may be float32, with NaN.
+
+    Args:
+        table: as an Arrow file of prepared data has them.
+        spec: the columns.
+    """
+
+    def __init__(self, table: pa.Table, spec: FeatureSpec) -> None:
+        self._path, self.num_rows, self._spec = Path(MEMORY_NAME), table.num_rows, spec
+        self._views = {}
+        self._columns = table
+
+    def _checked(self, name: str) -> pa.Array:
+        return self._columns[name].combine_chunks()
+
+
+def _view(array: pa.Array) -> Any:
+    if pa.types.is_large_string(array.type):
+        return array
+    if pa.types.is_large_list(array.type):
+        return array.values.to_numpy(), array.offsets.to_numpy()
+    if pa.types.is_fixed_size_list(array.type):
+        return array.values.to_numpy()[: len(array) * array.type.list_size].reshape(len(array), -1)
+    return array.to_numpy()
 
 
 def mapped_table(path: Path) -> pa.Table:

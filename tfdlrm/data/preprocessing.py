@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
-
-import numpy as np
 
 from tfdlrm.checks import (
     check_flag,
@@ -21,14 +19,11 @@ from tfdlrm.checks import (
     reject_unknown_keys,
 )
 from tfdlrm.data.prepared_folders import read_schema
-from tfdlrm.data.transforms import fit_bins, fit_standardize
 from tfdlrm.files import path_inside, read_text
 from tfdlrm.schema import CategoricalColumn, FeatureSpec
 from tfdlrm.yaml_text import dump_yaml, parse_yaml
 
 if TYPE_CHECKING:
-    from tfdlrm.data.polars_extra import pl
-    from tfdlrm.data.raw_rows import RawRows
     from tfdlrm.data.vocabulary import Vocabulary
 
 PREPROCESSING_FILE = "preprocessing.yaml"
@@ -56,58 +51,6 @@ class Preprocessing:
     spec: FeatureSpec
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     id_modulo: int | None = None
-
-    @classmethod
-    def fit(
-        cls,
-        spec: FeatureSpec,
-        rows: RawRows,
-        *,
-        vocabulary_rows: RawRows | None = None,
-        id_modulo: int | None = None,
-    ) -> Preprocessing:
-        """Learn statistics, vocabularies and table sizes.
-
-        A vocabulary holds the tokens of `rows` in order of first appearance (by row, then by column where columns
-        share a table), after an out-of-vocabulary row 0 where a column's policy is `oov`. A table of integer ids
-        whose size the schema leaves open gets 1 + the largest id. Numbers the schema gives are kept.
-
-        Args:
-            spec: the columns.
-            rows: the training part.
-            vocabulary_rows: rows to take vocabularies and table sizes from, if not the training part (the
-                reference's Criteo preprocessing takes all rows).
-            id_modulo: kept for later files.
-
-        Raises:
-            ValueError: no rows, a size the data cannot give, or one that is too small.
-        """
-        if not rows.num_rows:
-            raise ValueError(f"{rows.file}: the training part has no rows. Give more rows or a larger train_fraction.")
-        dense = list(spec.dense)
-        for place, column in enumerate(dense):
-            if not column.is_fitted:
-                mean, std = fit_standardize(column, rows.unscaled[column.name])
-                dense[place] = replace(column, mean=mean, std=std)
-        categorical = list(spec.categorical)
-        for place, derived in enumerate(categorical):
-            if needs_edges(derived):
-                values = rows.tokens[derived.name].values.to_numpy()
-                categorical[place] = replace(derived, edges=fit_bins(derived, lambda values=values: [values]))  # type: ignore[misc]
-        spec = replace(spec, dense=tuple(dense), categorical=tuple(categorical))
-        rows = rows if vocabulary_rows is None else vocabulary_rows
-        vocabularies: dict[str, Vocabulary] = {}
-        sizes: dict[str, int] = {}
-        for table in spec.table_names:
-            columns = [column for column in spec.categorical if column.table == table]
-            given = spec.vocabulary_sizes.get(table)
-            if has_vocabulary(table, columns):
-                vocabularies[table] = _fit_vocabulary(columns, rows)
-                sizes[table] = vocabularies[table].size if given is None else given
-                check_size(table, sizes[table], vocabularies[table].size)
-            else:
-                sizes[table] = _integer_table_size(table, columns, rows) if given is None else given
-        return cls(spec=spec.with_vocabulary_sizes(sizes), vocabularies=vocabularies, id_modulo=id_modulo)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `schema.yaml`, `preprocessing.yaml` and `vocabularies/<table>.txt`: plain text, one value a line."""
@@ -237,19 +180,6 @@ def has_vocabulary(table: str, columns: Sequence[CategoricalColumn]) -> bool:
     return bool(with_vocabulary)
 
 
-def _fit_vocabulary(columns: Sequence[CategoricalColumn], rows: RawRows) -> Vocabulary:
-    from tfdlrm.data.raw_rows import concatenate_series
-    from tfdlrm.data.vocabulary import Vocabulary
-
-    has_oov = any(column.id_policy == "oov" for column in columns)
-    tokens: pl.Series = concatenate_series(rows.tokens[column.name].values for column in columns)
-    if len(columns) > 1:
-        # Rows before columns, so that the order does not depend on how many rows were read at once.
-        order = np.argsort(np.concatenate([rows.tokens[column.name].rows() for column in columns]), kind="stable")
-        tokens = tokens[order]
-    return Vocabulary.of(tokens, has_oov=has_oov)
-
-
 def check_size(table: str, size: int, needed: int) -> None:
     """Refuse a table that is smaller than its vocabulary."""
     if size < needed:
@@ -257,12 +187,6 @@ def check_size(table: str, size: int, needed: int) -> None:
             f"table {quoted(table)}: vocabulary_sizes gives {size} rows, and the training part needs {needed}. "
             f"Raise it to {needed}, or leave it out to have it counted."
         )
-
-
-def _integer_table_size(table: str, columns: Sequence[CategoricalColumn], rows: RawRows) -> int:
-    needs_size(table, columns)
-    ids = np.concatenate([rows.tokens[column.name].values.to_numpy() for column in columns])
-    return int(ids.max(initial=0)) + 1
 
 
 def needs_size(table: str, columns: Sequence[CategoricalColumn]) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfdlrm.data.column_types import parse_text, plain_types
+from tfdlrm.data.column_types import plain_types
 from tfdlrm.data.polars_extra import pl
-
-# Looks up raw rows again by their lines: only for rows found bad after their block was left behind.
-RawLookup = Callable[[Sequence[int]], Mapping[int, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,27 +105,23 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class RawRows:
-    """Parsed rows of one file.
+    """Parsed rows of one block.
 
     Args:
-        file: where they stand.
         lines: int64 [N].
         labels: float32 [N, tasks].
         dense: float32 [N, num_dense], transformed but for columns in `unscaled`.
         unscaled: float64 [N] raw values of the `standardize` columns, by name.
         tokens: by categorical column.
         keys: series [N] by key column, and `row_id`.
-        lookup: finds the raw text of rows again.
     """
 
-    file: str
     lines: np.ndarray
     labels: np.ndarray
     dense: np.ndarray
     unscaled: Mapping[str, np.ndarray] = field(default_factory=dict)
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
     keys: Mapping[str, pl.Series] = field(default_factory=dict)
-    lookup: RawLookup | None = None
 
     @property
     def num_rows(self) -> int:
@@ -140,69 +133,26 @@ class RawRows:
         if rows.all():
             return self
         return RawRows(
-            file=self.file,
             lines=self.lines[rows],
             labels=self.labels[rows],
             dense=self.dense[rows],
             unscaled={name: values[rows] for name, values in self.unscaled.items()},
             tokens={name: tokens.select(rows) for name, tokens in self.tokens.items()},
             keys={name: values.filter(pl.Series(rows)) for name, values in self.keys.items()},
-            lookup=self.lookup,
         )
 
     def slice(self, start: int, stop: int) -> RawRows:
         """Rows [start, stop), as views."""
         return RawRows(
-            file=self.file,
             lines=self.lines[start:stop],
             labels=self.labels[start:stop],
             dense=self.dense[start:stop],
             unscaled={name: values[start:stop] for name, values in self.unscaled.items()},
             tokens={name: tokens.slice(start, stop) for name, tokens in self.tokens.items()},
             keys={name: values[start:stop] for name, values in self.keys.items()},
-            lookup=self.lookup,
         )
 
 
 def row_as_text(frame: pl.DataFrame, row: int) -> bytes:
     """One row with tabs between its cells: the raw text of a row that has no text of its own."""
     return "\t".join("" if cell is None else str(cell) for cell in frame.row(row)).encode()
-
-
-def concatenate_raw(parts: Sequence[RawRows]) -> RawRows:
-    """The rows of all parts of one file, one after another."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    return RawRows(
-        file=first.file,
-        lines=np.concatenate([part.lines for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        dense=np.concatenate([part.dense for part in parts]),
-        unscaled={name: np.concatenate([part.unscaled[name] for part in parts]) for name in first.unscaled},
-        tokens={name: _concatenate_tokens([part.tokens[name] for part in parts]) for name in first.tokens},
-        keys={name: concatenate_series(part.keys[name] for part in parts) for name in first.keys},
-        lookup=first.lookup,
-    )
-
-
-def _concatenate_tokens(parts: Sequence[Tokens]) -> Tokens:
-    lengths = [part.lengths for part in parts if part.lengths is not None]
-    weights = [part.weights for part in parts if part.weights is not None]
-    return Tokens(
-        values=concatenate_series(part.values for part in parts),
-        lengths=np.concatenate(lengths) if lengths else None,
-        weights=np.concatenate(weights) if weights else None,
-    )
-
-
-def concatenate_series(parts: Iterable[pl.Series]) -> pl.Series:
-    """One series; integers of different widths take the widest, and what no number holds exactly is text."""
-    series = list(parts)
-    if len({part.dtype for part in series}) > 1:
-        wide = [part.cast(pl.Int64, strict=False) for part in series if part.dtype.is_integer()]
-        exact = len(wide) == len(series) and sum(part.null_count() for part in wide) == sum(
-            part.null_count() for part in series
-        )
-        series = wide if exact else [parse_text(part) for part in series]
-    return pl.concat(series, rechunk=True)

@@ -6,6 +6,7 @@ import csv
 import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +17,8 @@ from tfdlrm.data.column_types import hide_missing
 from tfdlrm.data.lines import LineReader, RowBlock, TextFormat
 from tfdlrm.data.parse import RowParser
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.quarantine import BadRowError, Quarantine
-from tfdlrm.data.raw_rows import FrameBlock, RawLookup, RawRows, concatenate_raw
+from tfdlrm.data.quarantine import BadRow, BadRowError, Quarantine
+from tfdlrm.data.raw_rows import FrameBlock, RawRows
 from tfdlrm.native.text import CriteoRows
 
 
@@ -127,52 +128,32 @@ def _parse_text(text: bytes, form: TextFormat) -> pl.DataFrame:
     return hide_missing(read(), form.missing)
 
 
-def parse_block(parser: RowParser, block: FrameBlock, source: RowSource, lookup: RawLookup | None = None) -> RawRows:
+def parse_block(parser: RowParser, block: FrameBlock, source: RowSource) -> RawRows:
     """The good rows of a block of a source.
-
-    Args:
-        parser, block, source: what to parse.
-        lookup: finds raw rows again later; default the source's own way.
 
     Raises:
         BadRowError: a bad row, if the quarantine's mode is `error`.
         ValueError: a whole column has the wrong type; the file is named.
     """
     try:
-        return parser.parse(block, file=source.file, lookup=source.raw_rows if lookup is None else lookup)
+        return parser.parse(block, file=source.file)
     except BadRowError:
         raise
     except ValueError as error:
         raise ValueError(f"{source.file}: {error}") from error
 
 
-def read_rows(
-    source: RowSource, parser: RowParser, quarantine: Quarantine, max_rows: int | None = None
-) -> tuple[RawRows, int]:
-    """All good rows of a source, parsed, and the number of rows read for them.
+def report_late(rows: Sequence[BadRow], source: RowSource, quarantine: Quarantine) -> None:
+    """Hands rows that were found bad after their block was left behind to the quarantine, with their raw text.
 
     Args:
-        source: where they are.
-        parser: by which schema.
-        quarantine: that of source and parser.
-        max_rows: keep the first so many good rows; the rest of their block is read and not counted, unless bad.
+        rows: of the source, without raw text.
+        source: finds that again.
+        quarantine: where they go.
 
     Raises:
-        BadRowError: a bad row, if the quarantine's mode is `error`.
-        ValueError: there is no good row.
+        BadRowError: of the first row, if the quarantine's mode is `error`.
     """
-    parts: list[RawRows] = []
-    num_rows = num_dropped = 0
-    for block in source.blocks():
-        rows = parse_block(parser, block, source)
-        if max_rows is not None and num_rows + rows.num_rows > max_rows:
-            num_dropped = num_rows + rows.num_rows - max_rows
-            rows = rows.slice(0, max_rows - num_rows)
-        parts.append(rows)
-        num_rows += rows.num_rows
-        if num_rows == max_rows:
-            break
-    if not num_rows:
-        aside = f"; all {source.rows_read} rows read were set aside" if source.rows_read else ""
-        raise ValueError(f"{source.file}: no usable row{aside}. Give a file with at least one.")
-    return concatenate_raw(parts), source.rows_read - num_dropped
+    wanted = [min(rows, key=lambda row: row.line)] if quarantine.mode == "error" else rows
+    raw = source.raw_rows([row.line for row in wanted])
+    quarantine.add_all(replace(row, raw=raw.get(row.line, b"")) for row in wanted)

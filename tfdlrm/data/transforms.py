@@ -45,12 +45,6 @@ def transform_dense(column: DenseColumn, values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def fit_standardize(column: DenseColumn, values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation (population) of raw values; a constant column gets std 1."""
-    mean, std = float(values.mean()), float(values.std())
-    return mean, std if std > 0.0 else 1.0
-
-
 def bin_ids(column: CategoricalColumn, values: np.ndarray) -> np.ndarray:
     """int64 [N]: 0 where a number is missing, else 1 + the number of edges that are not above it.
 

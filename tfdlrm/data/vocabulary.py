@@ -9,9 +9,8 @@ import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.schema import OOV_ID
 
-UNSEEN = -1
+UNSEEN = -1  # where a value has no id
 
 
 class Vocabulary:
@@ -22,33 +21,19 @@ class Vocabulary:
         has_oov: keep row 0 for unseen values.
 
     Example:
-        >>> vocabulary = Vocabulary.of(pl.Series(["b", "a", "b"]), has_oov=True)
-        >>> vocabulary.ids(pl.Series(["a", "x"])), vocabulary.size
-        (array([2, 0]), 3)
+        >>> vocabulary = Vocabulary(pl.Series(["b", "a"]), has_oov=True)  # "b" is 1, "a" is 2, others are 0
+        >>> vocabulary.size
+        3
     """
 
     def __init__(self, values: pl.Series, *, has_oov: bool) -> None:
         self.values = values if values.dtype == pl.String else values.cast(pl.Int64)
         self.has_oov = has_oov
 
-    @classmethod
-    def of(cls, tokens: pl.Series, *, has_oov: bool) -> Vocabulary:
-        """The distinct tokens, in order of first appearance."""
-        return cls(tokens.unique(maintain_order=True), has_oov=has_oov)
-
     @property
     def size(self) -> int:
         """Rows the table needs."""
         return len(self.values) + self.has_oov
-
-    def ids(self, tokens: pl.Series) -> np.ndarray:
-        """int64 ids; unseen tokens are `OOV_ID` if there is such a row, else `UNSEEN`."""
-        if not len(self.values):
-            return np.full(len(tokens), OOV_ID if self.has_oov else UNSEEN, np.int64)
-        ids = pl.Series(np.arange(self.has_oov, self.size, dtype=np.int64))
-        default = OOV_ID if self.has_oov else UNSEEN
-        found = tokens.cast(self.values.dtype).replace_strict(self.values, ids, default=default, return_dtype=pl.Int64)
-        return found.to_numpy()
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write one value a line, in order of ids: integers as hex, strings with newline and backslash escaped."""

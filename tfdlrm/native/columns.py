@@ -112,6 +112,22 @@ class PartedColumn:
         if code:
             raise IndexError("PartedColumn: a row is not there.")
 
+    def copy(self, part: int, start: int, stop: int, out: np.ndarray) -> None:
+        """Rows [start, stop) of one part -> `out`, as they stand there.
+
+        Args:
+            part, start, stop: start < stop, all of them rows of the part.
+            out: [stop - start] or [stop - start, width].
+
+        Raises:
+            OutOfRangeError: an integer is not in [0, limit).
+        """
+        rows = self._parts[part][start:stop]
+        if self._limit is not None and not 0 <= rows.min() <= rows.max() < self._limit:
+            beyond = (rows < 0) | (rows >= self._limit)
+            raise OutOfRangeError(int(np.argmax(beyond.reshape(len(rows), -1).any(axis=1))))
+        out[...] = rows.reshape(out.shape)
+
     def _take_plainly(self, part_of: np.ndarray, row_of: np.ndarray, out: np.ndarray) -> None:
         there = (part_of >= 0) & (part_of < len(self._parts)) & (row_of >= 0)
         if not there.all() or (row_of >= self._rows[part_of]).any():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tfdlrm.data.pyarrow_extra import pa, pc
+from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.native.columns import BeyondBudgetError, new_dictionary
 
-UNSEEN = -1
 BYTES_A_VALUE = 48  # of Arrow's hash table, beside the value
 
 # Tokens handled at once. Arrow hashes each piece together with all values there are, so its pieces should be long.

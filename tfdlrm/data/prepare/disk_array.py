@@ -1,4 +1,4 @@
-"""DiskArray: numbers in a file, read and written by windows, so that none of them count as memory in use."""
+"""Numbers that are read and written by windows: in a file, so that none of them count as memory in use, or held."""
 
 from __future__ import annotations
 
@@ -7,6 +7,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+
+class HeldArray:
+    """A one-dimensional array of zeros in memory, with what of `DiskArray` needs no windows.
+
+    Args:
+        size: number of entries.
+        dtype: of each.
+    """
+
+    def __init__(self, size: int, dtype: np.dtype | type) -> None:
+        self._values = np.zeros(size, dtype)
+        self.dtype = self._values.dtype
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Entries [start, stop), as an array of their own."""
+        return self._values[start:stop].copy()
+
+    def write(self, start: int, values: np.ndarray) -> None:
+        """Replace the entries from `start` on."""
+        self._values[start : start + len(values)] = values
+
+    def remove(self) -> None:
+        """Nothing: there is no file."""
 
 
 class DiskArray:
@@ -81,3 +108,8 @@ class DiskArray:
             end = int(np.searchsorted(places, stop))
             yield start, stop, slice(position, end)
             position = end
+
+
+def new_array(folder: Path | None, name: str, size: int, dtype: np.dtype | type) -> DiskArray | HeldArray:
+    """Zeros in a file of a folder; in memory where there is none."""
+    return HeldArray(size, dtype) if folder is None else DiskArray(folder / name, size, dtype)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tfdlrm.checks import quoted
-from tfdlrm.data.encode import ids_without_vocabulary
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.fit import Fitted
+from tfdlrm.data.prepare.parts import BAD, SAMPLED_OUT
 from tfdlrm.data.prepare.stage import LINE, NUMBER, StagedRows, bags_of
-from tfdlrm.data.prepare.token_ids import UNSEEN
+from tfdlrm.data.prepare.token_ids import hashed_texts
 from tfdlrm.data.prepared_folders import id_limit, key_column
 from tfdlrm.data.problems import Problems
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.quarantine import BadRow
-from tfdlrm.data.transforms import transform_dense
+from tfdlrm.data.transforms import bin_ids, transform_dense
+from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.schema import ROW_ID, CategoricalColumn, FeatureSpec
 
 # ids [n] of one-hot column number i -> [n, H]
@@ -54,8 +55,25 @@ class BlockEncoder:
         self._names.append(NUMBER if NUMBER in staged.names else f"key/{ROW_ID}")
         self._file = [staged.files[number].path for number in files]
 
-    def bad_rows(self, block: int) -> list[tuple[int, BadRow]]:
-        """Rows whose ids cannot be known only now: (row of the block, what is wrong)."""
+    def mark_bad(self, codes: Sequence[np.ndarray]) -> dict[int, list[BadRow]]:
+        """Marks rows whose ids turn out unknown only now as `BAD`, but for those that are sampled out.
+
+        Args:
+            codes: of every row, block by block, see `part_codes`.
+
+        Returns:
+            What is wrong with them, without their raw text, by number of their file.
+        """
+        found: dict[int, list[BadRow]] = {}
+        for block, number in enumerate(self._staged.file_of_block()):
+            for row, bad in self._bad_rows(block):
+                if codes[block][row] != SAMPLED_OUT:
+                    codes[block][row] = BAD
+                    found.setdefault(number, []).append(bad)
+        return found
+
+    def _bad_rows(self, block: int) -> list[tuple[int, BadRow]]:
+        """(row of the block, what is wrong), in order of the rows."""
         staged, rows = self._staged, int(self._staged.rows[block])
         problems = Problems(rows)
         for column in self._spec.categorical:
@@ -65,7 +83,7 @@ class BlockEncoder:
             ids = self._ids(column, block, tokens)
             if column.table in self._fitted.tables:
                 wrong = ids == UNSEEN
-                reason, fix = "the value was not seen in training", "Set id_policy: oov for the column, or give --oov."
+                reason, fix = "the value was not seen in training", "Set id_policy: oov for the column and train again."
             else:
                 size = self._spec.vocabulary_sizes[column.table]
                 wrong = (ids < 0) | (ids >= size)
@@ -86,8 +104,9 @@ class BlockEncoder:
             is_hex = name in hex_columns
             return " ".join(f"{each:08x}" if is_hex else str(each) for each in values)
 
+        row_of = {int(lines[row]): int(row) for row in np.flatnonzero(problems.bad)}
         bad = problems.bad_rows(self._file[block], lines, cell, lambda _row: b"")
-        return sorted(zip(np.searchsorted(lines, [row.line for row in bad]).tolist(), bad, strict=True), key=_place)
+        return sorted(((row_of[row.line], row) for row in bad), key=_place)
 
     def _may_miss(self, column: CategoricalColumn) -> bool:
         """Whether a token of the column may have no id."""
@@ -142,8 +161,12 @@ class BlockEncoder:
         if column.table in self._fitted.tables:
             return self._fitted.ids(column, block)
         assert tokens is not None
-        values = tokens.values if pa.types.is_large_list(tokens.type) else tokens
-        return ids_without_vocabulary(column, pl.Series(values), self._spec)
+        values = pl.Series(tokens.values if pa.types.is_large_list(tokens.type) else tokens)
+        if column.encoding == "hash":
+            return hashed_texts(values, self._spec.vocabulary_sizes[column.table])
+        if column.encoding == "bins":
+            return bin_ids(column, values.to_numpy())
+        return values.cast(pl.Int64).to_numpy()
 
 
 def _lengths(column: CategoricalColumn, tokens: pa.Array | None) -> np.ndarray | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +14,10 @@ import numpy as np
 from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
-from tfdlrm.data.prepare.disk_array import DiskArray
+from tfdlrm.data.prepare.disk_array import DiskArray, HeldArray, new_array
 from tfdlrm.data.prepare.parts import SAMPLED_OUT, TRAIN, uses_all_rows
 from tfdlrm.data.prepare.stage import StagedRows, to_arrow
-from tfdlrm.data.prepare.token_ids import UNSEEN, Chunk, TokenIds, TokenStream, VocabularyRules, token_ids
+from tfdlrm.data.prepare.token_ids import Chunk, TokenIds, TokenStream, VocabularyRules, token_ids
 from tfdlrm.data.prepare.work import read_json, write_json
 from tfdlrm.data.preprocessing import (
     Preprocessing,
@@ -29,7 +29,7 @@ from tfdlrm.data.preprocessing import (
 )
 from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.transforms import fit_bins
-from tfdlrm.data.vocabulary import value_lines
+from tfdlrm.data.vocabulary import UNSEEN, Vocabulary, value_lines
 from tfdlrm.schema import OOV_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
 
@@ -42,12 +42,14 @@ class TableIds:
         has_oov: the table has such a row, 0.
         complete: certainly no token is `UNSEEN`.
         columns: ids of each column's tokens, block after block, from 0; `UNSEEN` where a token has none.
+        values: in order of their ids; None where they are in the vocabulary's file.
     """
 
     num_values: int
     has_oov: bool
     complete: bool
-    columns: dict[str, DiskArray]
+    columns: Mapping[str, DiskArray | HeldArray]
+    values: pa.Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,13 @@ class Fitted:
     tables: dict[str, TableIds] = field(default_factory=dict)
     starts: dict[str, np.ndarray] = field(default_factory=dict)
 
+    def preprocessing(self, id_modulo: int | None) -> Preprocessing:
+        """The same for later rows; vocabularies must be in memory."""
+        vocabularies = {
+            name: Vocabulary(pl.Series(table.values), has_oov=table.has_oov) for name, table in self.tables.items()
+        }
+        return Preprocessing(spec=self.spec, vocabularies=vocabularies, id_modulo=id_modulo)
+
     def ids(self, column: CategoricalColumn, block: int) -> np.ndarray:
         """int64, one a token of a block; `UNSEEN` where the column's policy has no id for it."""
         table = self.tables[column.table]
@@ -78,12 +87,17 @@ class Fitted:
 class Fitter:
     """Learns from the training rows of a preparation.
 
+    A vocabulary holds the tokens of those in order of first appearance (by row, then by column where columns share a
+    table), after an out-of-vocabulary row 0 where a column's policy is `oov`. A table of integer ids whose size the
+    schema leaves open gets 1 + the largest id. Numbers that the schema gives are kept.
+
     Args:
         config, spec: what is prepared, and how.
         staged, codes: the rows, and the part of each.
-        folder: for ids on disk.
+        given: of earlier rows: its numbers are taken, and its values keep their ids.
+        folder: for ids on disk; None keeps them, and the vocabularies, in memory.
         output: gets `vocabularies/`.
-        budget: bytes that a vocabulary may take.
+        budget: bytes that the vocabularies at work may take, on disk.
         on_table: told each table's name when it is done.
     """
 
@@ -94,16 +108,17 @@ class Fitter:
         staged: StagedRows,
         codes: Sequence[np.ndarray],
         *,
-        folder: Path,
-        output: Path,
-        budget: int,
+        given: Preprocessing | None = None,
+        folder: Path | None = None,
+        output: Path = Path(),
+        budget: int = 0,
         on_table: Callable[[str], None] = lambda _table: None,
     ) -> None:
         self._config, self._spec, self._staged, self._codes = config, spec, staged, codes
         self._workers = len(os.sched_getaffinity(0))
         self._folder, self._output, self._on_table = folder, output, on_table
         self._budget = budget // self._workers  # as many tables are at work
-        self._given = Preprocessing.load(config.vocabularies) if config.vocabularies is not None else None
+        self._given = given
         has_oov = any(column.id_policy == "oov" for column in spec.categorical)
         self._all_rows = uses_all_rows(config, has_oov)
 
@@ -114,7 +129,8 @@ class Fitter:
             ValueError: no training row, or a size that the rows cannot give or that is too small.
         """
         if not any((codes == TRAIN).any() for codes in self._codes):
-            raise ValueError("the training part has no row. Give more rows, or a larger train_fraction.")
+            file = self._staged.files[0].path
+            raise ValueError(f"{file}: the training part has no row. Give more rows, or a larger train_fraction.")
         spec, staged = self._spec, self._staged
         dense = [column if column.is_fitted else self._fit_dense(column) for column in spec.dense]
         starts: dict[str, np.ndarray] = {}
@@ -156,7 +172,7 @@ class Fitter:
         return replace(column, mean=mean, std=std)
 
     def _mean_and_std(self, name: str) -> tuple[float, float]:
-        """As `fit_standardize`, block by block."""
+        """Of raw values, block by block: the population's standard deviation, and 1 for a constant column."""
         if self._given is not None:
             for column in self._given.spec.dense:
                 if column.name == name and column.mean is not None and column.std is not None:
@@ -187,55 +203,77 @@ class Fitter:
         for block, codes in enumerate(self._codes):
             for column in columns:
                 tokens, rows = _tokens(self._staged, block, column)
-                counted = tokens.to_numpy()[(codes == TRAIN)[rows]]
+                counted = tokens.to_numpy()[self._counted(codes)[rows]]
                 largest = max(largest, int(counted.max(initial=0)))
         return largest
 
     def _table(self, table: str, columns: Sequence[CategoricalColumn], starts: dict[str, np.ndarray]) -> TableIds:
-        number = self._spec.table_names.index(table)
-        folder = self._folder / f"{number:04d}"
         has_oov = any(column.id_policy == "oov" for column in columns)
-        sizes = {column.name: int(starts[column.name][-1]) for column in columns}
+        sizes = [int(starts[column.name][-1]) for column in columns]
+        names = [column.name for column in columns]
+        if self._folder is None:
+            found = self._ids_of(table, columns, None)
+            held = self._by_column(found.ids, columns, sizes, None)
+            (values,) = found.values()
+            return TableIds(
+                num_values=found.num_values,
+                has_oov=has_oov,
+                complete=found.complete,
+                columns=dict(zip(names, held, strict=True)),
+                values=values,
+            )
+        folder = self._folder / f"{self._spec.table_names.index(table):04d}"
         done = read_json(folder / "done.json")
         if done is None:
-            found = self._build(table, columns, folder, sizes)
+            found = self._ids_of(table, columns, folder)
+            vocabulary = vocabulary_file(self._output, table)
+            vocabulary.parent.mkdir(exist_ok=True)
+            with atomic_path(vocabulary) as partial, partial.open("wb") as text:
+                for values in found.values():
+                    text.write(value_lines(pl.Series(values)))
+            self._by_column(found.ids, columns, sizes, folder)
             done = {"num_values": found.num_values, "complete": found.complete, "dtype": found.ids.dtype.name}
             write_json(folder / "done.json", done)
         ids = {
-            column.name: DiskArray(folder / f"column-{place}.bin", sizes[column.name], done["dtype"], keep=True)
-            for place, column in enumerate(columns)
+            name: DiskArray(folder / _column_file(place), sizes[place], done["dtype"], keep=True)
+            for place, name in enumerate(names)
         }
         return TableIds(num_values=done["num_values"], has_oov=has_oov, complete=done["complete"], columns=ids)
 
-    def _build(self, table: str, columns: Sequence[CategoricalColumn], folder: Path, sizes: dict[str, int]) -> TokenIds:
+    def _ids_of(self, table: str, columns: Sequence[CategoricalColumn], folder: Path | None) -> TokenIds:
         given = None
         if self._given is not None and table in self._given.vocabularies:
             given = to_arrow(self._given.vocabularies[table].values)
-        stream = self._stream(columns, given)
-        found = token_ids(stream, self._rules(given), folder, budget=self._budget)
-        vocabulary = vocabulary_file(self._output, table)
-        vocabulary.parent.mkdir(exist_ok=True)
-        with atomic_path(vocabulary) as partial, partial.open("wb") as text:
-            for values in found.values():
-                text.write(value_lines(pl.Series(values)))
+        return token_ids(self._stream(columns, given), self._rules(given), folder, budget=self._budget)
+
+    def _by_column(
+        self,
+        ids: DiskArray | HeldArray,
+        columns: Sequence[CategoricalColumn],
+        sizes: Sequence[int],
+        folder: Path | None,
+    ) -> Sequence[DiskArray | HeldArray]:
+        """The ids of a table's stream, apart by column; in files of the folder if there is one."""
         if len(columns) == 1:
-            found.ids.path.rename(folder / "column-0.bin")
-            return found
-        own = [
-            DiskArray(folder / f"column-{place}.bin", sizes[column.name], found.ids.dtype)
-            for place, column in enumerate(columns)
-        ]
+            if isinstance(ids, DiskArray) and folder is not None:
+                ids.path.rename(folder / _column_file(0))
+            return [ids]
+        own = [new_array(folder, _column_file(place), size, ids.dtype) for place, size in enumerate(sizes)]
         position, positions = 0, [0] * len(columns)
         for block in range(len(self._staged.blocks)):
             order, lengths = self._interleaved(block, columns)
-            ids = np.empty(len(order), found.ids.dtype)
-            ids[order] = found.ids.read(position, position + len(order))
+            ordered = np.empty(len(order), ids.dtype)
+            ordered[order] = ids.read(position, position + len(order))
             position += len(order)
-            for place, piece in enumerate(np.split(ids, np.cumsum(lengths)[:-1])):
+            for place, piece in enumerate(np.split(ordered, np.cumsum(lengths)[:-1])):
                 own[place].write(positions[place], piece)
                 positions[place] += len(piece)
-        found.ids.remove()
-        return found
+        ids.remove()
+        return own
+
+    def _counted(self, codes: np.ndarray) -> np.ndarray:
+        """bool [rows], those that vocabularies and sizes of tables come from."""
+        return codes < SAMPLED_OUT if self._all_rows else codes == TRAIN
 
     def _rules(self, given: pa.Array | None) -> VocabularyRules:
         config = self._config
@@ -257,8 +295,7 @@ class Fitter:
         dtype = pa.large_string() if text else pa.uint32() if narrow else pa.int64()
 
         def read(block: int) -> Chunk:
-            codes = self._codes[block]
-            counts = codes < SAMPLED_OUT if self._all_rows else codes == TRAIN
+            counts = self._counted(self._codes[block])
             parts = [_tokens(staged, block, column) for column in columns]
             tokens, rows = parts[0][0].cast(dtype), parts[0][1]
             if len(columns) > 1:
@@ -275,6 +312,10 @@ class Fitter:
         """The order in which a block's tokens entered the stream, and the number of each column's."""
         rows = [_tokens(self._staged, block, column)[1] for column in columns]
         return np.argsort(np.concatenate(rows), kind="stable"), [len(own) for own in rows]
+
+
+def _column_file(place: int) -> str:
+    return f"column-{place}.bin"
 
 
 def _is_wide(given: pa.Array) -> bool:

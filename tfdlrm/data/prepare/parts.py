@@ -128,7 +128,7 @@ def _times(array: pa.Array, name: str) -> np.ndarray:
 def _hashed(array: pa.Array, seed: int) -> np.ndarray:
     """float64 in [0, 1) by value, the same in every process and version."""
     if not pa.types.is_integer(array.type):
-        from tfdlrm.data.encode import hashed_texts
+        from tfdlrm.data.prepare.token_ids import hashed_texts
 
         return unit_numbers(hashed_texts(pl.Series(array.cast(pa.large_string())), 2**63 - 1), seed, _RANDOM_STREAM)
     return unit_numbers(array.to_numpy(), seed, _RANDOM_STREAM)

@@ -18,21 +18,18 @@ from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.encode import BlockEncoder, MultiHot
 from tfdlrm.data.prepare.fit import Fitted, Fitter
 from tfdlrm.data.prepare.output import OutputFile, parts_of_manifest, write_parts
-from tfdlrm.data.prepare.parts import BAD, SAMPLED_OUT, part_codes
+from tfdlrm.data.prepare.parts import SAMPLED_OUT, part_codes
 from tfdlrm.data.prepare.raw_sources import find_files, spec_of
-from tfdlrm.data.prepare.stage import StagedFile, StagedRows, Stager
+from tfdlrm.data.prepare.stage import CollectedBadRows, StagedFile, StagedRows, Stager
 from tfdlrm.data.prepare.work import WorkFolder, read_json, write_json
 from tfdlrm.data.prepared_folders import FORMAT_NAME, FORMAT_VERSION, MANIFEST_FILE, PARTS
-from tfdlrm.data.preprocessing import save_description
+from tfdlrm.data.preprocessing import Preprocessing, save_description
 from tfdlrm.data.quarantine import (
     QUARANTINE_FILE,
     QUARANTINE_HEADER,
-    BadRow,
-    BadRowError,
-    Quarantine,
-    quarantine_line,
 )
 from tfdlrm.data.raw_formats import open_source
+from tfdlrm.data.sources import report_late
 from tfdlrm.native.examples import can_write_examples
 from tfdlrm.schema import FeatureSpec
 
@@ -200,6 +197,7 @@ class _Run:
             self._spec,
             staged,
             codes,
+            given=Preprocessing.load(self._config.vocabularies) if self._config.vocabularies is not None else None,
             folder=self._work.folder("ids"),
             output=self._work.output,
             budget=budget,
@@ -256,21 +254,12 @@ class _Run:
         self, encoder: BlockEncoder, staged: StagedRows, codes: Sequence[np.ndarray], chunk_bytes: int
     ) -> dict[int, list[str]]:
         """Marks rows that turn out bad only now; their quarantine lines, by file."""
-        found: dict[int, list[BadRow]] = {}
-        for block, number in enumerate(staged.file_of_block()):
-            for row, bad in encoder.bad_rows(block):
-                if codes[block][row] != SAMPLED_OUT:
-                    codes[block][row] = BAD
-                    found.setdefault(number, []).append(bad)
         lines = {}
-        for number, rows in found.items():
-            file, ignored = self._files[number], Quarantine("quarantine")
-            source, _ = open_source(self._config.format, file, self._spec, ignored, chunk_bytes=chunk_bytes)
-            wanted = rows[:1] if self._bad_rows == "error" else rows
-            raw = source.raw_rows([row.line for row in wanted])
-            if self._bad_rows == "error":
-                raise BadRowError(replace(rows[0], raw=raw.get(rows[0].line, b"")))
-            lines[number] = [quarantine_line(replace(row, raw=raw.get(row.line, b""))) for row in rows]
+        for number, rows in encoder.mark_bad(codes).items():
+            file, quarantine = self._files[number], CollectedBadRows(self._bad_rows)
+            source, _ = open_source(self._config.format, file, self._spec, quarantine, chunk_bytes=chunk_bytes)
+            report_late(rows, source, quarantine)
+            lines[number] = quarantine.fetch()
         return lines
 
     def _write_quarantine(self, files: Sequence[StagedFile], late: dict[int, list[str]]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class StagedFile:
     notes: tuple[str, ...] = ()
 
 
-class _Collected(Quarantine):
+class CollectedBadRows(Quarantine):
     """Bad rows kept as lines until they are fetched; in mode `error` the first is raised as usual."""
 
     def __init__(self, mode: Any) -> None:
@@ -127,7 +127,7 @@ class Stager:
         return staged
 
     def _stage(self, pool: ThreadPoolExecutor, number: int, file: Path) -> dict[str, Any]:
-        quarantine = _Collected(self._bad_rows)
+        quarantine = CollectedBadRows(self._bad_rows)
         try:
             source, _ = open_source(self._config.format, file, self._spec, quarantine, chunk_bytes=self._chunk_bytes)
         except ValueError as error:
@@ -171,9 +171,9 @@ class Stager:
         done = self._folder / f"{name}.json"
         plain = read_json(done)
         if plain is None:
-            quarantine = _Collected(self._bad_rows)
+            quarantine = CollectedBadRows(self._bad_rows)
             parser = RowParser(self._spec, quarantine, id_modulo=self._config.id_modulo)
-            rows = parse_block(parser, block, source, lookup=lambda _lines: {})
+            rows = parse_block(parser, block, source)
             with atomic_path(self._folder / f"{name}.arrow") as partial:
                 write_arrow(partial, staged_table(rows, self._spec, numbered=ROW_ID not in block.frame.columns))
             plain = {"rows": rows.num_rows, "bad": [*earlier, *quarantine.fetch()]}
@@ -198,6 +198,8 @@ def write_arrow(path: Path, table: pa.Table) -> None:
 def staged_table(rows: RawRows, spec: FeatureSpec, *, numbered: bool) -> pa.Table:
     """Parsed rows as a table: `label/`, `dense/`, `tokens/`, `weights/` and `key/` columns, and `line`.
 
+    Labels are whole numbers, or float32 with NaN where some are missing.
+
     Args:
         rows: of one block.
         spec: the columns.
@@ -205,7 +207,8 @@ def staged_table(rows: RawRows, spec: FeatureSpec, *, numbered: bool) -> pa.Tabl
     """
     columns: dict[str, pa.Array] = {}
     for task, name in enumerate(spec.labels):
-        columns[f"label/{name}"] = pa.array(rows.labels[:, task].astype(np.uint8))
+        labels = np.ascontiguousarray(rows.labels[:, task])
+        columns[f"label/{name}"] = pa.array(labels if np.isnan(labels).any() else labels.astype(np.uint8))
     for place, column in enumerate(spec.dense):
         values = rows.unscaled.get(column.name)
         columns[f"dense/{column.name}"] = pa.array(
@@ -245,12 +248,14 @@ class StagedRows:
     """All staged rows, block by block, read column by column.
 
     Args:
-        folder: holds the blocks.
         files: what was staged.
+        folder: holds the blocks, as Arrow files.
+        tables: the blocks by name, where they are in memory.
     """
 
-    folder: Path
     files: tuple[StagedFile, ...]
+    folder: Path | None = None
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
 
     @functools.cached_property
     def blocks(self) -> list[str]:
@@ -272,13 +277,14 @@ class StagedRows:
 
     def columns(self, block: int, names: Sequence[str]) -> dict[str, pa.Array]:
         """Some columns of a block."""
-        path = self._path(block)
-        every = self._schema(block).names
-        fields = sorted(every.index(name) for name in names)
-        # blocks are read beside each other: more threads within one would only wait
-        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
-        with pa.OSFile(path) as stream:
-            table = pa.ipc.open_file(stream, options=options).read_all()
+        table = self.tables.get(self.blocks[block])
+        if table is None:
+            every = self._schema(block).names
+            fields = sorted(every.index(name) for name in names)
+            # blocks are read beside each other: more threads within one would only wait
+            options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+            with pa.OSFile(self._path(block)) as stream:
+                table = pa.ipc.open_file(stream, options=options).read_all()
         return {name: table[name].combine_chunks() for name in names}
 
     def key(self, block: int, name: str) -> pa.Array:
@@ -305,9 +311,12 @@ class StagedRows:
         return self._types[name]
 
     def _path(self, block: int) -> str:
+        assert self.folder is not None
         return str(self.folder / f"{self.blocks[block]}.arrow")
 
     def _schema(self, block: int) -> pa.Schema:
+        if self.tables:
+            return self.tables[self.blocks[block]].schema
         if block not in self._schemas:
             with pa.OSFile(self._path(block)) as stream:
                 self._schemas[block] = pa.ipc.open_file(stream).schema

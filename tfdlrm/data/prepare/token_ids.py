@@ -14,12 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.prepare.dictionary import BYTES_A_VALUE, UNSEEN, TokenDictionary
-from tfdlrm.data.prepare.disk_array import DiskArray
+from tfdlrm.data.prepare.dictionary import BYTES_A_VALUE, TokenDictionary
+from tfdlrm.data.prepare.disk_array import DiskArray, HeldArray, new_array
 from tfdlrm.data.pyarrow_extra import pa
+from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.native.columns import BeyondBudgetError
 
 _MOST_DIVISIONS = 2**12
+_NO_BUDGET = 2**62
+_IDS_FILE = "ids.bin"
+# Strings handed to TensorFlow at once: as Python objects they take about 60 bytes each.
+_HASH_BATCH = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,31 +99,35 @@ class TokenIds:
         complete: certainly no token is `UNSEEN`.
     """
 
-    ids: DiskArray
+    ids: DiskArray | HeldArray
     num_values: int
     complete: bool
     values: Callable[[], Iterator[pa.Array]] = field(repr=False)
     divisions: int = 1
 
 
-def token_ids(stream: TokenStream, rules: VocabularyRules, folder: Path, *, budget: int) -> TokenIds:
+def token_ids(stream: TokenStream, rules: VocabularyRules, folder: Path | None, *, budget: int) -> TokenIds:
     """Ids for all tokens of a stream.
 
     Args:
         stream: the tokens.
         rules: which values get an id.
-        folder: for ids and whatever does not fit; files of an earlier call are overwritten.
+        folder: for ids and whatever does not fit; files of an earlier call are overwritten. None keeps them in memory,
+            whatever the budget.
         budget: bytes a dictionary may take.
 
     Returns:
-        The ids, in a file `ids.bin` of the folder.
+        The ids, in a file `ids.bin` of the folder if there is one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder is None:
+        budget = _NO_BUDGET
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
     given = rules.given if rules.given is not None else pa.array([], stream.dtype)
     divisions = 1
     while True:
         try:
-            if divisions == 1:
+            if folder is None or divisions == 1:
                 return _in_memory(stream, rules, given.cast(stream.dtype), folder, budget)
             return _Divided(stream, rules, given.cast(stream.dtype), folder, budget, divisions).run()
         except BeyondBudgetError:
@@ -152,13 +161,16 @@ def _joined(chunks: Sequence[Chunk], dtype: pa.DataType) -> tuple[pa.Array, np.n
     return tokens, np.concatenate(counted)
 
 
-def _ids_file(folder: Path, size: int, most: int) -> DiskArray:
-    return DiskArray(folder / "ids.bin", size, np.int32 if most < 2**31 else np.int64)
+def _id_dtype(most: int) -> type:
+    return np.int32 if most < 2**31 else np.int64
 
 
-def _in_memory(stream: TokenStream, rules: VocabularyRules, given: pa.Array, folder: Path, budget: int) -> TokenIds:
+def _in_memory(
+    stream: TokenStream, rules: VocabularyRules, given: pa.Array, folder: Path | None, budget: int
+) -> TokenIds:
     dictionary = TokenDictionary(given, budget, counting=rules.needs_counts)
-    ids = _ids_file(folder, stream.num_tokens, stream.num_tokens + len(given))
+    dtype = _id_dtype(stream.num_tokens + len(given))
+    ids = new_array(folder, _IDS_FILE, stream.num_tokens, dtype)
     most = dictionary.piece_tokens
     others = rules.closed
     if not rules.closed:
@@ -226,7 +238,7 @@ class _Divided:
         for division in range(self._divisions):
             self._one_dictionary(division)
         num_values = self._find_ranks()
-        ids = _ids_file(self._folder, self._stream.num_tokens, num_values)
+        ids = DiskArray(self._folder / _IDS_FILE, self._stream.num_tokens, _id_dtype(num_values))
         for division in range(self._divisions):
             self._to_ids(division, ids)
         self._place.remove()
@@ -359,3 +371,17 @@ class _Divided:
 def _division(tokens: pa.Array, divisions: int) -> np.ndarray:
     hashed = pl.Series(tokens).hash(seed=7).to_numpy()
     return (hashed % np.uint64(divisions)).astype(np.uint16)
+
+
+def hashed_texts(tokens: pl.Series, buckets: int) -> np.ndarray:
+    """int64 [n] in [0, buckets), as `tfdlrm.hashing` gives them."""
+    # TensorFlow is slow to import, and few columns are hashed
+    import tensorflow as tf
+
+    from tfdlrm.hashing import hash_to_buckets
+
+    ids = np.empty(len(tokens), np.int64)
+    for start in range(0, len(tokens), _HASH_BATCH):
+        texts = tokens[start : start + _HASH_BATCH].to_list()
+        ids[start : start + len(texts)] = hash_to_buckets(tf.constant(texts, tf.string), buckets).numpy()
+    return ids
