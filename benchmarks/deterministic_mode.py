@@ -32,8 +32,8 @@ def measure(batch_size: int, deterministic: bool, seconds: float) -> float:
 
     from tfdlrm.config import DataConfig, DLRMConfig, ExperimentConfig, SyntheticConfig, TrainConfig
     from tfdlrm.data.columns import concatenate
+    from tfdlrm.data.dataset import InMemoryDataset
     from tfdlrm.data.epochs import ResumableInput
-    from tfdlrm.data.memory import InMemoryDataset
     from tfdlrm.data.synthetic import SyntheticRows
     from tfdlrm.training.build import build_model
     from tfdlrm.training.determinism import reproducible

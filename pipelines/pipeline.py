@@ -26,7 +26,7 @@ from pipelines.pusher import Pusher
 from pipelines.tfx_extra import tfx
 from pipelines.trainer import trainer_config
 from pipelines.verifier import Verifier
-from tfdlrm.data.atomic_files import atomic_path
+from tfdlrm.files import atomic_path
 
 
 def create_pipeline(config: PipelineConfig, *, cache: bool = True) -> tfx.dsl.Pipeline:

@@ -23,7 +23,7 @@ from pipelines.progress import Progress
 from pipelines.report import read_problems
 from pipelines.tfx_extra import tfx
 from tfdlrm.cli.errors import failed_assertion
-from tfdlrm.file_lock import try_lock
+from tfdlrm.files import try_lock
 
 LOCK_FILE, LOGS = ".lock", "logs"
 

@@ -29,7 +29,7 @@ from savedmodels.manifest import check_files, file_entry, read_manifest
 from savedmodels.serving_rows import StoredArray
 from savedmodels.versions import new_version
 from tfdlrm.checks import quoted
-from tfdlrm.file_lock import appear, partial_folder
+from tfdlrm.files import appear, partial_folder
 
 _SMALL = "small"
 _CHUNK_BYTES = 64 * 2**20

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfdlrm.checks import quoted
-from tfdlrm.files import is_name, read_json, strange_entries
+from tfdlrm.files import atomic_path, is_name, read_json, sha256_of, strange_entries
 
 MANIFEST_FILE = Path("assets.extra", "tfdlrm", "manifest.json")
 FORMAT = 1
@@ -97,12 +97,8 @@ def write_manifest(version_folder: str | os.PathLike[str], *, info: Mapping[str,
         raise ValueError(f"info holds what JSON cannot: {error}.") from error
     path = folder / MANIFEST_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path, shared=True) as partial:
         partial.write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -167,7 +163,7 @@ def check_files(version_folder: str | os.PathLike[str], *, without: str = "") ->
 
 def file_entry(path: Path) -> dict[str, Any]:
     """What a manifest says of a file: "bytes" and "sha256"."""
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def file_problem(path: Path, entry: Mapping[str, Any]) -> str | None:
@@ -177,7 +173,7 @@ def file_problem(path: Path, entry: Mapping[str, Any]) -> str | None:
     size = path.stat().st_size
     if size < entry["bytes"]:
         return f"is truncated: {size} of {entry['bytes']} bytes"
-    if size > entry["bytes"] or _sha256(path) != entry["sha256"]:
+    if size > entry["bytes"] or sha256_of(path) != entry["sha256"]:
         return "was changed: its SHA-256 is not the manifest's"
     return None
 
@@ -193,11 +189,6 @@ def _walk(folder: Path) -> Iterator[str]:
         # a link to nothing is no file, and has to be told all the same
         if relative != MANIFEST_FILE and (path.is_file() or path.is_symlink()):
             yield relative.as_posix()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tfdlrm_version() -> str:

@@ -205,7 +205,7 @@ def _like(given: Any, flat: tf.Tensor) -> Any:
 
 
 def _hide_missing(tokens: tf.Tensor, missing: Sequence[str]) -> tf.Tensor:
-    """Texts, with those that stand for a missing value empty, as `tfdlrm.data.column_types.hide_missing` has them."""
+    """Texts, with those that stand for a missing value empty, as `tfdlrm.data.cells.hide_missing` has them."""
     if not missing or tokens.dtype != tf.string:
         return tokens
     is_missing = tf.reduce_any(tf.strings.strip(tokens)[..., tf.newaxis] == tf.constant(list(missing)), axis=-1)

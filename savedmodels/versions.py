@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tfdlrm.file_lock import appear, partial_folder
+from tfdlrm.files import appear, partial_folder
 
 
 @contextmanager

@@ -33,13 +33,12 @@ MAY_EXEC = frozenset({"tests/test_docs.py"})
 # They import nothing, and what they quote comes from a caller in Python; or they run in a process of their own, where
 # nothing of ours is imported, and whose lines are cut by who started it.
 UNQUOTED_ROOMS = (
-    *(f"tfdlrm/{room}" for room in ("native/", "losses", "metrics/", "hashing", "file_lock", "stop_signals")),
+    *(f"tfdlrm/{room}" for room in ("native/", "losses", "metrics/", "hashing", "stop_signals")),
     *(f"savedmodels/{room}" for room in ("graph_ops", "recorded", "warmup", "verification/fresh_process")),
 )
 
 LEAVES = frozenset(
-    {"checks", "records", "yaml_text", "schema", "schema_columns", "hashing", "stop_signals", "file_lock", "files"}
-    | {"array_files"}
+    {"checks", "records", "yaml_text", "schema", "schema_columns", "hashing", "stop_signals", "files"} | {"array_files"}
 )
 CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
@@ -56,14 +55,13 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "yaml_text": frozenset({"checks"}),
     "hashing": frozenset(),
     "stop_signals": frozenset(),
-    "file_lock": frozenset(),
     "files": frozenset({"checks"}),
     "array_files": frozenset({"checks"}),
     "records": frozenset({"checks", "files", "yaml_text"}),
     "schema_columns": frozenset({"checks", "records"}),
     "schema": frozenset({"checks", "records", "schema_columns"}),
     "config": CONFIG,
-    "native": frozenset({"native"}),
+    "native": frozenset({"native", "files"}),
     "embeddings": EMBEDDINGS,
     "layers": LAYERS,
     "models": MODELS,
@@ -87,7 +85,7 @@ EXTRA_MODULES: Mapping[str, frozenset[str]] = {
 }
 KERAS_FREE_ROOMS = frozenset(
     {"embeddings", "native", "schema", "config", "checks", "files", "records", "yaml_text", "hashing", "stop_signals"}
-    | {"file_lock", "schema_columns"}
+    | {"schema_columns"}
 )
 # Top packages -> top packages of this repository that they may import.
 PACKAGE_ARROWS: Mapping[str, frozenset[str]] = {

@@ -11,7 +11,7 @@ import pytest
 
 from savedmodels.recorded import load_requests
 from tfdlrm.array_files import read_array, read_arrays
-from tfdlrm.data.trace.files import load_ids
+from tfdlrm.data.trace.profile import load_ids
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
 from tfdlrm.training.checkpoint_folder import MANIFEST_FILE, verify_folder
 from tfdlrm.training.model_dir import ModelDir

@@ -14,14 +14,12 @@ from savedmodels.client.rows import Numbered
 from savedmodels.manifest import MANIFEST_FILE
 from savedmodels.names import DENSE, input_of_features
 from tfdlrm.checks import quoted
-from tfdlrm.data.cells import parse_numbers
-from tfdlrm.data.column_types import parse_text
-from tfdlrm.data.parse import RowParser
+from tfdlrm.data.cells import parse_numbers, parse_text
+from tfdlrm.data.parse import RawRows, RowParser
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.preprocessing import PREPROCESSING_DIRECTORY
 from tfdlrm.data.quarantine import BadRowError, Quarantine
 from tfdlrm.data.raw_formats import guess_format, open_source
-from tfdlrm.data.raw_rows import RawRows
 from tfdlrm.data.sources import parse_block
 from tfdlrm.schema import DERIVED, SCHEMA_FILE, CategoricalColumn, FeatureSpec
 

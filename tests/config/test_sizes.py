@@ -12,7 +12,7 @@ import pytest
 import tfdlrm
 from tfdlrm.cli import main
 from tfdlrm.config import ANY_DATA, DataConfig, ExperimentConfig, preset, sized
-from tfdlrm.data.inspect.row_totals import count_training_rows
+from tfdlrm.data.inspect.label_rates import count_training_rows
 from tfdlrm.data.prepare import PrepareConfig, prepare
 from tfdlrm.schema import FeatureSpec
 

@@ -18,8 +18,8 @@ from tests.data import sample_rows as sample
 from tests.fuzz_bytes import BORDERS, changed
 from tfdlrm.config.data import DataConfig
 from tfdlrm.data.columns import Columns
+from tfdlrm.data.dataset import InMemoryDataset
 from tfdlrm.data.inspect.prepared_folder import PreparedInput
-from tfdlrm.data.memory import InMemoryDataset
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.prepare import PrepareConfig, prepare
 from tfdlrm.data.prepared import open_prepared, value_limit

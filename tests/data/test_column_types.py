@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DataConfig
-from tfdlrm.data.cells import parse_integers
-from tfdlrm.data.column_types import parse_text, plain_types
+from tfdlrm.data.cells import parse_integers, parse_text, plain_types
 from tfdlrm.data.opening import open_dataset, open_rows
 from tfdlrm.data.parse import parse_key
 from tfdlrm.data.prepare import PrepareConfig, prepare

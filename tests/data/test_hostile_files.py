@@ -23,8 +23,8 @@ from tests.data.fuzz_files import read_all
 from tests.data.test_hostile_prepared import read_table
 from tfdlrm.config.data import DataConfig
 from tfdlrm.data.chunks import MAX_HEADER_BYTES, read_chunks, read_first_line
+from tfdlrm.data.inspect.label_rates import count_parquet_rows
 from tfdlrm.data.inspect.prepared_folder import PreparedInput
-from tfdlrm.data.inspect.row_totals import count_parquet_rows
 from tfdlrm.data.lines import MOST_BLANK_LINES
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.prepare import PrepareConfig, prepare

@@ -16,9 +16,9 @@ import tfdlrm
 from tfdlrm.cli import main
 from tfdlrm.config import DataConfig
 from tfdlrm.data import open_dataset
-from tfdlrm.data.frames import to_polars
 from tfdlrm.data.infer import propose
 from tfdlrm.data.infer_files import propose_for_file
+from tfdlrm.data.tabular import to_polars
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
 ROWS = 300

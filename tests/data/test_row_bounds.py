@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfdlrm.data.chunks import line_bounds, quoted_bounds
 from tfdlrm.data.lines import LineReader, TextFormat
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.row_bounds import line_bounds, quoted_bounds
 
 CELLS = st.text(alphabet='ab",\n ', max_size=6)
 TABLES = st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), max_size=8))

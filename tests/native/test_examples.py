@@ -13,7 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfdlrm.data.prepare import tfrecords
+from tfdlrm.data.prepare import output
 from tfdlrm.native.examples import ExampleColumn, can_write_examples, example_records
 
 INTEGERS = {
@@ -53,10 +53,10 @@ def tables(draw: st.DrawFn) -> pa.Table:
 def test_the_file_is_tensorflows(tmp_path_factory: pytest.TempPathFactory, table: pa.Table) -> None:
     folder = tmp_path_factory.mktemp("records")
     assert can_write_examples()
-    tfrecords.write_tfrecords(folder / "native", table)
+    output.write_tfrecords(folder / "native", table)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tfrecords, "can_write_examples", lambda: False)
-        tfrecords.write_tfrecords(folder / "plain", table)
+        patch.setattr(output, "can_write_examples", lambda: False)
+        output.write_tfrecords(folder / "plain", table)
     assert (folder / "native").read_bytes() == (folder / "plain").read_bytes()
 
 
@@ -109,5 +109,5 @@ def test_what_is_not_there_is_not_read(what: str) -> None:
 def test_nothing_of_tensorflow_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     table: Any = pa.table({"x": pa.array([1, 2], pa.uint8())})
-    tfrecords.write_tfrecords(tmp_path / "rows", table)
+    output.write_tfrecords(tmp_path / "rows", table)
     assert (tmp_path / "rows").stat().st_size > 40

@@ -22,7 +22,7 @@ from pipelines.run_local import LOCK_FILE, LOGS, run_local
 from pipelines.tfx_extra import tfx
 from tests.pipelines.pipeline_run import Run, pipeline_run
 from tfdlrm.config import DataConfig
-from tfdlrm.file_lock import try_lock
+from tfdlrm.files import try_lock
 from tfdlrm.training.run import train
 from tfdlrm.training.run_evaluation import evaluate_run
 

@@ -13,8 +13,7 @@ import tensorflow as tf
 
 from tfdlrm.config import DataConfig, DLRMConfig, ExperimentConfig, LearningRateConfig, TrainConfig
 from tfdlrm.data.columns import Columns, RaggedColumn
-from tfdlrm.data.dataset import Books
-from tfdlrm.data.memory import InMemoryDataset
+from tfdlrm.data.dataset import Books, InMemoryDataset
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.splits import Splits
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec

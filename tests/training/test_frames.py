@@ -13,7 +13,7 @@ import pytest
 import tfdlrm
 from tfdlrm import FeatureSpec
 from tfdlrm.data import BadRowError, from_frame
-from tfdlrm.data.frames import to_polars
+from tfdlrm.data.tabular import to_polars
 from tfdlrm.training.prediction import predict_file
 
 ROWS = 900

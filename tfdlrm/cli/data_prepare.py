@@ -97,7 +97,7 @@ def parse_size(text: str) -> int:
 def config_of(arguments: argparse.Namespace) -> PrepareConfig:
     """What the flags ask for."""
     from tfdlrm.data.prepare import PrepareConfig
-    from tfdlrm.data.prepare.raw_sources import guess_raw_format
+    from tfdlrm.data.prepare.config import guess_raw_format
     from tfdlrm.schema import FeatureSpec
 
     schema = None if arguments.schema is None else FeatureSpec.load(arguments.schema)

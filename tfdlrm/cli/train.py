@@ -174,7 +174,7 @@ def _config(arguments: argparse.Namespace) -> ExperimentConfig:
 def _sized(config: ExperimentConfig, quiet: bool) -> ExperimentConfig:
     """With the sizes that go by the number of rows, which are said."""
     from tfdlrm.config import sized
-    from tfdlrm.data.inspect.row_totals import count_training_rows
+    from tfdlrm.data.inspect.label_rates import count_training_rows
 
     rows = count_training_rows(config.data)
     if rows is None:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from tfdlrm.checks import quoted
 
 if TYPE_CHECKING:
-    from tfdlrm.data.dataset import Books, Dataset
+    from tfdlrm.data.dataset import Books, Dataset, InMemoryDataset
     from tfdlrm.data.epochs import ResumableInput
-    from tfdlrm.data.memory import InMemoryDataset
     from tfdlrm.data.movielens_columns import movielens_feature_spec
     from tfdlrm.data.movielens_download import fetch_movielens
     from tfdlrm.data.opening import from_frame, open_dataset, open_rows
-    from tfdlrm.data.prepared_input import open
+    from tfdlrm.data.prepared import open
     from tfdlrm.data.preprocessing import Preprocessing
     from tfdlrm.data.quarantine import BadRow, BadRowError, Quarantine
     from tfdlrm.data.random_batches import RandomBatch, RandomBatches
@@ -37,7 +36,7 @@ _EXPORTS = {
     "BlockSource": "tfdlrm.data.streaming",
     "Books": "tfdlrm.data.dataset",
     "Dataset": "tfdlrm.data.dataset",
-    "InMemoryDataset": "tfdlrm.data.memory",
+    "InMemoryDataset": "tfdlrm.data.dataset",
     "Preprocessing": "tfdlrm.data.preprocessing",
     "Quarantine": "tfdlrm.data.quarantine",
     "RandomBatch": "tfdlrm.data.random_batches",
@@ -49,7 +48,7 @@ _EXPORTS = {
     "fetch_movielens": "tfdlrm.data.movielens_download",
     "from_frame": "tfdlrm.data.opening",
     "movielens_feature_spec": "tfdlrm.data.movielens_columns",
-    "open": "tfdlrm.data.prepared_input",
+    "open": "tfdlrm.data.prepared",
     "open_dataset": "tfdlrm.data.opening",
     "open_rows": "tfdlrm.data.opening",
     "synthetic_dataset": "tfdlrm.data.synthetic",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfdlrm.checks import quoted
-from tfdlrm.data.column_types import NAN
+from tfdlrm.data.cells import NAN
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.times import seconds_of_cells, seconds_of_text
 from tfdlrm.data.transforms import bin_ids, fit_bins, transform_dense

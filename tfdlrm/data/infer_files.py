@@ -12,7 +12,7 @@ from tfdlrm.checks import hint, quoted, shortened
 from tfdlrm.data.infer import Proposal, propose
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.prepare.raw_sources import first_source
+from tfdlrm.data.prepare.config import first_source
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_formats import guess_format
 from tfdlrm.data.sources import TextSource

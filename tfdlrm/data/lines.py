@@ -13,9 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdlrm.data.chunks import BYTE_ORDER_MARK, CHUNK_BYTES, DamagedFileError, read_chunks
+from tfdlrm.data.chunks import (
+    BYTE_ORDER_MARK,
+    CHUNK_BYTES,
+    DamagedFileError,
+    RowBounds,
+    line_bounds,
+    quoted_bounds,
+    read_chunks,
+)
 from tfdlrm.data.quarantine import BadRow, Quarantine
-from tfdlrm.data.row_bounds import RowBounds, line_bounds, quoted_bounds
 from tfdlrm.native.text import CriteoRows, criteo_rows
 
 # A longer row is no row: without a limit, a file without newlines would be held in memory whole.

@@ -17,10 +17,9 @@ from tfdlrm.checks import quoted
 from tfdlrm.data.chunks import check_readable_file
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.movielens_columns import GENRES
+from tfdlrm.data.parse import FrameBlock, row_as_text
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.problems import Problems
-from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.raw_rows import FrameBlock, row_as_text
+from tfdlrm.data.quarantine import Problems, Quarantine
 from tfdlrm.data.sources import TextSource
 
 # GroupLens's files have no header, so these are their columns in order; atomic files name theirs.

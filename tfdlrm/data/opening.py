@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tfdlrm.checks import check_choice, quoted
 from tfdlrm.config.data import DataConfig
-from tfdlrm.data.dataset import Books, Dataset
-from tfdlrm.data.memory import InMemoryDataset
+from tfdlrm.data.dataset import Books, Dataset, InMemoryDataset
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_formats import default_spec, open_source
@@ -157,7 +156,7 @@ def from_frame(
     Example:
         >>> splits = from_frame(frame, FeatureSpec.infer(frame, label="click"))
     """
-    from tfdlrm.data.frames import frame_source
+    from tfdlrm.data.tabular import frame_source
 
     check_choice("from_frame", "split", split, ("random", "time", "none"))
     config = DataConfig(
@@ -183,7 +182,7 @@ def frame_rows(frame: Any, preprocessing: Preprocessing, *, empty_labels: bool =
     Raises:
         ValueError: a column is missing or unknown, or a row cannot be used: none is left out.
     """
-    from tfdlrm.data.frames import frame_source
+    from tfdlrm.data.tabular import frame_source
 
     source, labelled = frame_source(frame, preprocessing.spec, allow_unlabelled=True)
     reader = _Reader(DataConfig(format="csv"), Quarantine(), preprocessing)

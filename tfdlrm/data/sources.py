@@ -12,13 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
+from tfdlrm.data.cells import hide_missing
 from tfdlrm.data.chunks import CHUNK_BYTES
-from tfdlrm.data.column_types import hide_missing
 from tfdlrm.data.lines import LineReader, RowBlock, TextFormat
-from tfdlrm.data.parse import RowParser
+from tfdlrm.data.parse import FrameBlock, RawRows, RowParser
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.quarantine import BadRow, BadRowError, Quarantine
-from tfdlrm.data.raw_rows import FrameBlock, RawRows
 from tfdlrm.native.text import CriteoRows
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfdlrm.data.column_types import parse_text
+from tfdlrm.data.cells import parse_text
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.schema import TIME_IDS, Encoding
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+
+from tfdlrm.files import sha256_of, try_lock
 
 CACHE_SETTING = "TFDLRM_NATIVE_CACHE"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -58,7 +58,13 @@ def built_once(path: Path, make: Callable[[Path], None], note: str = "") -> Path
     _own_folder(path.parent.parent)
     _own_folder(path.parent)
     if not is_whole(path):
-        with _locked(path.parent / "lock"):
+        waiting = "tfdlrm: another process is building the native kernels; waiting for it ..."
+        try:
+            lock = try_lock(path.parent / "lock", mode=0o600, on_wait=lambda: _say(waiting))
+        except ValueError as error:
+            raise StrangeCacheError(str(error)) from error
+        assert lock is not None  # it was waited for
+        with lock:
             if not is_whole(path):
                 start = time.perf_counter()
                 if note:
@@ -73,7 +79,7 @@ def is_whole(path: Path) -> bool:
     """Whether the file is there as it was made, by this user or root. Loading half of one would end the process."""
     try:
         is_ours = all(_is_ours(file.lstat()) for file in (path, _digest_file(path)))
-        return is_ours and _digest_file(path).read_text(encoding="ascii") == _digest_of(path)
+        return is_ours and _digest_file(path).read_text(encoding="ascii") == sha256_of(path)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -84,7 +90,7 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
         make(made)
         made.chmod(0o755)  # whatever the umask
         digest = Path(folder) / "digest"
-        digest.write_text(_digest_of(made), encoding="ascii")
+        digest.write_text(sha256_of(made), encoding="ascii")
         digest.chmod(0o644)
         made.replace(path)
         # last: a file without it was not finished
@@ -93,11 +99,6 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
 
 def _digest_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _digest_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _own_folder(folder: Path) -> None:
@@ -125,18 +126,6 @@ def _own_folder(folder: Path) -> None:
 def _is_ours(status: os.stat_result) -> bool:
     regular = stat.S_ISREG(status.st_mode)
     return regular and status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say("tfdlrm: another process is building the native kernels; waiting for it ...")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _say(line: str) -> None:

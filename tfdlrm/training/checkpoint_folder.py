@@ -7,7 +7,6 @@ TensorFlow checks, its SHA-256.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,13 +17,12 @@ from typing import Any
 
 from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import DamagedCheckpointError
-from tfdlrm.files import path_inside, read_json
+from tfdlrm.files import path_inside, read_json, sha256_of
 
 MANIFEST_FILE = "manifest.json"
 PARTIAL_PREFIX = ".partial-"
 REPLACED_PREFIX = ".replaced-"
 _FORMAT = 1
-_READ_BYTES = 2**20
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
@@ -93,7 +91,7 @@ def verify_folder(folder: Path) -> None:
         written = expected.get("bytes") if isinstance(expected, dict) else expected
         if not isinstance(expected, dict) or size != written:
             raise DamagedCheckpointError(f"{file}: {size} bytes, {quoted(written)} were written.")
-        if "sha256" in expected and _sha256(file) != expected["sha256"]:
+        if "sha256" in expected and sha256_of(file) != expected["sha256"]:
             raise DamagedCheckpointError(f"{file}: its content is not what was written.")
 
 
@@ -119,7 +117,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     for file in sorted(folder.iterdir()):
         files[file.name] = {"bytes": file.stat().st_size}
         if ".data-" not in file.name:
-            files[file.name]["sha256"] = _sha256(file)
+            files[file.name]["sha256"] = sha256_of(file)
     return {"format": _FORMAT, "files": files}
 
 
@@ -135,14 +133,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{file}: format {quoted(manifest.get('format'))} is not {_FORMAT}. Use the tfdlrm that wrote it."
         )
     return manifest
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -14,8 +14,7 @@ import keras
 
 from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.preprocessing import PREPROCESSING_DIRECTORY
-from tfdlrm.file_lock import try_lock
-from tfdlrm.files import read_json
+from tfdlrm.files import read_json, try_lock
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.build import build_model
 from tfdlrm.training.checkpoint_folder import tidy, write_file

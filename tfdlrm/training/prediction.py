@@ -21,7 +21,7 @@ from tfdlrm.data.prepared_folders import part_folders
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.raw_formats import data_at
 from tfdlrm.data.unknown_ids import UnknownIds, jumps
-from tfdlrm.file_lock import partial_folder
+from tfdlrm.files import partial_folder
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import ROW_ID, FeatureSpec
 from tfdlrm.training.evaluation import Scorer

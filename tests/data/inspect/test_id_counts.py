@@ -10,9 +10,8 @@ import polars as pl
 import pytest
 
 from tests.data.inspect import oracle
-from tfdlrm.data.inspect.drift import id_bins, population_stability, unseen_share
-from tfdlrm.data.inspect.id_counts import IdCounts
-from tfdlrm.data.inspect.id_stats import head_share
+from tfdlrm.data.inspect.findings import id_bins, population_stability, unseen_share
+from tfdlrm.data.inspect.id_stats import IdCounts, head_share
 
 # part, ids, labels
 Block = tuple[int, np.ndarray, np.ndarray]

@@ -11,13 +11,11 @@ import polars as pl
 import pytest
 
 from tests.data.inspect import oracle
-from tfdlrm.data.inspect.days import days_of, find_day_column, in_order
-from tfdlrm.data.inspect.dense_stats import MAX_DENSE_DISTINCT, DenseTally, dense_stats
-from tfdlrm.data.inspect.drift import dense_bins, population_stability
-from tfdlrm.data.inspect.id_counts import IdCounts
-from tfdlrm.data.inspect.leaks import dense_leak, table_leak
-from tfdlrm.data.inspect.row_sample import RowSample
-from tfdlrm.data.inspect.row_totals import count_text_rows, section_ends, sections_of
+from tfdlrm.data.inspect.blocks import days_of, find_day_column, in_order
+from tfdlrm.data.inspect.dense_stats import MAX_DENSE_DISTINCT, DenseTally, RowSample, dense_stats
+from tfdlrm.data.inspect.findings import dense_bins, dense_leak, population_stability, table_leak
+from tfdlrm.data.inspect.id_stats import IdCounts
+from tfdlrm.data.inspect.label_rates import count_text_rows, section_ends, sections_of
 from tfdlrm.schema import DenseColumn
 
 
@@ -88,6 +86,7 @@ def test_sections_are_those_of_the_kaggle_split():
         (pl.Series([1559260800, 1559347199, 1559347200]), ["2019-05-31", "2019-05-31", "2019-06-01"]),
         (pl.Series(["1559260800", "1559260800.5"]), ["2019-05-31", "2019-05-31"]),
         (pl.Series([1559260800000]), ["2019-05-31"]),
+        (pl.Series([14102100, 20190531]), ["2014-10-21", "2019-05-31"]),
         (pl.Series([0, 3, -1]), ["0", "3", "-1"]),
         (pl.Series([0.5, math.nan, math.inf, None]), ["0", None, None, None]),
         (pl.Series(["1e300", "7"]), [None, "7"]),

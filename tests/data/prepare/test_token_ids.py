@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfdlrm.data.prepare import token_ids as module
-from tfdlrm.data.prepare.disk_array import DiskArray
 from tfdlrm.data.prepare.token_ids import UNSEEN, Chunk, TokenStream, VocabularyRules, token_ids
+from tfdlrm.data.prepare.work import DiskArray
 from tfdlrm.native import plain
 
 PLENTY = 2**30

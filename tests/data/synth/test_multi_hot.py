@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfdlrm.data.synth.multi_hot import multi_hot, multi_hot_columns
 from tfdlrm.data.synth.presets import DCNV2_HOTNESS, DCNV2_SIZES
+from tfdlrm.data.synth.rows import multi_hot, multi_hot_columns
 
 _MASK = 2**64 - 1
 

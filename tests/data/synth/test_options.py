@@ -15,7 +15,7 @@ from tests.data.sample_rows import assert_same_columns
 from tfdlrm.config import SyntheticConfig
 from tfdlrm.data import best_possible, synthetic_dataset
 from tfdlrm.data.columns import Columns
-from tfdlrm.data.synth.days import DayBounds, TableDays
+from tfdlrm.data.synth.draws import DayBounds, TableDays
 from tfdlrm.data.synth.rows import DAY, SEED_BLOCK_ROWS, TEACHER_PROBABILITY, SyntheticRows
 
 PLAIN = SyntheticConfig(num_rows=40_000, num_dense=4, vocabulary_sizes=(50, 8, 300_000), hotness=(1, 3, 1), seed=3)

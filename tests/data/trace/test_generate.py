@@ -11,7 +11,7 @@ from scipy import stats
 from tests.data.trace import reference_trace
 from tfdlrm.data.trace import TraceProfile, generate_lru, generate_rand, profile_trace, stack_distances
 from tfdlrm.data.trace import generate as generate_module
-from tfdlrm.data.trace.removals import removed_items
+from tfdlrm.data.trace.generate import removed_items
 
 LEVEL = 0.001  # of each statistical test; seeds are fixed, so that a pass stays one
 

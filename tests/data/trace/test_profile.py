@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.data.trace import reference_trace
 from tfdlrm.data.trace import TraceProfile, load_ids, lru_order, profile_trace, save_ids, stack_distances
-from tfdlrm.data.trace.stack_distance import count_smaller_before, previous_accesses
+from tfdlrm.data.trace.profile import count_smaller_before, previous_accesses
 
 TRACES = st.lists(st.integers(0, 12), min_size=1, max_size=60) | st.lists(
     st.integers(0, 2**62), min_size=1, max_size=20

@@ -2,15 +2,168 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tfdlrm.data.inspect.drift import LARGE_PSI, NOTABLE_PSI
-from tfdlrm.data.inspect.report import BadRowCount, ColumnDrift, DenseStats, Finding, IdStats, LabelStats
+from tfdlrm.data.inspect.dense_stats import DenseTally, number_text
+from tfdlrm.data.inspect.id_stats import CountTable
+from tfdlrm.data.inspect.report import (
+    LARGE_PSI,
+    NOTABLE_PSI,
+    BadRowCount,
+    ColumnDrift,
+    DenseStats,
+    Finding,
+    IdStats,
+    LabelStats,
+)
 from tfdlrm.data.inspect.tables import percent
 from tfdlrm.data.transforms import transform_dense
 from tfdlrm.schema import DenseColumn, FeatureSpec
+
+_LOG_CHANCE = math.log(1e-6)
+
+
+def dense_leak(tally: DenseTally, task: int) -> str | None:
+    """How a dense column tells a label, None if it does not.
+
+    Args:
+        tally: of all rows; every row has a label.
+        task: number of the label.
+    """
+    present, missing = tally.present_by_label[task], tally.missing_by_label[task]
+    low, high = tally.low[task], tally.high[task]
+    if _is_unlikely(present):
+        if tally.same[task]:
+            return "equals the label"
+        if tally.opposite[task]:
+            return "equals 1 - label"
+        if high[0] < low[1] or high[1] < low[0]:
+            larger = 1 if high[0] < low[1] else 0
+            bounds = f"{number_text(high[1 - larger])} and {number_text(low[larger])}"
+            return f"separates the label: label {larger} is above, the other below the gap between {bounds}"
+    for label in (0, 1):
+        counts = np.array([present[1 - label], missing[label]])
+        if not present[label] and not missing[1 - label] and _is_unlikely(counts):
+            return f"is empty exactly where the label is {label}"
+    table = tally.table()
+    return None if table is None else table_leak(table, task)
+
+
+def table_leak(table: CountTable, task: int) -> str | None:
+    """Whether all rows of each id (or value) have one label.
+
+    Ids seen once show nothing. By chance, n rows of an id are all alike with probability r^n + (1 - r)^n, r the
+    label rate.
+
+    Args:
+        table: every row of it has a label.
+        task: number of the label.
+    """
+    totals, positives = table.totals, table.positives[:, task]
+    num, ones = int(totals.sum()), int(positives.sum())
+    if not 0 < ones < num or not ((positives == 0) | (positives == totals)).all():
+        return None
+    n, rate = totals.astype(np.float64), ones / num
+    likely, unlikely = math.log(max(rate, 1.0 - rate)), math.log(min(rate, 1.0 - rate))
+    log_chance = float((n * likely + np.log1p(np.exp(n * (unlikely - likely))))[totals > 1].sum())
+    if log_chance > _LOG_CHANCE:
+        return None
+    return "separates the label: all rows of one value have the same label"
+
+
+def _is_unlikely(counts: np.ndarray) -> bool:
+    """Whether rows of two labels stand apart in an order more perfectly than chance would have it: 2 / C(n, k)."""
+    n, k = int(counts.sum()), int(counts[1])
+    if not 0 < k < n:
+        return False
+    log_choices = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.log(2.0) - log_choices < _LOG_CHANCE
+
+
+_NUM_TENTHS = 10
+_NUM_TOP_IDS = 50
+
+
+def population_stability(train: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The index, and what it hardly exceeds without drift.
+
+    Without drift, psi / (1/n + 1/m) is about chi-squared with bins - 1 degrees of freedom; the second number is
+    the mean plus three standard deviations of that.
+
+    Args:
+        train, other: occurrences a bin.
+
+    Example:
+        >>> population_stability(np.array([100, 100]), np.array([100, 100]))[0]
+        0.0
+    """
+    filled = (train > 0) | (other > 0)
+    train, other = train[filled], other[filled]
+    if not train.sum() or not other.sum():
+        raise ValueError("population_stability: a part has no occurrence. Compare parts that have rows.")
+    p = (train + 0.5) / (train + 0.5).sum()
+    q = (other + 0.5) / (other + 0.5).sum()
+    freedom = len(train) - 1
+    noise = (freedom + 3.0 * math.sqrt(2.0 * freedom)) * (1.0 / float(train.sum()) + 1.0 / float(other.sum()))
+    return float(((q - p) * np.log(q / p)).sum()), noise
+
+
+def dense_bins(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Occurrences of both parts a bin.
+
+    Args:
+        train, other: float64, NaN where the cell is empty.
+    """
+    present = train[~np.isnan(train)]
+    edges = np.unique(np.quantile(present, np.arange(1, _NUM_TENTHS) / _NUM_TENTHS)) if len(present) else np.zeros(0)
+
+    def counted(cells: np.ndarray) -> np.ndarray:
+        missing = np.isnan(cells)
+        inside = np.bincount(np.searchsorted(edges, cells[~missing], side="left"), minlength=len(edges) + 1)
+        return np.append(inside, np.count_nonzero(missing))
+
+    return counted(train), counted(other)
+
+
+def unseen_share(table: CountTable, part: int, occurrences: np.ndarray, unseen_id: int | None = None) -> float | None:
+    """Occurrences of a part whose id train (part 0) does not have / all of the part.
+
+    Args:
+        table: counts of every part.
+        part: the part.
+        occurrences: int64 [parts].
+        unseen_id: the id that stands for every unseen value.
+    """
+    if not occurrences[part]:
+        return None
+    unseen = (table.weights * table.counts[:, part])[_is_unseen(table, unseen_id)].sum()
+    return min(1.0, float(unseen) / float(occurrences[part]))
+
+
+def id_bins(
+    table: CountTable, part: int, occurrences: np.ndarray, unseen_id: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Occurrences of train and of `part` a bin: frequent ids of train, and the rest. See `unseen_share`."""
+    # test's share of the row of unseen values says nothing, either, if the vocabulary was made of train
+    is_unseen = _is_unseen(table, unseen_id)
+    top = np.argsort(-np.where(is_unseen, 0, table.counts[:, 0]), kind="stable")[:_NUM_TOP_IDS]
+    top = top[~is_unseen[top]]
+    bins = []
+    for each in (0, part):
+        counts = table.counts[top, each]
+        bins.append(np.append(counts, occurrences[each] - counts.sum()))
+    return bins[0], bins[1]
+
+
+def _is_unseen(table: CountTable, unseen_id: int | None) -> np.ndarray:
+    is_unseen = np.asarray(table.counts[:, 0] == 0)
+    if unseen_id is not None:
+        is_unseen = is_unseen | (table.tokens == unseen_id).to_numpy()
+    return is_unseen
+
 
 _DOMINANT_SHARE = 0.5
 _MOSTLY_MISSING = 0.5

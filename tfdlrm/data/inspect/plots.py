@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfdlrm.data.inspect.drift import LARGE_PSI, NOTABLE_PSI
 from tfdlrm.data.inspect.matplotlib_extra import Figure
-from tfdlrm.data.inspect.report import DataReport
+from tfdlrm.data.inspect.report import LARGE_PSI, NOTABLE_PSI, DataReport
 
 _COLOURS = {"train": "#2b6cb0", "validation": "#2f855a", "test": "#dd6b20"}
 _GREY = "#718096"

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from tfdlrm.checks import quoted
-from tfdlrm.data.inspect.blocks import InspectBlock
-from tfdlrm.data.inspect.days import days_of, find_day_column
-from tfdlrm.data.inspect.row_totals import section_ends, sections_of
+from tfdlrm.data.cells import Tokens
+from tfdlrm.data.inspect.blocks import InspectBlock, days_of, find_day_column
+from tfdlrm.data.inspect.label_rates import section_ends, sections_of
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_file import arrow_errors, column_problem, mapped_table
 from tfdlrm.data.prepared_folders import PARTS, id_limit, read_manifest, refuse_other_output
 from tfdlrm.data.preprocessing import read_description
 from tfdlrm.data.pyarrow_extra import pa, pc
-from tfdlrm.data.raw_rows import Tokens
 from tfdlrm.files import path_inside
 from tfdlrm.schema import OOV_ID, CategoricalColumn
 

@@ -12,15 +12,13 @@ import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.cells import parse_numbers
-from tfdlrm.data.inspect.blocks import InspectBlock
-from tfdlrm.data.inspect.days import days_of, days_of_avazu, find_day_column
+from tfdlrm.data.inspect.blocks import InspectBlock, days_of, find_day_column
+from tfdlrm.data.inspect.label_rates import count_parquet_rows, count_text_rows, section_ends, sections_of
 from tfdlrm.data.inspect.report import BadRowCount
-from tfdlrm.data.inspect.row_totals import count_parquet_rows, count_text_rows, section_ends, sections_of
-from tfdlrm.data.parse import RowParser
+from tfdlrm.data.parse import RawRows, RowParser
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.quarantine import BadRow, Quarantine
 from tfdlrm.data.raw_formats import open_source
-from tfdlrm.data.raw_rows import RawRows
 from tfdlrm.data.sources import RowSource, parse_block
 from tfdlrm.schema import DenseColumn, FeatureSpec
 
@@ -209,12 +207,8 @@ class RawInput:
             dense=dense,
             ids=rows.tokens,
             empty=empty,
-            days=self._days(frame) if self.day_column else None,
+            days=days_of(frame[self.day_column]) if self.day_column else None,
         )
-
-    def _days(self, frame: pl.DataFrame) -> pl.Series:
-        is_avazu = self.data_format == "avazu" and self.day_column == "hour"
-        return (days_of_avazu if is_avazu else days_of)(frame[self.day_column])
 
     def _without_features(self, columns: list[str]) -> list[str]:
         """A column named `time` that is a feature need not be the time of the row."""

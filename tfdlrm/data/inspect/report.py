@@ -10,6 +10,10 @@ from typing import Literal
 
 from tfdlrm.records import Record
 
+# Of the population stability index, by convention.
+NOTABLE_PSI = 0.1
+LARGE_PSI = 0.25
+
 Severity = Literal["warning", "note"]
 
 

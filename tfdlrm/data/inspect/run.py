@@ -11,16 +11,20 @@ import numpy as np
 from tfdlrm import checks
 from tfdlrm.checks import quoted
 from tfdlrm.data.inspect.blocks import InspectBlock, InspectInput
-from tfdlrm.data.inspect.dense_stats import MAX_DENSE_DISTINCT, DenseTally, dense_stats
-from tfdlrm.data.inspect.drift import dense_bins, id_bins, population_stability, unseen_share
-from tfdlrm.data.inspect.findings import find
-from tfdlrm.data.inspect.id_counts import CountTable
-from tfdlrm.data.inspect.id_stats import IdTally
+from tfdlrm.data.inspect.dense_stats import MAX_DENSE_DISTINCT, DenseTally, RowSample, dense_stats
+from tfdlrm.data.inspect.findings import (
+    dense_bins,
+    dense_leak,
+    find,
+    id_bins,
+    population_stability,
+    table_leak,
+    unseen_share,
+)
+from tfdlrm.data.inspect.id_stats import CountTable, IdTally
 from tfdlrm.data.inspect.label_rates import MAX_DAYS, LabelTally
-from tfdlrm.data.inspect.leaks import dense_leak, table_leak
 from tfdlrm.data.inspect.raw_files import RawInput
 from tfdlrm.data.inspect.report import BadRowCount, ColumnDrift, DataReport, DenseStats, IdStats, PartRows
-from tfdlrm.data.inspect.row_sample import RowSample
 from tfdlrm.data.raw_formats import default_spec, guess_format
 from tfdlrm.schema import FeatureSpec
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.inspect.dense_stats import QUANTILES
-from tfdlrm.data.inspect.drift import NOTABLE_PSI
-from tfdlrm.data.inspect.report import DataReport, DenseStats, IdStats, LabelRate, LabelStats
+from tfdlrm.data.inspect.report import NOTABLE_PSI, DataReport, DenseStats, IdStats, LabelRate, LabelStats
 
 FINDINGS = "Findings"
 BAD_ROWS = "Bad rows, in no other number"

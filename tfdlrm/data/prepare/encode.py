@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from tfdlrm.data.prepare.parts import BAD, SAMPLED_OUT
 from tfdlrm.data.prepare.stage import LINE, NUMBER, StagedRows, bags_of
 from tfdlrm.data.prepare.token_ids import hashed_texts
 from tfdlrm.data.prepared_folders import id_limit, key_column
-from tfdlrm.data.problems import Problems
 from tfdlrm.data.pyarrow_extra import pa
-from tfdlrm.data.quarantine import BadRow
+from tfdlrm.data.quarantine import BadRow, Problems
+from tfdlrm.data.synth.presets import DCNV2_HOTNESS
+from tfdlrm.data.synth.rows import multi_hot
 from tfdlrm.data.transforms import bin_ids, transform_dense
 from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.schema import ROW_ID, CategoricalColumn, FeatureSpec
@@ -186,3 +188,26 @@ def _bags(values: pa.Array, lengths: np.ndarray | None, column: CategoricalColum
     if lengths is not None and column.hotness is not None:
         return pa.FixedSizeListArray.from_arrays(values, column.hotness)
     return bags_of(values, lengths)
+
+
+def dcnv2_bags(spec: FeatureSpec, seed: int) -> tuple[FeatureSpec, MultiHot]:
+    """The schema with DLRM-DCNv2's hotness, and the function that makes the bags.
+
+    Raises:
+        ValueError: the schema has not its 26 single ids.
+    """
+    if len(spec.categorical) != len(DCNV2_HOTNESS) or any(column.hotness != 1 for column in spec.categorical):
+        raise ValueError(
+            f"multi_hot='mlperf-dcnv2' needs {len(DCNV2_HOTNESS)} columns of one id each; the schema has "
+            f"{len(spec.categorical)} columns. Remove it, or prepare Criteo rows."
+        )
+    columns = tuple(
+        replace(column, hotness=hotness) for column, hotness in zip(spec.categorical, DCNV2_HOTNESS, strict=True)
+    )
+    sizes = [spec.vocabulary_sizes[column.table] for column in spec.categorical]
+
+    def bags(place: int, ids: np.ndarray) -> np.ndarray:
+        # rows that are left out may have no id
+        return multi_hot(np.maximum(ids, 0), DCNV2_HOTNESS[place], sizes[place], table=place, seed=seed)
+
+    return replace(spec, categorical=columns), bags

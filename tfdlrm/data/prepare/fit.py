@@ -11,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
-from tfdlrm.data.prepare.disk_array import DiskArray, HeldArray, new_array
 from tfdlrm.data.prepare.parts import SAMPLED_OUT, TRAIN, uses_all_rows
 from tfdlrm.data.prepare.stage import StagedRows, to_arrow
 from tfdlrm.data.prepare.token_ids import Chunk, TokenIds, TokenStream, VocabularyRules, token_ids
-from tfdlrm.data.prepare.work import read_json, write_json
+from tfdlrm.data.prepare.work import DiskArray, HeldArray, new_array, read_json, write_json
 from tfdlrm.data.preprocessing import (
     Preprocessing,
     check_size,
@@ -30,6 +28,7 @@ from tfdlrm.data.preprocessing import (
 from tfdlrm.data.pyarrow_extra import pa, pc
 from tfdlrm.data.transforms import fit_bins
 from tfdlrm.data.vocabulary import UNSEEN, Vocabulary, value_lines
+from tfdlrm.files import atomic_path
 from tfdlrm.schema import OOV_ID, CategoricalColumn, DenseColumn, FeatureSpec
 
 

@@ -13,13 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfdlrm.data.atomic_files import atomic_path
-from tfdlrm.data.prepare.config import PrepareConfig
+from tfdlrm.data.prepare.config import PrepareConfig, find_files, spec_of
 from tfdlrm.data.prepare.encode import BlockEncoder, MultiHot
 from tfdlrm.data.prepare.fit import Fitted, Fitter
 from tfdlrm.data.prepare.output import OutputFile, parts_of_manifest, write_parts
 from tfdlrm.data.prepare.parts import SAMPLED_OUT, part_codes
-from tfdlrm.data.prepare.raw_sources import find_files, spec_of
 from tfdlrm.data.prepare.stage import CollectedBadRows, StagedFile, StagedRows, Stager
 from tfdlrm.data.prepare.work import WorkFolder, read_json, write_json
 from tfdlrm.data.prepared_folders import FORMAT_NAME, FORMAT_VERSION, MANIFEST_FILE, PARTS
@@ -30,6 +28,7 @@ from tfdlrm.data.quarantine import (
 )
 from tfdlrm.data.raw_formats import open_source
 from tfdlrm.data.sources import report_late
+from tfdlrm.files import atomic_path
 from tfdlrm.native.examples import can_write_examples
 from tfdlrm.schema import FeatureSpec
 
@@ -245,7 +244,7 @@ class _Run:
     def _bags(self, fitted: Fitted) -> tuple[Fitted, MultiHot | None]:
         if self._config.multi_hot is None:
             return fitted, None
-        from tfdlrm.data.prepare.bags import dcnv2_bags
+        from tfdlrm.data.prepare.encode import dcnv2_bags
 
         spec, multi_hot = dcnv2_bags(fitted.spec, self._config.seed)
         return replace(fitted, spec=spec), multi_hot

@@ -16,17 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from tfdlrm.data.atomic_files import atomic_path
-from tfdlrm.data.column_types import parse_text
-from tfdlrm.data.parse import RowParser, parse_key
+from tfdlrm.data.cells import parse_text
+from tfdlrm.data.parse import FrameBlock, RawRows, RowParser, parse_key
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.work import read_json, write_json
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.quarantine import Quarantine, quarantine_line
 from tfdlrm.data.raw_formats import open_source
-from tfdlrm.data.raw_rows import FrameBlock, RawRows
 from tfdlrm.data.sources import parse_block
+from tfdlrm.files import atomic_path
 from tfdlrm.schema import ROW_ID, FeatureSpec
 
 LINE = "line"

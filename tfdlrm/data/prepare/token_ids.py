@@ -15,7 +15,7 @@ import numpy as np
 
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.dictionary import BYTES_A_VALUE, TokenDictionary
-from tfdlrm.data.prepare.disk_array import DiskArray, HeldArray, new_array
+from tfdlrm.data.prepare.work import DiskArray, HeldArray, new_array
 from tfdlrm.data.pyarrow_extra import pa
 from tfdlrm.data.vocabulary import UNSEEN
 from tfdlrm.native.columns import BeyondBudgetError

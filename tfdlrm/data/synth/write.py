@@ -19,9 +19,9 @@ from typing import Any, Literal, get_args
 
 from tfdlrm.checks import check_choice
 from tfdlrm.config.data import SyntheticConfig
-from tfdlrm.data.atomic_files import atomic_path
 from tfdlrm.data.synth.criteo_text import CriteoText, criteo_text_spec
 from tfdlrm.data.synth.rows import STREAM_BLOCK_ROWS, SyntheticRows
+from tfdlrm.files import atomic_path
 from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
 from tfdlrm.yaml_text import dump_yaml
 

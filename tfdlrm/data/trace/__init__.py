@@ -4,10 +4,8 @@ The reference's trace generator (facebookresearch/dlrm, after Hassan et al., "Sy
 Memory", AINAM 2007), number for number and fast: what a cache of embedding rows sees of a stream is its distances.
 """
 
-from tfdlrm.data.trace.files import load_ids, save_ids
 from tfdlrm.data.trace.generate import generate_lru, generate_rand
-from tfdlrm.data.trace.profile import TraceProfile, profile_trace
-from tfdlrm.data.trace.stack_distance import lru_order, stack_distances
+from tfdlrm.data.trace.profile import TraceProfile, load_ids, lru_order, profile_trace, save_ids, stack_distances
 
 __all__ = [
     "TraceProfile",

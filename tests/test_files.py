@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tfdlrm.file_lock import appear, partial_folder, try_lock
+from tfdlrm.files import appear, partial_folder, try_lock
 
 
 def test_a_lock_is_held_until_its_file_is_closed(tmp_path) -> None:
