@@ -35,23 +35,24 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         exec(compile("\n" * line + source, str(page), "exec"), names)  # noqa: S102
 
 
-def test_your_own_data_from_a_file_to_an_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / WITH_COMMANDS], ids=lambda page: page.name)
+def test_from_a_file_to_an_answer(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The page's commands, each as it stands there; the server is a fresh process that answers the request."""
-    page = ROOT / "docs" / WITH_COMMANDS
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
-    python = blocks(page)
-    exec(compile(python[0][1], str(page), "exec"), {"__name__": "clicks"})  # noqa: S102
+    first, second = blocks(page)[:2]
+    exec(compile(first[1], str(page), "exec"), {"__name__": "clicks"})  # noqa: S102
     commands = [line for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()]
-    assert len(commands) == 8
+    served = 0
     for command in commands:
-        program, *words = shlex.split(command)
+        program, *words = shlex.split(command, comments=True)
         if program == "curl":
             assert words[0] == "localhost:8501/v1/models/default:predict"
             answer = serve_once("exported/1", json.loads(words[2])["inputs"])
-            assert 0.5 < answer["probability"][0][0] < 1.0
+            assert 0.4 < answer["probability"][0][0] < 1.0
+            served += 1
             continue
         assert program == "tfdlrm"
         if words[0] == "serve":
@@ -61,11 +62,13 @@ def test_your_own_data_from_a_file_to_an_answer(
         said = capsys.readouterr().out
         if target is not None:
             target.write_text(said)
-    proposed = re.search(r"^```yaml\n(.*?)^```", text, re.M | re.S)
-    assert proposed is not None
-    assert proposed[1] == Path("schema.yaml").read_text()
-    assert len(Path("scores.csv").read_text().splitlines()) == 20_001
-    exec(compile(python[1][1], str(page), "exec"), {"__name__": "clicks"})  # noqa: S102
+    assert served == 1
+    if page.name == WITH_COMMANDS:
+        proposed = re.search(r"^```yaml\n(.*?)^```", text, re.M | re.S)
+        assert proposed is not None
+        assert proposed[1] == Path("schema.yaml").read_text()
+        assert len(Path("scores.csv").read_text().splitlines()) == 20_001
+        exec(compile(second[1], str(page), "exec"), {"__name__": "clicks"})  # noqa: S102
 
 
 def test_the_concepts_have_pages_with_code() -> None:

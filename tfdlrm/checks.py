@@ -81,6 +81,11 @@ def hint(given: object, allowed: Iterable[str]) -> str:
     return f", did you mean {quoted(near)}?" if near else "."
 
 
+def count_of(number: int, one: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
 def reject_unknown_keys(object_name: str, given: Iterable[object], allowed: Iterable[str]) -> None:
     """Refuse the first key of `given` that is not in `allowed`, naming the nearest valid one.
 

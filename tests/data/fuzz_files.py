@@ -51,6 +51,7 @@ class FileRounds:
             "rows.txt": ("criteo", criteo),
             "rows.txt.gz": ("criteo", gzip.compress(criteo, mtime=0)),
             "rows.txt.zst": ("criteo", pa.compress(criteo, codec="zstd", asbytes=True)),
+            "rows.feather": ("arrow", sample.write_arrow(folder / "rows.feather", rows).read_bytes()),
             "rows.parquet": ("parquet", sample.write_parquet(folder / "rows.parquet", rows).read_bytes()),
         }
         prepare(PrepareConfig(format="csv", schema=sample.SPEC), [sample.write_csv(folder / "rows.csv", rows)],

@@ -23,12 +23,12 @@ from tests.data.fuzz_files import read_all
 from tests.data.test_hostile_prepared import read_table
 from tfdlrm.config.data import DataConfig
 from tfdlrm.data.chunks import MAX_HEADER_BYTES, read_chunks, read_first_line
-from tfdlrm.data.inspect.label_rates import count_parquet_rows
+from tfdlrm.data.inspect.label_rates import count_typed_rows
 from tfdlrm.data.inspect.prepared_folder import PreparedInput
 from tfdlrm.data.lines import MOST_BLANK_LINES
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.prepare import PrepareConfig, prepare
-from tfdlrm.data.tabular import ParquetSource, check_columns
+from tfdlrm.data.tabular import TypedSource, check_columns
 from tfdlrm.data.vocabulary import Vocabulary
 from tfdlrm.files import read_json, read_text
 from tfdlrm.native.columns import PartedColumn
@@ -147,9 +147,9 @@ def parquet_bytes(path: Path, cells: object, **options: Any) -> bytes:
 
 
 def read_parquet(path: Path) -> list[object]:
-    source = ParquetSource(path)
+    source = TypedSource(path, "parquet")
     assert len(source.column_names()) == 1
-    assert count_parquet_rows(path) >= 0
+    assert count_typed_rows(path, "parquet") >= 0
     return [cell for block in source.blocks() for cell in block.frame.to_series().to_list()]
 
 
@@ -209,7 +209,7 @@ def test_rows_before_damage_are_read_where_bad_rows_are_set_aside(tmp_path: Path
         return splits.books.read, splits.books.used, splits.books.set_aside
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfdlrm.data.tabular._PARQUET_BLOCK_ROWS", 20)
+        patch.setattr("tfdlrm.data.tabular._TYPED_BLOCK_ROWS", 20)
         with pytest.raises(ValueError, match=r"rows\.parquet: not a readable Parquet file"):
             books("error")
         assert books("quarantine") == (21, 20, 1)
@@ -227,11 +227,37 @@ def test_every_byte_of_a_parquet_files_frame(tmp_path: Path) -> None:
         for value in {0, 1, 57, 0x7F, 0xFF} - {data[at]}:
             path.write_bytes(data[:at] + bytes([value]) + data[at + 1 :])
             try:
-                assert len(read_parquet(path)) == count_parquet_rows(path)
+                assert len(read_parquet(path)) == count_typed_rows(path, "parquet")
             except ValueError as error:
                 assert re.search("rows.parquet: |column", str(error))  # noqa: PT017 - not all are refused
                 refused += 1
     assert refused > len(data)
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_every_byte_of_an_arrow_file(
+    tmp_path: Path, compression: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As of a Parquet file: read, or refused by name; nothing panics on stderr."""
+    path = tmp_path / "rows.feather"
+    words = pa.array([str(k % 5) for k in range(40)]).dictionary_encode()
+    table = pa.table({"bag": [[k, None] if k % 3 else None for k in range(40)], "word": words})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=25)
+    data = path.read_bytes()
+    refused = 0
+    for at in range(len(data)):
+        for value in {0, 57, 0xFF} - {data[at]}:
+            path.write_bytes(data[:at] + bytes([value]) + data[at + 1 :])
+            try:
+                num_rows = sum(len(frame) for _, frame in TypedSource(path, "arrow").frames())
+                assert num_rows == count_typed_rows(path, "arrow")
+            except ValueError as error:
+                assert "rows.feather: " in str(error)  # noqa: PT017 - not all are refused
+                refused += 1
+    assert refused > len(data) // 2
+    assert "panicked" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -253,8 +279,8 @@ def test_rows_of_a_parquet_file_are_found_again_across_its_row_groups(tmp_path: 
     path = tmp_path / "rows.parquet"
     parquet_bytes(path, pa.array([str(k) for k in range(100)]), row_group_size=7)
     lines = [100, 1, 8, 7, 8, 50]
-    assert ParquetSource(path).raw_rows(lines) == {line: str(line - 1).encode() for line in lines}
-    blocks = list(ParquetSource(path).blocks())
+    assert TypedSource(path, "parquet").raw_rows(lines) == {line: str(line - 1).encode() for line in lines}
+    blocks = list(TypedSource(path, "parquet").blocks())
     assert [int(line) for block in blocks for line in block.lines] == list(range(1, 101))
     assert blocks[0].raw(41) == b"41"
 
@@ -262,7 +288,7 @@ def test_rows_of_a_parquet_file_are_found_again_across_its_row_groups(tmp_path: 
 def test_rows_of_a_parquet_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and so on")
     with pytest.raises(ValueError, match=r"rows\.parquet: not a readable Parquet file"):
-        count_parquet_rows(tmp_path / "rows.parquet")
+        count_typed_rows(tmp_path / "rows.parquet", "parquet")
 
 
 def test_a_source_that_is_a_pipe(tmp_path: Path) -> None:

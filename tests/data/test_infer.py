@@ -16,6 +16,7 @@ import tfdlrm
 from tfdlrm.cli import main
 from tfdlrm.config import DataConfig
 from tfdlrm.data import open_dataset
+from tfdlrm.data.cell_kinds import written_otherwise
 from tfdlrm.data.infer import propose
 from tfdlrm.data.infer_files import propose_for_file
 from tfdlrm.data.tabular import to_polars
@@ -131,7 +132,7 @@ def test_the_file_reads_back_and_every_row_is_used(table: Path, capsys: pytest.C
         "99.7% are numbers, and 'about 5' is not: mend the cells to have it as a number\n  - {name: nearly numbers, ",
         "numbers with separators of thousands such as ",
         "numbers with a decimal comma such as ",
-        "times, but for 1 rows such as '2024-13-01': mend them to use the column",
+        "times, but for 1 row such as '2024-13-01': mend them to use the column",
         "% of the cells empty or 'n/a', most often ",
         "every row has its own value; predict writes a column of this name: rename it to keep it as a key",
         "a time (YYMMDDHH): rows can be split by it",
@@ -369,3 +370,10 @@ def test_what_is_proposed_is_read(tmp_path_factory: pytest.TempPathFactory, data
     if len(bad) < height:
         books = open_dataset(config, bad_rows="quarantine" if bad else "error").books
         assert (books.used, books.set_aside) == (height - len(bad), len(bad))
+
+
+def test_dates_in_two_forms_are_said() -> None:
+    days = [f"2024-01-{day:02}" if day % 2 else f"{day:02}.01.2024" for day in range(1, 29)]
+    said = written_otherwise(pl.Series(days))
+    assert said == "dates in two forms, '2024-01-01' and '02.01.2024': write all as 2024-01-31 to use them"
+    assert written_otherwise(pl.Series([*days, "Bergen"])) is None

@@ -27,6 +27,7 @@ FILES = {
 def folder(tmp_path: Path) -> Path:
     for name, (text, _) in FILES.items():
         (tmp_path / name).write_bytes(text)
+    (tmp_path / "rows.feather").write_bytes(b"ARROW1..")
     (tmp_path / "prepared" / "test").mkdir(parents=True)
     (tmp_path / "prepared" / "manifest.json").write_text(json.dumps({}))
     (tmp_path / "ml").mkdir()
@@ -36,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_each_is_told_by_its_name_or_first_bytes(folder: Path) -> None:
     assert {name: guess_format(folder / name)[0] for name in FILES} == {name: kind for name, (_, kind) in FILES.items()}
+    assert guess_format(folder / "rows.feather") == ("arrow", "by its first bytes")
     assert guess_format(folder / "rows.tsv", "criteo")[0] == "criteo"  # nothing told
     assert [guess_format(folder / name)[0] for name in ("prepared", "prepared/test", "ml")] == [
         "prepared",
@@ -83,12 +85,12 @@ def test_avazu_is_csv_of_known_columns(folder: Path) -> None:
 
 def test_what_cannot_be_told_is_named(folder: Path) -> None:
     (folder / "empty.csv").touch()
-    (folder / "rows.arrow").write_bytes(b"ARROW1..")
+    (folder / "prepared" / "test" / "part-00000.arrow").write_bytes(b"ARROW1..")
     (folder / "csv.parquet").write_bytes(b"a,b\n1,2\n")
     for name, error, text in (
         ("nothing.csv", FileNotFoundError, "there is no such file"),
         ("empty.csv", ValueError, "is empty"),
-        ("rows.arrow", ValueError, "a single Arrow file. Give the prepared folder"),
+        ("prepared/test/part-00000.arrow", ValueError, "one file of prepared data. Give the folder it belongs to"),
         ("csv.parquet", ValueError, "Parquet by its name, and not by its first bytes, b'a,b"),
         (".", ValueError, "a folder with neither manifest.json"),
     ):

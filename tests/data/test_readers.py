@@ -35,6 +35,7 @@ READERS = {
     "crlf": ("csv", lambda folder, rows: sample.write_csv(folder / "rows.csv", rows, newline="\r\n")),
     "gzip": ("csv", lambda folder, rows: sample.write_csv(folder / "rows.csv.gz", rows)),
     "parquet with lists": ("parquet", lambda folder, rows: sample.write_parquet(folder / "rows.parquet", rows)),
+    "arrow": ("arrow", lambda folder, rows: sample.write_arrow(folder / "rows.feather", rows)),
     "parquet with text": (
         "parquet",
         lambda folder, rows: sample.write_parquet(folder / "rows.parquet", rows, as_lists=False),

@@ -109,7 +109,11 @@ def test_bad_rows_are_named_or_left_out(trained: tfdlrm.TrainedModel) -> None:
     [
         (lambda frame: frame.drop("price"), "frame: column 'price' of the schema is missing"),
         (lambda frame: frame.with_columns(more=1), "frame: column 'more' is not in the schema"),
-        (lambda frame: frame.head(0), "frame: no usable row"),
+        (lambda frame: frame.head(0), "frame: no usable row. Give at least one.$"),
+        (
+            lambda frame: frame.with_columns(price=pl.lit(1e300)),
+            "frame, line 1, column 'price': NaN, infinite .*missing one.$",
+        ),
         (
             lambda frame: frame.to_pandas().assign(kind=[1, "a"] * (ROWS // 2)),
             "frame: .*Give every column values of one",
@@ -119,6 +123,16 @@ def test_bad_rows_are_named_or_left_out(trained: tfdlrm.TrainedModel) -> None:
 def test_frames_that_do_not_fit(trained: tfdlrm.TrainedModel, change, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         trained.predict(change(FRAME))
+
+
+def test_a_second_prediction_traces_nothing(trained: tfdlrm.TrainedModel) -> None:
+    first = trained.predict(FRAME)
+    (function,) = trained._traced.values()
+    traces = function.experimental_get_tracing_count()
+    np.testing.assert_array_equal(trained.predict(FRAME.to_pandas()), first)
+    np.testing.assert_allclose(trained.predict(FRAME.head(3)), first[:3], rtol=1e-6)
+    assert list(trained._traced.values()) == [function]
+    assert function.experimental_get_tracing_count() == traces == 1
 
 
 def test_what_is_refused(trained: tfdlrm.TrainedModel) -> None:

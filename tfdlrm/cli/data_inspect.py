@@ -30,7 +30,7 @@ def add_command(parts: Any) -> None:
     parser.add_argument("path", metavar="PATH", help="a raw file, MovieLens's folder, or a prepared folder")
     parser.add_argument(
         "--format",
-        choices=("criteo", "avazu", "csv", "parquet", "movielens", "prepared"),
+        choices=("criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared"),
         help="default: by name and content of PATH",
     )
     parser.add_argument(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfdlrm.data.prepare import Listener, PrepareConfig, PrepareResult
     from tfdlrm.data.prepare.config import PrepareSplit
 
-FORMATS = ("criteo-kaggle", "criteo-terabyte", "avazu", "csv", "parquet", "movielens")
+FORMATS = ("criteo-kaggle", "criteo-terabyte", "avazu", "csv", "parquet", "arrow", "movielens")
 SPLITS: tuple[PrepareSplit, ...] = ("none", "criteo-kaggle", "criteo-terabyte", "time", "time-column", "hash", "random")
 # What the reference does with its two datasets; the others are split only if that is asked for.
 _OWN_SPLIT: dict[str, PrepareSplit] = {

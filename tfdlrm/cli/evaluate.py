@@ -40,7 +40,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     """Adds how `--data` is read: `--format`, `--bad-rows`, `--batch-size`."""
     parser.add_argument(
         "--format",
-        choices=("criteo", "csv", "parquet", "movielens", "prepared"),
+        choices=("criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared"),
         help="of --data; default: by its name and first bytes, else that of the training data",
     )
     add_bad_rows(parser)

@@ -11,7 +11,7 @@ from tfdlrm.checks import quoted
 from tfdlrm.records import Reader, Record, optional
 from tfdlrm.schema import FeatureSpec
 
-Format = Literal["synthetic", "criteo", "avazu", "csv", "parquet", "movielens", "prepared"]
+Format = Literal["synthetic", "criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared"]
 Split = Literal["none", "criteo-kaggle", "time"]
 HotnessDistribution = Literal["fixed", "uniform", "geometric"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfdlrm.checks import quoted
+from tfdlrm.checks import count_of, quoted
 from tfdlrm.data.cells import NAN
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.times import seconds_of_cells, seconds_of_text
@@ -222,7 +222,17 @@ def written_otherwise(there: pl.Series) -> str | None:
     times = seconds_of_text(text)
     if times.null_count() <= 0.1 * len(there) and numbers_of(there) is None:
         odd = there.filter(times.is_null())[0]
-        return f"times, but for {times.null_count():,} rows such as {quoted(odd)}: mend them to use the column"
+        return (
+            f"times, but for {count_of(times.null_count(), 'row')} such as {quoted(odd)}: mend them to use the column"
+        )
+    if 0 < times.null_count() < len(there):
+        others = text.filter(times.is_null())
+        for pattern, what in _OTHER_FORMS:
+            if what[0] == "dates" and others.str.contains(pattern).all():
+                first = there.filter(times.is_not_null())[0]
+                return (
+                    f"dates in two forms, {quoted(first)} and {quoted(others[0])}: write all as {what[1]} to use them"
+                )
     return None
 
 

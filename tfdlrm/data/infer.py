@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tfdlrm.checks import hint, quoted, shortened
+from tfdlrm.checks import count_of, hint, quoted, shortened
 from tfdlrm.data.cell_kinds import (
     LONG_TAIL,
     bends,
@@ -280,7 +280,10 @@ class _Proposer:
             self._derive(CategoricalColumn(name=f"{cells.name}_{encoding}", source=cells.name, encoding=encoding))
             self.reasons[self.categorical[-1].name] = f"{_PARTS[encoding]} of {quoted(cells.name)}"
         if cells.null_count():
-            self._key(cells.name, f"a time ({kind}), but for {cells.null_count():,} rows: they cannot be split by it")
+            self._key(
+                cells.name,
+                f"a time ({kind}), but for {count_of(cells.null_count(), 'row')}: they cannot be split by it",
+            )
             return
         self.time_key = self.time_key or cells.name
         self._key(cells.name, f"a time ({kind}): rows can be split by it (--split time-column)")

@@ -14,9 +14,9 @@ from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepare.config import first_source
 from tfdlrm.data.quarantine import Quarantine
-from tfdlrm.data.raw_formats import guess_format
+from tfdlrm.data.raw_formats import TYPED_FORMATS, guess_format
 from tfdlrm.data.sources import TextSource
-from tfdlrm.data.tabular import ParquetSource, split_line
+from tfdlrm.data.tabular import TypedSource, split_line
 
 SAMPLE_ROWS = 100_000
 _SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
@@ -33,8 +33,8 @@ def propose_for_file(
     """Propose a schema for a file.
 
     Args:
-        path: CSV and the like, plain or compressed, with a header or without; Parquet. Of a folder or a pattern, the
-            first file.
+        path: CSV and the like, plain or compressed, with a header or without; Parquet or Arrow. Of a folder or a
+            pattern, the first file.
         label: the column of labels: its name or, of a file without a header, its place, from 1.
         positive: which of its two values is label 1.
         header: whether the first line has names; None to tell by the label and the line.
@@ -52,10 +52,10 @@ def propose_for_file(
     if found in ("prepared", "movielens"):
         raise ValueError(f"{file}: {found} data has a schema of its own. Give a file of raw rows.")
     most = None if all_rows else SAMPLE_ROWS
-    if found == "parquet":
-        source = ParquetSource(file)
+    if found in TYPED_FORMATS:
+        source = TypedSource(file, found)
         frame = _first_rows((each for _, each in source.frames()), most)
-        header, said, bad = True, "Parquet", ""
+        header, said, bad = True, found.capitalize(), ""
     else:
         separator, names, header, label = _layout(file, label, header)
         form = TextFormat(separator=separator.encode(), columns=tuple(names), quote=b'"', has_header=header)

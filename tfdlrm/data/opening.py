@@ -12,7 +12,7 @@ from tfdlrm.checks import check_choice, quoted
 from tfdlrm.config.data import DataConfig
 from tfdlrm.data.dataset import Books, Dataset, InMemoryDataset
 from tfdlrm.data.preprocessing import Preprocessing
-from tfdlrm.data.quarantine import Quarantine
+from tfdlrm.data.quarantine import BadRowError, Quarantine
 from tfdlrm.data.raw_formats import default_spec, open_source
 from tfdlrm.data.splits import Splits
 from tfdlrm.schema import FeatureSpec
@@ -186,7 +186,10 @@ def frame_rows(frame: Any, preprocessing: Preprocessing, *, empty_labels: bool =
 
     source, labelled = frame_source(frame, preprocessing.spec, allow_unlabelled=True)
     reader = _Reader(DataConfig(format="csv"), Quarantine(), preprocessing)
-    return reader.all_rows(source, labelled, empty_labels=empty_labels)
+    try:
+        return reader.all_rows(source, labelled, empty_labels=empty_labels)
+    except BadRowError as error:
+        raise ValueError(error.row.message(can_be_set_aside=False)) from error
 
 
 class _Reader:

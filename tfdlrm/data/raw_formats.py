@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _PARQUET_MAGIC = b"PAR1"
 _ARROW_MAGIC = b"ARROW1"
 CRITEO_FORMATS = ("criteo", "criteo-kaggle", "criteo-terabyte")
+TYPED_FORMATS = ("parquet", "arrow")
 
 # Avazu's click log: the id of the row and the hour of the impression are no features.
 AVAZU_KEYS = ("id", "hour")
@@ -98,7 +99,9 @@ def guess_format(path: Path, otherwise: str = "csv") -> tuple[str, str]:
     if magic.startswith(_PARQUET_MAGIC):
         return "parquet", "by its first bytes"
     if magic == _ARROW_MAGIC:
-        raise ValueError(f"{path}: a single Arrow file. Give the prepared folder it belongs to, with {MANIFEST_FILE}.")
+        if is_prepared(path.parent):
+            raise ValueError(f"{path}: one file of prepared data. Give the folder it belongs to, with {MANIFEST_FILE}.")
+        return "arrow", "by its first bytes"
     line = read_first_line(path)
     if set(AVAZU_COLUMNS) <= {name.decode(errors="replace") for name in line.split(b",")}:
         return "avazu", "by the names in its header"
@@ -183,7 +186,7 @@ def open_source(
     """A reader of one file (the folder, for MovieLens), and whether its rows have labels.
 
     Args:
-        data_format: criteo (or a kind of it), movielens, parquet, csv or avazu, which is CSV.
+        data_format: criteo (or a kind of it), movielens, parquet, arrow, csv or avazu, which is CSV.
         path, spec, quarantine: what to read, its columns, and where bad rows go.
         allow_unlabelled: the label columns may be missing.
         chunk_bytes: text is handled in pieces of about this size; None for the reader's own.
@@ -200,8 +203,8 @@ def open_source(
         from tfdlrm.data.movielens import MovieLensSource
 
         return MovieLensSource(path, quarantine), True
-    from tfdlrm.data.tabular import csv_source, parquet_source
+    from tfdlrm.data.tabular import csv_source, typed_source
 
-    if data_format == "parquet":
-        return parquet_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled)
+    if data_format in TYPED_FORMATS:
+        return typed_source(path, data_format, spec, quarantine, allow_unlabelled=allow_unlabelled)
     return csv_source(path, spec, quarantine, allow_unlabelled=allow_unlabelled, **in_chunks)

@@ -1,14 +1,15 @@
-"""CSV and Parquet files, and frames, with a schema: columns are found by name, in any order."""
+"""CSV, Parquet and Arrow files, and frames, with a schema: columns are found by name, in any order."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import csv
+import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from tfdlrm.data.sources import TextSource
 from tfdlrm.schema import ROW_ID, FeatureSpec
 
 _SEPARATORS = (",", "\t", ";", "|")
-_PARQUET_BLOCK_ROWS = 2**18
+_TYPED_BLOCK_ROWS = 2**18
+_NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
 
 
 def check_columns(file: str, found: Sequence[str], spec: FeatureSpec, *, allow_unlabelled: bool = False) -> bool:
@@ -152,11 +154,13 @@ def _without_header(
     )
 
 
-class ParquetSource:
-    """Rows of a Parquet file; ids of a bag may be lists or text with separators. A row's line is its number, from 1.
+class TypedSource:
+    """Rows of a Parquet or Arrow file; ids of a bag may be lists or text with separators. A row's line is its number,
+    from 1.
 
     Args:
         path: the file.
+        data_format: `parquet`, or `arrow` for Arrow's IPC files (Feather).
         missing: texts of cells that are read as empty.
         ignored: columns that are passed over.
         quarantine: where damage goes that has whole rows before it; None to raise an error.
@@ -165,6 +169,7 @@ class ParquetSource:
     def __init__(
         self,
         path: Path,
+        data_format: str,
         missing: Sequence[str] = (),
         ignored: Sequence[str] = (),
         quarantine: Quarantine | None = None,
@@ -172,7 +177,7 @@ class ParquetSource:
         self.file = str(path)
         self._quarantine = quarantine
         self.rows_read = 0
-        self._path = path
+        self._path, self._format = path, data_format
         self._missing, self._ignored = missing, ignored
 
     def blocks(self) -> Iterator[FrameBlock]:
@@ -197,8 +202,8 @@ class ParquetSource:
 
     def raw_rows(self, lines: Sequence[int]) -> dict[int, bytes]:
         """See `RowSource`."""
-        with open_parquet(self._path) as file:
-            ends = np.cumsum(rows_of_groups(file))
+        with open_typed(self._path, self._format) as file:
+            ends = np.cumsum(file.counts())
         rows = np.unique(np.asarray(lines, np.int64)) - 1
         texts = {}
         for group in np.unique(np.searchsorted(ends, rows, side="right")).tolist():
@@ -209,47 +214,83 @@ class ParquetSource:
 
     def column_names(self) -> list[str]:
         """The columns of the file."""
-        with open_parquet(self._path) as file:
-            return list(file.schema_arrow.names)
+        with open_typed(self._path, self._format) as file:
+            return list(file.schema.names)
 
     def frames(self, group: int | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
-        """All columns of the file's rows, or of one row group, as blocks: the number of the first, and the columns."""
-        with open_parquet(self._path) as file:
-            _refuse_wide_decimals(self.file, file.schema_arrow)
-            counts = rows_of_groups(file)
+        """All columns of the file's rows, or of one group of them, in blocks: number of the first, and the columns."""
+        with open_typed(self._path, self._format) as file:
+            _refuse_what_panics(self.file, file.schema)
+            counts = file.counts()
             start, stop = (0, sum(counts)) if group is None else (sum(counts[:group]), sum(counts[: group + 1]))
-            for batch in file.iter_batches(_PARQUET_BLOCK_ROWS, row_groups=None if group is None else [group]):
+            for batch in file.batches(group):
                 # pyarrow takes any bytes for text, and polars takes its word for it
                 batch.validate(full=True)
-                yield start, pl.DataFrame(batch)
+                for first in range(0, batch.num_rows, _TYPED_BLOCK_ROWS):
+                    yield start + first, pl.DataFrame(batch.slice(first, _TYPED_BLOCK_ROWS))
                 start += batch.num_rows
             if start != stop:
                 raise ValueError(f"{self.file}: its rows end at {start} of {stop} by its footer. Write it again.")
 
 
-def parquet_source(
-    path: str | os.PathLike[str], spec: FeatureSpec, quarantine: Quarantine, *, allow_unlabelled: bool = False
-) -> tuple[ParquetSource, bool]:
-    """Rows of a Parquet file; see `check_columns`."""
-    source = ParquetSource(check_readable_file(path, "a Parquet file"), spec.raw.missing, spec.ignored, quarantine)
+def typed_source(
+    path: str | os.PathLike[str],
+    data_format: str,
+    spec: FeatureSpec,
+    quarantine: Quarantine,
+    *,
+    allow_unlabelled: bool = False,
+) -> tuple[TypedSource, bool]:
+    """Rows of a Parquet or Arrow file; see `check_columns`."""
+    file = check_readable_file(path, f"a file of {_NAMES[data_format]}")
+    source = TypedSource(file, data_format, spec.raw.missing, spec.ignored, quarantine)
     return source, check_columns(source.file, source.column_names(), spec, allow_unlabelled=allow_unlabelled)
 
 
-@contextlib.contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file. What pyarrow says of a damaged one, or polars of its columns, is a ValueError that names it.
+class TypedFile(NamedTuple):
+    """An open file of typed columns.
 
-    polars' own reader is not used: some damage makes it end the process.
+    Args:
+        schema: of the columns.
+        counts: rows of each group that can be read by itself.
+        batches: the rows of a group; of all where it is None.
+    """
+
+    schema: pa.Schema
+    counts: Callable[[], list[int]]
+    batches: Callable[[int | None], Iterator[pa.RecordBatch]]
+
+
+@contextlib.contextmanager
+def open_typed(path: Path, data_format: str) -> Iterator[TypedFile]:
+    """A Parquet or Arrow file. What pyarrow says of damage, or polars of its columns, is a ValueError that names it.
+
+    polars' own readers are not used: some damage makes them end the process.
     """
     of_polars = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
     fix = "Write it again, or set the right format."
-    with damaged_file(path, "a readable Parquet file", fix, *of_polars), pq.ParquetFile(path, pre_buffer=False) as file:
-        yield file
+    with damaged_file(path, f"a readable {_NAMES[data_format]} file", fix, *of_polars):
+        if data_format == "parquet":
+            with pq.ParquetFile(path, pre_buffer=False) as file:
+                yield TypedFile(
+                    file.schema_arrow,
+                    functools.partial(_rows_of_groups, file),
+                    lambda group: file.iter_batches(_TYPED_BLOCK_ROWS, row_groups=None if group is None else [group]),
+                )
+        else:
+            with pa.OSFile(str(path)) as stream:
+                reader = pa.ipc.open_file(stream)
+                yield TypedFile(
+                    reader.schema,
+                    lambda: [reader.count_rows()],
+                    lambda _group: map(reader.get_batch, range(reader.num_record_batches)),
+                )
 
 
-def _refuse_wide_decimals(file: str, schema: pa.Schema) -> None:
-    """Of these polars panics: it says so on stderr before anything can be caught."""
+def _refuse_what_panics(file: str, schema: pa.Schema) -> None:
+    """Of some columns polars says on stderr that it panics, before that can be caught."""
     for field in schema:
+        _decode_names(field)
         if "decimal256" in str(field.type):
             raise ValueError(
                 f"{file}: column {quoted(field.name)} is {shortened(str(field.type))}; no feature can be made of it. "
@@ -257,7 +298,14 @@ def _refuse_wide_decimals(file: str, schema: pa.Schema) -> None:
             )
 
 
-def rows_of_groups(file: pq.ParquetFile) -> list[int]:
+def _decode_names(field: pa.Field) -> None:
+    """Raises UnicodeDecodeError where one is not UTF-8; `damaged_file` tells it."""
+    _ = field.name
+    for place in range(field.type.num_fields):
+        _decode_names(field.type.field(place))
+
+
+def _rows_of_groups(file: pq.ParquetFile) -> list[int]:
     """How many rows each row group has, by the footer: of the two counts there, the one that reading goes by."""
     counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
     if any(count < 0 for count in counts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import keras
@@ -78,12 +78,18 @@ class Scorer:
     Args:
         model: gives logits `[B, T]`.
         batches: `(features, ...)`.
+        traced: what earlier scorers of this model have traced, by the form of a batch; None to trace anew.
     """
 
-    def __init__(self, model: keras.Model, batches: tf.data.Dataset) -> None:
+    def __init__(
+        self, model: keras.Model, batches: tf.data.Dataset, traced: MutableMapping[str, Any] | None = None
+    ) -> None:
         self._batches = batches
         self._loop = training_loop_of(model)
-        self._logits_of = None if self._loop else scoring_function(model, batches.element_spec[0])
+        form, traced = batches.element_spec[0], {} if traced is None else traced
+        if self._loop is None and repr(form) not in traced:
+            traced[repr(form)] = scoring_function(model, form)
+        self._logits_of = traced.get(repr(form))
 
     def scored(self) -> Iterator[tuple[Any, np.ndarray]]:
         """Every batch with its logits, float32 `[B, T]`, in order; with the same graph each time."""

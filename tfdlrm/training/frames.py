@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class TrainedModel:
     model: DLRM
     preprocessing: Preprocessing
     model_dir: Path
+    _traced: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -52,7 +53,8 @@ class TrainedModel:
         Raises:
             ValueError: a column is missing or unknown, or a row cannot be used; names it.
         """
-        batches = scored_batches(self.model, frame_rows(frame, self.preprocessing, empty_labels=True), batch_size)
+        rows = frame_rows(frame, self.preprocessing, empty_labels=True)
+        batches = scored_batches(self.model, rows, batch_size, traced=self._traced)
         probabilities = np.concatenate([batch.probabilities for batch in batches])
         return probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
 

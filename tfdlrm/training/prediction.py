@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -64,6 +64,7 @@ def scored_batches(
     batch_size: int = SCORING_BATCH_SIZE,
     *,
     unknown: UnknownIds | None = None,
+    traced: MutableMapping[str, Any] | None = None,
 ) -> Iterator[ScoredBatch]:
     """Scores a dataset, every row once and in order.
 
@@ -72,6 +73,7 @@ def scored_batches(
         dataset: the rows, labelled or not.
         batch_size: rows at once; scores do not depend on it beyond float32 rounding.
         unknown: counts the unknown ids of the rows.
+        traced: see `Scorer`.
 
     Raises:
         ValueError: batch_size is below 1.
@@ -80,7 +82,7 @@ def scored_batches(
         >>> logits = np.concatenate([batch.logits for batch in scored_batches(model, splits.test)])
     """
     batches = dataset.batches(batch_size, with_keys=True)
-    for (features, labels, keys), logits in Scorer(model, batches).scored():
+    for (features, labels, keys), logits in Scorer(model, batches, traced).scored():
         if unknown is not None:
             unknown.update(features)
         yield ScoredBatch(

@@ -13,15 +13,16 @@ from tfdlrm.data.inspect.blocks import InspectBlock, in_order
 from tfdlrm.data.inspect.report import LabelRate, LabelStats
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_folders import read_manifest
-from tfdlrm.data.tabular import open_parquet, rows_of_groups
+from tfdlrm.data.raw_formats import TYPED_FORMATS
+from tfdlrm.data.tabular import open_typed
 
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
 
 
-def count_parquet_rows(path: Path) -> int:
-    """Rows of a Parquet file, from its footer."""
-    with open_parquet(path) as file:
-        return sum(rows_of_groups(file))
+def count_typed_rows(path: Path, data_format: str) -> int:
+    """Rows of a Parquet or Arrow file, by what it says of itself."""
+    with open_typed(path, data_format) as file:
+        return sum(file.counts())
 
 
 def count_text_rows(path: Path, *, has_header: bool, quoted: bool, most: int | None = None) -> int:
@@ -68,8 +69,8 @@ def count_training_rows(config: DataConfig) -> int | None:
     path = Path(config.path)
     if config.format == "prepared":
         return read_manifest(path)["parts"].get("train", {"rows": None})["rows"]
-    if config.format == "parquet":
-        rows = count_parquet_rows(path)
+    if config.format in TYPED_FORMATS:
+        rows = count_typed_rows(path, config.format)
     elif config.format in ("criteo", "csv", "avazu"):
         has_header = config.format != "criteo" and not (config.schema is not None and config.schema.raw.columns)
         rows = count_text_rows(check_readable_file(path, "a data file"), has_header=has_header, quoted=has_header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -12,14 +11,16 @@ import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.cells import parse_numbers
+from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.inspect.blocks import InspectBlock, days_of, find_day_column
-from tfdlrm.data.inspect.label_rates import count_parquet_rows, count_text_rows, section_ends, sections_of
+from tfdlrm.data.inspect.label_rates import count_text_rows, count_typed_rows, section_ends, sections_of
 from tfdlrm.data.inspect.report import BadRowCount
 from tfdlrm.data.parse import RawRows, RowParser
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.quarantine import BadRow, Quarantine
-from tfdlrm.data.raw_formats import open_source
+from tfdlrm.data.raw_formats import TYPED_FORMATS, open_source
 from tfdlrm.data.sources import RowSource, parse_block
+from tfdlrm.data.tabular import frame_source
 from tfdlrm.schema import DenseColumn, FeatureSpec
 
 # Reasons told apart; damaged files invent many ("7 fields", "8 fields").
@@ -54,6 +55,11 @@ class CountingQuarantine(Quarantine):
         )
 
 
+def name_of(rows: Path | pl.DataFrame) -> str:
+    """What a report calls them."""
+    return FRAME_NAME if isinstance(rows, pl.DataFrame) else str(rows)
+
+
 def _example(row: BadRow) -> str:
     found = f", found {quoted(row.value[:40])}" if row.column else ""
     return f"{row.file}, line {row.line}{found}. {row.fix}"
@@ -66,10 +72,10 @@ class RawInput:
     groups that is the reference's split of the Criteo Kaggle file.
 
     Args:
-        path: the file; the folder, for MovieLens.
-        data_format: `criteo`, `avazu`, `csv`, `parquet` or `movielens`.
+        path: the file; the folder, for MovieLens; or a frame.
+        data_format: one of raw rows, or `frame`.
         spec: the columns. Labels may be missing.
-        test_path: rows of the part `test`.
+        test_path: rows of the part `test`, in the same form.
         id_modulo: integer and hex ids are taken modulo this.
         max_rows: read no more usable rows of a file; None for all.
         num_sections: groups of contiguous rows.
@@ -80,11 +86,11 @@ class RawInput:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | pl.DataFrame,
         *,
         data_format: str,
         spec: FeatureSpec,
-        test_path: str | os.PathLike[str] | None = None,
+        test_path: Path | pl.DataFrame | None = None,
         id_modulo: int | None = None,
         max_rows: int | None = None,
         num_sections: int = 7,
@@ -97,7 +103,7 @@ class RawInput:
         self.day_column = ""
         self._wanted_day_column = "hour" if day_column is None and data_format == "avazu" else day_column
         self._path = path
-        self._test_path = None if test_path is None else Path(test_path)
+        self._test_path = test_path
         self._id_modulo = id_modulo
         self._max_rows = max_rows
         self._num_sections = num_sections
@@ -105,15 +111,15 @@ class RawInput:
         self._num_dropped = 0
         self.section_names = tuple(f"{number} of {num_sections}" for number in range(1, num_sections + 1))
         if self._test_path is not None:
-            self.section_names += ("test file",)
-            self.parts: Mapping[str, str] = {"train": str(path), "test": str(test_path)}
+            self.section_names += ("test rows" if isinstance(test_path, pl.DataFrame) else "test file",)
+            self.parts: Mapping[str, str] = {"train": name_of(path), "test": name_of(self._test_path)}
         elif num_sections > 1:
             self.parts = {
-                "train": f"groups 1 to {num_sections - 1} of {num_sections} of the file, in its order",
+                "train": f"groups 1 to {num_sections - 1} of {num_sections} of the rows, in their order",
                 "test": f"group {num_sections}",
             }
         else:
-            self.parts = {"train": str(path)}
+            self.parts = {"train": name_of(path)}
 
     @property
     def rows_read(self) -> int:
@@ -149,8 +155,12 @@ class RawInput:
                     days=block.days,
                 )
 
-    def _blocks_of(self, path: Path) -> Iterator[InspectBlock]:
-        source, labelled = open_source(self.data_format, path, self.spec, self.quarantine, allow_unlabelled=True)
+    def _blocks_of(self, path: Path | pl.DataFrame) -> Iterator[InspectBlock]:
+        source: RowSource
+        if isinstance(path, pl.DataFrame):
+            source, labelled = frame_source(path, self.spec, allow_unlabelled=True)
+        else:
+            source, labelled = open_source(self.data_format, path, self.spec, self.quarantine, allow_unlabelled=True)
         self._sources.append(source)
         parser = RowParser(self.spec, self.quarantine, id_modulo=self._id_modulo, with_labels=labelled)
         ends = self._section_ends(path)
@@ -174,13 +184,13 @@ class RawInput:
             if num_rows == self._max_rows:
                 return
 
-    def _section_ends(self, path: Path) -> np.ndarray | None:
+    def _section_ends(self, path: Path | pl.DataFrame) -> np.ndarray | None:
         """None where the number of rows is that of the only block."""
         if self.data_format == "movielens":
             return None
-        if self.data_format == "parquet":
-            num_rows = count_parquet_rows(path)
-            num_rows = num_rows if self._max_rows is None else min(num_rows, self._max_rows)
+        if isinstance(path, pl.DataFrame) or self.data_format in TYPED_FORMATS:
+            typed = len(path) if isinstance(path, pl.DataFrame) else count_typed_rows(path, self.data_format)
+            num_rows = typed if self._max_rows is None else min(typed, self._max_rows)
         else:
             is_csv = self.data_format in ("csv", "avazu")
             has_header = is_csv and not self.spec.raw.columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +24,14 @@ from tfdlrm.data.inspect.findings import (
 )
 from tfdlrm.data.inspect.id_stats import CountTable, IdTally
 from tfdlrm.data.inspect.label_rates import MAX_DAYS, LabelTally
-from tfdlrm.data.inspect.raw_files import RawInput
+from tfdlrm.data.inspect.raw_files import RawInput, name_of
 from tfdlrm.data.inspect.report import BadRowCount, ColumnDrift, DataReport, DenseStats, IdStats, PartRows
+from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.raw_formats import default_spec, guess_format
+from tfdlrm.data.tabular import to_polars
 from tfdlrm.schema import FeatureSpec
 
-FORMATS = ("criteo", "avazu", "csv", "parquet", "movielens", "prepared")
+FORMATS = ("criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared")
 
 MAX_DISTINCT = 5_000_000
 SAMPLE_ROWS = 2**18
@@ -39,16 +42,17 @@ _LEAST_DISTINCT = 1000
 _LEAST_SAMPLE = 1000
 _SAMPLE_BYTES = 256 * 2**20  # of one part's sample, whatever the number of columns
 _SEED = 20190531
+_FRAME = "frame"
 
 Progress = Callable[[int], None]
 
 
 def inspect_data(
-    path: str | os.PathLike[str],
+    path: Any,
     *,
     data_format: str | None = None,
     schema: FeatureSpec | str | os.PathLike[str] | None = None,
-    test_path: str | os.PathLike[str] | None = None,
+    test_path: Any = None,
     id_modulo: int | None = None,
     max_rows: int | None = None,
     num_sections: int = NUM_SECTIONS,
@@ -62,10 +66,11 @@ def inspect_data(
     Rows are read in blocks and never held together. Bad rows are counted by reason and are in no other number.
 
     Args:
-        path: a raw file, MovieLens's folder, or a prepared folder.
-        data_format: `criteo`, `csv`, `parquet`, `movielens` or `prepared`; None to guess.
-        schema: the columns of raw files, or the file that holds them; None for those of `DataConfig`.
-        test_path: a second raw file, compared with the first; None to compare the last group of rows with the rest.
+        path: a raw file, MovieLens's folder, or a prepared folder; or a frame, see `tfdlrm.data.from_frame`.
+        data_format: `criteo`, `csv`, `parquet`, `arrow`, `movielens` or `prepared`; None to guess.
+        schema: the columns of raw rows, or the file that holds them; None for those of `DataConfig`.
+        test_path: a second raw file, or frame, compared with the first; None to compare the last group of rows with
+            the rest.
         id_modulo: integer and hex ids are taken modulo this.
         max_rows: read no more usable rows (of a prepared folder: of each part).
         num_sections: groups of contiguous rows, for label rates where there is no column of time.
@@ -78,6 +83,7 @@ def inspect_data(
 
     Raises:
         FileNotFoundError, IsADirectoryError: a path is wrong.
+        TypeError: neither a path nor a frame.
         ValueError: an empty file, another format, a column that the schema does not have.
         ImportError: polars (pyarrow, for a prepared folder) is not installed.
 
@@ -94,11 +100,16 @@ def inspect_data(
         checks.check_integer("inspect_data", name, value, minimum=minimum)
     for name, optional in (("max_rows", max_rows), ("id_modulo", id_modulo)):
         checks.check_optional(checks.check_integer, "inspect_data", name, optional, minimum=1)
-    path = Path(path)
+    path, test_path = _rows_at(path), None if test_path is None else _rows_at(test_path)
     how_format = "as given"
-    if data_format is None:
-        data_format, how_format = guess_format(path)
-    checks.check_choice("inspect_data", "data_format", data_format, FORMATS)
+    if isinstance(path, pl.DataFrame) or isinstance(test_path, pl.DataFrame):
+        if data_format is not None or type(test_path) not in (type(path), type(None)):
+            raise ValueError("inspect_data: a frame is compared with a frame, and has no data_format. Give two frames.")
+        data_format = _FRAME
+    else:
+        if data_format is None:
+            data_format, how_format = guess_format(path)
+        checks.check_choice("inspect_data", "data_format", data_format, FORMATS)
     source: InspectInput
     bad_rows: Callable[[], tuple[BadRowCount, ...]]
     if data_format == "prepared":
@@ -122,7 +133,11 @@ def inspect_data(
         if progress is not None:
             progress(source.rows_read)
     _check_form(path, source, bad_rows())
-    return inspector.report(str(path), how_format, bad_rows())
+    return inspector.report(name_of(path), how_format, bad_rows())
+
+
+def _rows_at(path: Any) -> Path | pl.DataFrame:
+    return Path(path) if isinstance(path, (str, os.PathLike)) else to_polars(path)
 
 
 class _Inspector:
@@ -285,9 +300,17 @@ class _Inspector:
         return tuple(found)
 
 
-def _spec_of(schema: FeatureSpec | str | os.PathLike[str] | None, path: Path, data_format: str) -> FeatureSpec:
+def _spec_of(
+    schema: FeatureSpec | str | os.PathLike[str] | None, path: Path | pl.DataFrame, data_format: str
+) -> FeatureSpec:
     if isinstance(schema, FeatureSpec):
         return schema
+    if isinstance(path, pl.DataFrame):
+        if schema is None:
+            raise ValueError(
+                "inspect_data: a frame needs a schema. Give one, as of FeatureSpec.infer(frame, label=...)."
+            )
+        return FeatureSpec.load(schema)
     return default_spec(data_format, path, "--schema FILE") if schema is None else FeatureSpec.load(schema)
 
 
@@ -308,12 +331,12 @@ def _prepared(
     return PreparedInput(path, max_rows=max_rows, num_sections=num_sections, day_column=day_column)
 
 
-def _check_form(path: Path, source: InspectInput, bad_rows: tuple[BadRowCount, ...]) -> None:
+def _check_form(path: Path | pl.DataFrame, source: InspectInput, bad_rows: tuple[BadRowCount, ...]) -> None:
     """Refuse a file in which nothing was found, or nothing that looks like a row of its format."""
     if not source.rows_read:
-        raise ValueError(f"{path}: no row in it. Give data with at least one row.")
+        raise ValueError(f"{name_of(path)}: no row in it. Give data with at least one row.")
     if bad_rows and sum(row.rows for row in bad_rows) == source.rows_read and not any(row.column for row in bad_rows):
         raise ValueError(
-            f"{path}: none of the {source.rows_read:,} rows is one of format {quoted(source.data_format)} "
+            f"{name_of(path)}: none of the {source.rows_read:,} rows is one of format {quoted(source.data_format)} "
             f"({bad_rows[0].reason}). Give the right --format or --schema."
         )

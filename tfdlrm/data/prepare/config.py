@@ -17,7 +17,7 @@ from tfdlrm.data.raw_formats import default_spec, guess_format, is_movielens
 from tfdlrm.records import Reader, Record, optional
 from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
 
-RawFormat = Literal["criteo-kaggle", "criteo-terabyte", "avazu", "csv", "parquet", "movielens"]
+RawFormat = Literal["criteo-kaggle", "criteo-terabyte", "avazu", "csv", "parquet", "arrow", "movielens"]
 PrepareSplit = Literal["none", "criteo-kaggle", "criteo-terabyte", "time", "time-column", "hash", "random"]
 VocabularyOrder = Literal["first-appearance", "frequency"]
 OutputFormat = Literal["arrow", "parquet", "tfrecord"]

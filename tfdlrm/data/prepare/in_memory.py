@@ -114,4 +114,4 @@ def _stage(source: RowSource, parser: RowParser, spec: FeatureSpec, max_rows: in
 
 def _no_row(source: RowSource) -> ValueError:
     aside = f"; all {source.rows_read} rows read were set aside" if source.rows_read else ""
-    return ValueError(f"{source.file}: no usable row{aside}. Give a file with at least one.")
+    return ValueError(f"{source.file}: no usable row{aside}. Give at least one.")
