@@ -56,12 +56,12 @@ def raw_file(rows: int, folder: Path) -> Path:
     return next(path for path in target.iterdir() if path.suffix in (".tsv", ".txt"))
 
 
-def timed_prepare(source: Path, memory: str | None, folder: Path) -> tuple[float, float]:
+def timed_prepare(source: Path, memory: str | None, form: str, folder: Path) -> tuple[float, float]:
     """(seconds, peak resident bytes) of one preparation."""
     output = folder / "prepared"
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-m", "tfdlrm", "data", "prepare", str(source), str(output)]
-    command += ["--format", "criteo-kaggle", "--quiet", *(["--memory", memory] if memory else [])]
+    command += ["--format", "criteo-kaggle", "--output", form, "--quiet", *(["--memory", memory] if memory else [])]
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT)
     _, status, usage = os.wait4(process.pid, 0)
@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--memory", help="for --memory of the command")
+    parser.add_argument("--output", default="arrow", choices=("arrow", "parquet", "tfrecord"), help="of the command")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reference", type=Path, metavar="FILE", help="the reference's data_utils.py")
     parser.add_argument("--reference-rows", type=int, default=50_000)
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rates, peaks, references = [], [], []
     with tempfile.TemporaryDirectory(dir=NUMBERS_DIR) as scratch:
         for number in range(arguments.rounds):
-            seconds, peak = timed_prepare(source, arguments.memory, Path(scratch))
+            seconds, peak = timed_prepare(source, arguments.memory, arguments.output, Path(scratch))
             rates.append(arguments.rows / seconds)
             peaks.append(peak)
             print(

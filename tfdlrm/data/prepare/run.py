@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,11 +77,13 @@ class PrepareResult:
         output: the folder.
         manifest: what `manifest.json` holds.
         resumed: an earlier run's work was used.
+        seconds: that each pass of this run took: `parsing`, `vocabularies` (and statistics), `writing`.
     """
 
     output: Path
     manifest: dict[str, Any]
     resumed: bool
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def books(self) -> dict[str, int]:
@@ -140,12 +143,13 @@ def prepare(
         "bad_rows": bad_rows,
         "chunk_bytes": chunk_bytes,
     }
-    work = WorkFolder(Path(output), plan, restart=restart)
+    work, seconds = WorkFolder(Path(output), plan, restart=restart), {}
     with contextlib.closing(work):
         if work.finished:
             manifest = read_json(work.output / MANIFEST_FILE)
         else:
             run = _Run(config, spec, files, work, bad_rows, _OneAtATime(listener or Listener()))
+            seconds = run.seconds
             try:
                 manifest = run.run(chunk_bytes=chunk_bytes, budget=memory // 3, command=list(command))
             except OSError as error:
@@ -154,7 +158,7 @@ def prepare(
                 # of a full disk Arrow says no more than that
                 raise OSError(error.errno, os.strerror(error.errno), str(work.output)) from error
         work.remove()
-    return PrepareResult(output=work.output, manifest=manifest, resumed=work.resumed)
+    return PrepareResult(output=work.output, manifest=manifest, resumed=work.resumed, seconds=seconds)
 
 
 def uses_tensorflow(config: PrepareConfig, sources: Sequence[str | os.PathLike[str]]) -> bool:
@@ -187,9 +191,17 @@ class _Run:
     ) -> None:
         self._config, self._spec, self._files = config, spec, files
         self._work, self._bad_rows, self._listener = work, bad_rows, listener
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[what] = time.perf_counter() - start
 
     def run(self, *, chunk_bytes: int, budget: int, command: list[str]) -> dict[str, Any]:
-        staged = self._stage(chunk_bytes)
+        with self._timed("parsing"):
+            staged = self._stage(chunk_bytes)
         codes = part_codes(self._config, staged, self._spec.label)
         fitter = Fitter(
             self._config,
@@ -202,18 +214,20 @@ class _Run:
             budget=budget,
             on_table=lambda table: self._listener.fitted(table, len(self._spec.table_names)),
         )
-        fitted = fitter.run()
+        with self._timed("vocabularies"):
+            fitted = fitter.run()
         fitted, multi_hot = self._bags(fitted)
         encoder = BlockEncoder(staged, fitted, multi_hot)
         late = self._late_bad_rows(encoder, staged, codes, chunk_bytes)
         total = sum(int((own < len(PARTS)).sum()) for own in codes)
-        files = write_parts(
-            encoder,
-            codes,
-            self._work.output,
-            self._config.output,
-            lambda rows: self._listener.written(rows, total),
-        )
+        with self._timed("writing"):
+            files = write_parts(
+                encoder,
+                codes,
+                self._work.output,
+                self._config.output,
+                lambda rows: self._listener.written(rows, total),
+            )
         self._write_quarantine(staged.files, late)
         tables = {name: (table.num_values, table.has_oov) for name, table in fitted.tables.items()}
         save_description(self._work.output, fitted.spec, tables, self._config.id_modulo)
