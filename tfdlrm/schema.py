@@ -253,7 +253,7 @@ class FeatureSpec(Record):
 
 def _schema_file(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
-    return target if target.suffix in (".yaml", ".yml") else target / SCHEMA_FILE
+    return target if target.suffix in (".yaml", ".yml") or target.is_file() else target / SCHEMA_FILE
 
 
 def criteo_feature_spec(vocabulary_sizes: tuple[int, ...] = ()) -> FeatureSpec:

@@ -19,7 +19,7 @@ from tfdlrm.data import open_dataset
 from tfdlrm.data.cell_kinds import written_otherwise
 from tfdlrm.data.infer import propose
 from tfdlrm.data.infer_files import propose_for_file
-from tfdlrm.data.tabular import to_polars
+from tfdlrm.data.typed import to_polars
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
 ROWS = 300
@@ -238,7 +238,7 @@ def test_an_infinite_number_is_a_bad_row_and_no_text() -> None:
 def test_columns_that_polars_does_not_know() -> None:
     frame = pd.DataFrame({"y": [0, 1] * 20, "x": [0.5, 1.5] * 20, "day": pd.period_range("2024-01-01", periods=40)})
     assert "day" in propose(frame, "y").spec.ignored
-    with pytest.raises(ValueError, match="Give every column values of one type"):
+    with pytest.raises(ValueError, match="Give it values of one type"):
         propose(frame.assign(mixed=[1, "a"] * 20), "y")
 
 

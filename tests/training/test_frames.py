@@ -13,7 +13,7 @@ import pytest
 import tfdlrm
 from tfdlrm import FeatureSpec
 from tfdlrm.data import BadRowError, from_frame
-from tfdlrm.data.tabular import to_polars
+from tfdlrm.data.typed import to_polars
 from tfdlrm.training.prediction import predict_file
 
 ROWS = 900
@@ -96,7 +96,8 @@ def test_splits_of_a_frame() -> None:
 def test_bad_rows_are_named_or_left_out(trained: tfdlrm.TrainedModel) -> None:
     spec = FeatureSpec.infer(FRAME, "clicked")
     bad = FRAME.with_columns(clicked=pl.Series(["maybe", *FRAME["clicked"][1:-1], None]))
-    with pytest.raises(BadRowError, match="frame, line 1, column 'clicked': the label is not 'no' or 'yes'"):
+    says = "frame, line 1, column 'clicked': the label is not 'no' or 'yes'"
+    with pytest.raises(BadRowError, match=f'{says}.*aside: bad_rows="quarantine"'):
         from_frame(bad, spec, split="time")
     books = from_frame(bad, spec, bad_rows="quarantine").books
     assert (books.read, books.used, books.set_aside) == (ROWS, ROWS - 2, 2)
@@ -116,7 +117,11 @@ def test_bad_rows_are_named_or_left_out(trained: tfdlrm.TrainedModel) -> None:
         ),
         (
             lambda frame: frame.to_pandas().assign(kind=[1, "a"] * (ROWS // 2)),
-            "frame: .*Give every column values of one",
+            "frame: column 'kind': .*Give it values of one type",
+        ),
+        (
+            lambda frame: pd.concat([frame.to_pandas(), frame.to_pandas()[["price"]]], axis=1),
+            "frame: 2 columns are called 'price'. Rename all but one.",
         ),
     ],
 )

@@ -148,8 +148,10 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     if "validation" in result.manifest["parts"]:
         print(f"next: tfdlrm train dlrm --data {shlex.quote(arguments.out)}")
-    else:
+    elif config.split == "none":
         print("note: no validation part, by which presets tell when to stop. --split random makes one, or time-column.")
+    else:
+        print("note: no row of these is in the validation part, by which presets tell when to stop. Give more rows.")
 
 
 def _print(result: PrepareResult, seconds: float) -> None:

@@ -21,12 +21,12 @@ def add_command(parts: Any) -> None:
     """Adds `schema` to the commands of `tfdlrm data`."""
     parser = parts.add_parser(
         "schema",
-        help="propose a schema.yaml for a CSV or Parquet file",
+        help="propose a schema.yaml for a CSV, Parquet or Arrow file",
         description="Look at the rows of a file and propose its schema, with the reason for each column in a comment.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="CSV, TSV and the like (plain, gzip, Zstandard), or Parquet")
+    parser.add_argument("file", metavar="FILE", help="CSV, TSV and the like (plain, gzip, Zstandard), Parquet or Arrow")
     parser.add_argument("--label", required=True, metavar="COLUMN", help="its name; without a header its place, from 1")
     parser.add_argument("--positive", metavar="VALUE", help="which of the label's values is 1; default: 1, yes, true")
     header = parser.add_mutually_exclusive_group()

@@ -12,7 +12,7 @@ import numpy as np
 from tfdlrm.checks import count_of, quoted
 from tfdlrm.data.cells import NAN
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.times import seconds_of_cells, seconds_of_text
+from tfdlrm.data.times import ids_of_seconds, seconds_of_cells, seconds_of_text
 from tfdlrm.data.transforms import bin_ids, fit_bins, transform_dense
 from tfdlrm.schema import DEFAULT_BINS, CategoricalColumn, DenseColumn, Encoding
 
@@ -286,7 +286,7 @@ def parts_of_time(there: pl.Series, *, is_whole: bool) -> tuple[Encoding, ...]:
         found.append("hour")
     if days >= _DAYS_FOR_WEEKDAYS or not is_whole:
         found.append("weekday")
-    return tuple(found)
+    return tuple(each for each in found if np.ptp(ids_of_seconds(each, seconds)) or not is_whole)
 
 
 def bends(numbers: np.ndarray, is_one: np.ndarray, transform: str) -> bool:

@@ -33,7 +33,7 @@ from tfdlrm.data.cell_kinds import (
 from tfdlrm.data.cells import BLANKS, hide_missing, plain_column
 from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.polars_extra import pl
-from tfdlrm.data.tabular import to_polars
+from tfdlrm.data.typed import to_polars
 from tfdlrm.schema import SCORE_COLUMNS, CategoricalColumn, DenseColumn, FeatureSpec, RawCells
 from tfdlrm.yaml_text import dump_item, dump_yaml
 

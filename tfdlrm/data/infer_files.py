@@ -16,7 +16,8 @@ from tfdlrm.data.prepare.config import first_source
 from tfdlrm.data.quarantine import Quarantine
 from tfdlrm.data.raw_formats import TYPED_FORMATS, guess_format
 from tfdlrm.data.sources import TextSource
-from tfdlrm.data.tabular import TypedSource, split_line
+from tfdlrm.data.tabular import split_line
+from tfdlrm.data.typed import TypedSource
 
 SAMPLE_ROWS = 100_000
 _SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
@@ -99,10 +100,11 @@ def _layout(file: Path, label: str, header: bool | None) -> tuple[str, list[str]
     if header and label in fields:
         pass
     elif place is None:
+        near = hint(label, fields)
+        other = "" if near != "." else f" Of a file without a header give the label's place: --label {len(fields)}."
         raise ValueError(
-            f"{file}: no column {quoted(label)} in the first line{hint(label, fields)} Its fields are "
-            f"{shortened(', '.join(fields))}. Of a file without a header give the label's place: --label "
-            f"{len(fields)}."
+            f"{file}: no column {quoted(label)} in the first line{near} Its fields are "
+            f"{shortened(', '.join(fields))}.{other}"
         )
     else:
         if not 1 <= place <= len(fields):

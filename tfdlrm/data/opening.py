@@ -156,7 +156,7 @@ def from_frame(
     Example:
         >>> splits = from_frame(frame, FeatureSpec.infer(frame, label="click"))
     """
-    from tfdlrm.data.tabular import frame_source
+    from tfdlrm.data.typed import frame_source
 
     check_choice("from_frame", "split", split, ("random", "time", "none"))
     config = DataConfig(
@@ -182,7 +182,7 @@ def frame_rows(frame: Any, preprocessing: Preprocessing, *, empty_labels: bool =
     Raises:
         ValueError: a column is missing or unknown, or a row cannot be used: none is left out.
     """
-    from tfdlrm.data.tabular import frame_source
+    from tfdlrm.data.typed import frame_source
 
     source, labelled = frame_source(frame, preprocessing.spec, allow_unlabelled=True)
     reader = _Reader(DataConfig(format="csv"), Quarantine(), preprocessing)

@@ -11,6 +11,7 @@ from typing import Literal, TextIO
 import numpy as np
 
 from tfdlrm.checks import quoted
+from tfdlrm.data.columns import FRAME_NAME
 
 QUARANTINE_FILE = "quarantine.tsv"
 QUARANTINE_HEADER = "file\tline\tcolumn\treason\traw\n"
@@ -51,7 +52,8 @@ class BadRow:
         if self.column:
             place += f", column {quoted(self.column)}"
         value = f" (found {quoted(_shortened(self.value))})" if self.column else ""
-        aside = " Or set bad rows aside: --bad-rows quarantine." if can_be_set_aside else ""
+        how = 'bad_rows="quarantine"' if self.file == FRAME_NAME else "--bad-rows quarantine"
+        aside = f" Or set bad rows aside: {how}." if can_be_set_aside else ""
         return f"{place}: {self.reason}{value}. {self.fix}{aside}"
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tfdlrm.data.sources import RowSource
 
 _PARQUET_MAGIC = b"PAR1"
-_ARROW_MAGIC = b"ARROW1"
+ARROW_MAGIC = b"ARROW1"
 CRITEO_FORMATS = ("criteo", "criteo-kaggle", "criteo-terabyte")
 TYPED_FORMATS = ("parquet", "arrow")
 
@@ -95,10 +95,10 @@ def guess_format(path: Path, otherwise: str = "csv") -> tuple[str, str]:
         return _guess_folder(path)
     check_readable_file(path, "a data file or a folder of prepared data")
     with path.open("rb") as stream:
-        magic = stream.read(len(_ARROW_MAGIC))
+        magic = stream.read(len(ARROW_MAGIC))
     if magic.startswith(_PARQUET_MAGIC):
         return "parquet", "by its first bytes"
-    if magic == _ARROW_MAGIC:
+    if magic == ARROW_MAGIC:
         if is_prepared(path.parent):
             raise ValueError(f"{path}: one file of prepared data. Give the folder it belongs to, with {MANIFEST_FILE}.")
         return "arrow", "by its first bytes"
@@ -203,7 +203,8 @@ def open_source(
         from tfdlrm.data.movielens import MovieLensSource
 
         return MovieLensSource(path, quarantine), True
-    from tfdlrm.data.tabular import csv_source, typed_source
+    from tfdlrm.data.tabular import csv_source
+    from tfdlrm.data.typed import typed_source
 
     if data_format in TYPED_FORMATS:
         return typed_source(path, data_format, spec, quarantine, allow_unlabelled=allow_unlabelled)

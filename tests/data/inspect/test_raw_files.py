@@ -311,7 +311,7 @@ def test_more_ids_than_the_limit_are_estimated_and_said_to_be(tmp_path: Path) ->
         (lambda f: _small(f, "y,x,c\n1,2,3\n"), {"schema": None}, ValueError, "needs a schema. Give --schema"),
         (lambda f: _small(f, "y,x,c\n1,2,3\n"), {"max_distinct": 5}, ValueError, "max_distinct"),
         (lambda f: _small(f, "y,x,c\n1,2,3\n"), {"data_format": "movielens"}, FileNotFoundError, "no such folder"),
-        (lambda f: _small(f, "ARROW1\0\0", "x.arrow"), {}, ValueError, "not a readable Arrow file"),
+        (lambda f: _small(f, "ARROW1\0\0", "x.arrow"), {}, ValueError, "does not end as an Arrow file does"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_clear_error(make, options, error, message, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tfdlrm.data.inspect.report import LabelRate, LabelStats
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.prepared_folders import read_manifest
 from tfdlrm.data.raw_formats import TYPED_FORMATS
-from tfdlrm.data.tabular import open_typed
+from tfdlrm.data.typed import open_typed
 
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
 

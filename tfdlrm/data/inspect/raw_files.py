@@ -20,7 +20,7 @@ from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.quarantine import BadRow, Quarantine
 from tfdlrm.data.raw_formats import TYPED_FORMATS, open_source
 from tfdlrm.data.sources import RowSource, parse_block
-from tfdlrm.data.tabular import frame_source
+from tfdlrm.data.typed import frame_source
 from tfdlrm.schema import DenseColumn, FeatureSpec
 
 # Reasons told apart; damaged files invent many ("7 fields", "8 fields").

@@ -28,7 +28,7 @@ from tfdlrm.data.inspect.raw_files import RawInput, name_of
 from tfdlrm.data.inspect.report import BadRowCount, ColumnDrift, DataReport, DenseStats, IdStats, PartRows
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.raw_formats import default_spec, guess_format
-from tfdlrm.data.tabular import to_polars
+from tfdlrm.data.typed import to_polars
 from tfdlrm.schema import FeatureSpec
 
 FORMATS = ("criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared")
