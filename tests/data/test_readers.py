@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.data import sample_rows as sample
 from tfdlrm import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.config import DataConfig
-from tfdlrm.data import Preprocessing, from_frame, open_dataset, open_rows
+from tfdlrm.data import BadRowError, Preprocessing, from_frame, open_dataset, open_rows
 from tfdlrm.data.columns import Columns
 from tfdlrm.data.prepare.config import PrepareConfig
 from tfdlrm.data.prepare.in_memory import prepare_in_memory
@@ -207,6 +207,28 @@ def test_separate_files_are_the_parts(tmp_path: Path) -> None:
     splits = open_dataset(config)
     assert {name: part.num_rows for name, part in splits.parts.items()} == {"train": 30, "validation": 10, "test": 20}
     assert splits.books.read == 60
+
+
+def test_separate_files_are_encoded_by_what_the_first_taught(tmp_path: Path) -> None:
+    spec = FeatureSpec(
+        labels=("y",),
+        dense=(DenseColumn(name="x", transform="standardize"),),
+        categorical=(CategoricalColumn(name="item"), CategoricalColumn(name="b", encoding="bins", source="z", bins=3)),
+    )
+    texts = {"train": "y,x,z,item\n0,1,1,0\n1,3,2,4\n0,5,3,2\n", "test": "y,x,z,item\n1,3,9,9\n1,7,1,3\n"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    options = {"path": str(tmp_path / "train.csv"), "test_path": str(tmp_path / "test.csv"), "schema": spec}
+    config = DataConfig(format="csv", **options)
+    with pytest.raises(BadRowError, match=r"test\.csv, line 2, column 'item': the id is not in \[0, 5\), the rows of"):
+        open_dataset(config)
+    splits = open_dataset(config, bad_rows="quarantine")
+    assert splits.spec.vocabulary_sizes["item"] == 5
+    assert splits.test is not None
+    assert splits.test.spec == splits.train.spec
+    assert splits.books.set_aside == splits.test.num_rows == 1
+    assert splits.test.columns.ids[0].tolist() == [3, 1]
+    assert splits.test.columns.dense[0, 0] == pytest.approx((7 - 3) / np.std([1, 3, 5]))
 
 
 def test_a_file_of_row_ids_keeps_them(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ class _Reader:
             empty_labels=empty_labels,
             max_rows=config.max_rows,
         )
-        self._preprocessing = read.preprocessing
+        self._preprocessing, self._spec = read.preprocessing, read.preprocessing.spec
         self._rows_read += read.rows_read
         return read.parts
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tests.data import sample_rows as sample
 from tests.data.test_readers import READERS
 from tests.golden_files import golden_files
+from tfdlrm import CategoricalColumn, FeatureSpec
 from tfdlrm.config import DataConfig
 from tfdlrm.data import BadRowError, Preprocessing, open_dataset, open_rows
 from tfdlrm.data.columns import Columns
@@ -357,3 +358,18 @@ def test_the_manifest_says_how_and_from_what(tmp_path: Path) -> None:
 
     assert file["sha256"] == hashlib.sha256(content).hexdigest()
     assert (file["rows"], file["bytes"]) == (50, len(content))
+
+
+def test_later_rows_have_the_tables_of_the_earlier_ones(tmp_path: Path) -> None:
+    """Of whole numbers, too, whose largest id may be smaller or larger there."""
+    schema = FeatureSpec(labels=("y",), categorical=(CategoricalColumn(name="item"),))
+    for name, items in (("first", (0, 4)), ("less", (1, 2)), ("more", (3, 9))):
+        (tmp_path / f"{name}.csv").write_text("y,item\n" + "".join(f"{k % 2},{item}\n" for k, item in enumerate(items)))
+    prepare(PrepareConfig(format="csv", schema=schema), [tmp_path / "first.csv"], tmp_path / "first")
+    options = {"format": "csv", "schema": schema, "vocabularies": str(tmp_path / "first")}
+    prepare(PrepareConfig(**options), [tmp_path / "less.csv"], tmp_path / "less")
+    assert FeatureSpec.load(tmp_path / "less") == FeatureSpec.load(tmp_path / "first")
+    with pytest.raises(BadRowError, match=r"more\.csv, line 3, column 'item': the id is not in \[0, 5\)"):
+        prepare(PrepareConfig(**options), [tmp_path / "more.csv"], tmp_path / "more")
+    prepare(PrepareConfig(**options, extend=True), [tmp_path / "more.csv"], tmp_path / "extended")
+    assert FeatureSpec.load(tmp_path / "extended").vocabulary_sizes["item"] == 10

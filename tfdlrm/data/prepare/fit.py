@@ -152,6 +152,8 @@ class Fitter:
         """Ids of a table with a vocabulary, and the number of its rows."""
         columns = [column for column in self._spec.categorical if column.table == table]
         given = self._spec.vocabulary_sizes.get(table)
+        if given is None and self._given is not None and not self._config.extend:
+            given = self._given.spec.vocabulary_sizes.get(table)
         ids = None
         if has_vocabulary(table, columns):
             ids = self._table(table, columns, starts)
