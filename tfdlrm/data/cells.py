@@ -1,4 +1,4 @@
-"""Cells to numbers and tokens: whole columns at once, with a mask of the rows that do not fit.
+"""Cells to plain types, numbers and tokens: whole columns at once, with a mask of the rows that do not fit.
 
 Text columns (CSV, TSV) and typed columns (Parquet) go through the same functions, so that the same rows give the
 same tensors whatever the file they came in.

@@ -1,4 +1,4 @@
-"""Bad rows: refused at once, or set aside in a file and counted."""
+"""Bad rows: why they are, and whether they are refused at once, or set aside in a file and counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""InspectBlock: rows of any input in one form, and what an input must offer."""
+"""InspectBlock: rows of any input in one form, what an input must offer, and the days that rows are of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings: what in a report deserves a look, in words."""
+"""Findings: what in a report deserves a look, in words; drift of columns, and columns that tell the label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label rates: of everything, by part, by group of the file and by day."""
+"""Label rates: of everything, by part, by group of the file and by day; and how many rows a file has."""
 
 from __future__ import annotations
 

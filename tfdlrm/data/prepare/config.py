@@ -1,4 +1,4 @@
-"""PrepareConfig: what `tfdlrm data prepare` does to raw rows."""
+"""PrepareConfig: what `tfdlrm data prepare` does to raw rows; which files hold them, and what their columns are."""
 
 from __future__ import annotations
 

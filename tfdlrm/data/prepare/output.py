@@ -1,4 +1,4 @@
-"""The last pass: encoded rows, part by part, to files whose sizes depend on the rows alone."""
+"""The last pass: encoded rows, part by part, to Arrow, Parquet or TFRecord files, of sizes that the rows alone tell."""
 
 from __future__ import annotations
 

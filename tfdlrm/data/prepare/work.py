@@ -1,4 +1,4 @@
-"""The folder a preparation works in: what is finished there survives a kill, and nothing half-made has a final name."""
+"""The folder a preparation works in, and arrays of numbers there: what is finished survives a kill."""
 
 from __future__ import annotations
 

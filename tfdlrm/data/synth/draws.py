@@ -1,4 +1,4 @@
-"""The inputs of synthetic rows: ids by a power law in bags of any length, dense columns, empty cells."""
+"""The inputs of synthetic rows: ids by a power law that moves by days, bags, dense columns, empty cells."""
 
 from __future__ import annotations
 
