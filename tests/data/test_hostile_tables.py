@@ -90,7 +90,7 @@ def test_rows_before_damage_are_read_where_bad_rows_are_set_aside(tmp_path: Path
         return splits.books.read, splits.books.used, splits.books.set_aside
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfdlrm.data.typed._TYPED_BLOCK_ROWS", 20)
+        patch.setattr("tfdlrm.data.typed._BLOCK_ROWS", 20)
         with pytest.raises(ValueError, match=r"rows\.parquet: not a readable Parquet file"):
             books("error")
         assert books("quarantine") == (21, 20, 1)
@@ -191,3 +191,13 @@ def test_a_date_is_one_in_every_file(tmp_path: Path) -> None:
         (block,) = TypedSource(tmp_path / f"rows.{name}", "parquet" if name == "parquet" else "arrow").blocks()
         assert block.frame["day"].to_list() == [datetime.date(2024, 2, 29), None]
     assert to_polars(table)["day"].to_list() == [datetime.date(2024, 2, 29), None]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_decimals_of_a_table_that_are_too_wide(nested: bool) -> None:
+    value = decimal.Decimal(10) ** 45
+    kind = pa.decimal256(50, 2)
+    table = pa.table({"item": pa.array([[value] if nested else value], pa.list_(kind) if nested else kind)})
+    says = r"column 'item' is list<.*Write it as decimal128" if nested else "Decimal value does not fit in precision 38"
+    with pytest.raises(ValueError, match=rf"^frame: {says}"):
+        to_polars(table)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdlrm.checks import quoted
+from tfdlrm.cli.evaluate import FORMATS
 
 if TYPE_CHECKING:
     from tfdlrm.data.inspect.report import DataReport
@@ -30,7 +31,7 @@ def add_command(parts: Any) -> None:
     parser.add_argument("path", metavar="PATH", help="a raw file, MovieLens's folder, or a prepared folder")
     parser.add_argument(
         "--format",
-        choices=("criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared"),
+        choices=FORMATS,
         help="default: by name and content of PATH",
     )
     parser.add_argument(

@@ -10,6 +10,9 @@ from typing import Any
 
 from tfdlrm.cli.train import add_bad_rows
 
+# as tfdlrm.data.inspect has them, whose import takes longer than `--help` may
+FORMATS = ("criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared")
+
 
 def add_command(commands: Any) -> None:
     """Adds `evaluate`."""
@@ -40,7 +43,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     """Adds how `--data` is read: `--format`, `--bad-rows`, `--batch-size`."""
     parser.add_argument(
         "--format",
-        choices=("criteo", "avazu", "csv", "parquet", "arrow", "movielens", "prepared"),
+        choices=FORMATS,
         help="of --data; default: by its name and first bytes, else that of the training data",
     )
     add_bad_rows(parser)

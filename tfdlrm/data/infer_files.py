@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tfdlrm.checks import hint, quoted, shortened
+from tfdlrm.checks import hint, nearest, quoted, shortened
 from tfdlrm.data.infer import Proposal, propose
 from tfdlrm.data.lines import TextFormat
 from tfdlrm.data.polars_extra import pl
@@ -100,10 +100,13 @@ def _layout(file: Path, label: str, header: bool | None) -> tuple[str, list[str]
     if header and label in fields:
         pass
     elif place is None:
-        near = hint(label, fields)
-        other = "" if near != "." else f" Of a file without a header give the label's place: --label {len(fields)}."
+        other = (
+            ""
+            if nearest(label, fields)
+            else f" Of a file without a header give the label's place: --label {len(fields)}."
+        )
         raise ValueError(
-            f"{file}: no column {quoted(label)} in the first line{near} Its fields are "
+            f"{file}: no column {quoted(label)} in the first line{hint(label, fields)} Its fields are "
             f"{shortened(', '.join(fields))}.{other}"
         )
     else:

@@ -6,13 +6,10 @@ is delivered parses without surprises, and every row that does not is reported w
 
 from __future__ import annotations
 
-import collections
 import functools
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +27,6 @@ from tfdlrm.native.text import CriteoRows, criteo_rows
 
 # A longer row is no row: without a limit, a file without newlines would be held in memory whole.
 MAX_ROW_BYTES = 64 * 2**20
-_BODIES_AHEAD = 1
 MOST_BLANK_LINES = 1_000_000  # in a row; each is kept until it is known whether a row follows
 
 # (reason, fix) of rows that are bad as a whole
@@ -98,22 +94,6 @@ class RowBlock:
         return self.text[self.starts[row] : self.starts[row + 1] - 1]
 
 
-class _Body(NamedTuple):
-    """Whole lines of a file, each with its end.
-
-    Args:
-        text: the lines.
-        final: they are the last.
-        damage: why the file ends behind them; None where it does not, or ends well.
-        cut: the bytes between.
-    """
-
-    text: bytes
-    final: bool
-    damage: str | None
-    cut: bytes
-
-
 class LineReader:
     """Reads one text file as `RowBlock`s; bad rows go to the quarantine.
 
@@ -146,35 +126,10 @@ class LineReader:
         Raises:
             BadRowError: a bad row, if the quarantine's mode is `error`.
         """
-        held = b""  # whole lines of a row that is not whole
-        for body, parsed in self._parsed_ahead():
-            self._refuse_endless(held, self._line)
-            block, held = self._take_rows(held + body.text, parsed, final=body.final)
-            if len(block.lines):
-                yield block
-            if body.damage is not None:
-                self._report_damage(body.damage, body.cut)
-
-    def _parsed_ahead(self) -> Iterator[tuple[_Body, CriteoRows | None]]:
-        """Bodies, and their rows where they can be known at once: found while those before are being handled."""
-        if self._form.criteo is None:
-            yield from ((body, None) for body in self._bodies())
-            return
-        waiting: collections.deque[tuple[_Body, Future[CriteoRows | None]]] = collections.deque()
-        with ThreadPoolExecutor(1) as pool:
-            for body in self._bodies():
-                waiting.append((body, pool.submit(criteo_rows, body.text, *self._form.criteo)))
-                if len(waiting) > _BODIES_AHEAD:
-                    first, rows = waiting.popleft()
-                    yield first, rows.result()
-            for first, rows in waiting:
-                yield first, rows.result()
-
-    def _bodies(self) -> Iterator[_Body]:
         carried = b""
         damage: str | None = None
         chunks = read_chunks(self._path, self._chunk_bytes, on_read=self._count_bytes)
-        first, line = True, 1
+        first = True
         while True:
             try:
                 chunk = next(chunks, None)
@@ -182,7 +137,6 @@ class LineReader:
                 chunk, damage = None, error.reason
             final = chunk is None
             text = carried + (chunk or b"")
-            cut = b""
             if first:
                 text = text.removeprefix(BYTE_ORDER_MARK)
                 first = False
@@ -192,29 +146,30 @@ class LineReader:
                 text += b"\n" if text else b""
             elif final and text and not text.endswith(b"\n"):
                 text += b"\n"
-            self._refuse_endless(carried, line)
-            end = text.rfind(b"\n") + 1
-            carried = text[end:]
-            line += text.count(b"\n")
-            yield _Body(text[:end], final, damage, cut)
+            if len(carried) > MAX_ROW_BYTES:
+                raise ValueError(
+                    f"{self._path}, line {self._line}: no end of the row within {MAX_ROW_BYTES // 2**20} MiB. "
+                    "Is it a text file? Give one with a row a line."
+                )
+            block, carried = self._take_rows(text, final)
+            if len(block.lines):
+                yield block
+            if damage is not None:
+                self._report_damage(damage, cut)
             if final:
                 return
-
-    def _refuse_endless(self, carried: bytes, line: int) -> None:
-        if len(carried) > MAX_ROW_BYTES:
-            raise ValueError(
-                f"{self._path}, line {line}: no end of the row within {MAX_ROW_BYTES // 2**20} MiB. "
-                "Is it a text file? Give one with a row a line."
-            )
 
     def _count_bytes(self, number: int) -> None:
         self.bytes_read += number
 
-    def _take_rows(self, body: bytes, parsed: CriteoRows | None, *, final: bool) -> tuple[RowBlock, bytes]:
-        """The good rows of whole lines, and those lines at the end whose row goes on."""
-        if parsed is not None and not self._blank_lines:
-            return self._plain_rows(body, parsed), b""
-        held = b""
+    def _take_rows(self, text: bytes, final: bool) -> tuple[RowBlock, bytes]:
+        """The good rows of the whole lines in `text`, and the rest."""
+        end = text.rfind(b"\n") + 1
+        body, rest = text[:end], text[end:]
+        if self._form.criteo is not None and not self._blank_lines:
+            parsed = criteo_rows(body, *self._form.criteo)
+            if parsed is not None:
+                return self._plain_rows(body, parsed), rest
         if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
         if self._form.encoding == "latin-1":
@@ -225,7 +180,7 @@ class LineReader:
             bounds, covered = quoted_bounds(codes, separator, quote[0], len(self._form.columns), final)
             # A row whose quoted field is still open waits for the next chunk.
             held = body[covered:]
-            held = held.decode().encode("latin-1") if self._form.encoding == "latin-1" else held
+            rest = (held.decode().encode("latin-1") if self._form.encoding == "latin-1" else held) + rest
             body = body[:covered]
         else:
             bounds = line_bounds(codes, separator)
@@ -237,7 +192,7 @@ class LineReader:
         bounds, lines = bounds.select(slice(keep)), lines[:keep]
         numbers = np.arange(self.rows_read, self.rows_read + keep)
         self.rows_read += keep
-        return self._without_bad_rows(body, bounds, lines, numbers), held
+        return self._without_bad_rows(body, bounds, lines, numbers), rest
 
     def _plain_rows(self, body: bytes, parsed: CriteoRows) -> RowBlock:
         places = np.arange(len(parsed.labels))

@@ -30,7 +30,7 @@ PREPROCESSING_FILE = "preprocessing.yaml"
 PREPROCESSING_DIRECTORY = "preprocessing"  # of a training run
 VOCABULARY_DIRECTORY = "vocabularies"
 
-_WITH_VOCABULARY = ("vocabulary", "hex")
+WITH_VOCABULARY = ("vocabulary", "hex")  # encodings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ def needs_edges(column: CategoricalColumn) -> bool:
 def has_vocabulary(table: str, columns: Sequence[CategoricalColumn]) -> bool:
     """Whether a table's ids come from a vocabulary; its columns must agree on that."""
     encodings = {column.encoding for column in columns}
-    with_vocabulary = encodings & set(_WITH_VOCABULARY)
+    with_vocabulary = encodings & set(WITH_VOCABULARY)
     if with_vocabulary and len(encodings) > 1:
         names = ", ".join(f"{column.name} ({column.encoding})" for column in columns)
         raise ValueError(

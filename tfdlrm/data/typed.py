@@ -23,7 +23,7 @@ from tfdlrm.data.raw_formats import ARROW_MAGIC
 from tfdlrm.data.tabular import check_columns
 from tfdlrm.schema import FeatureSpec
 
-_TYPED_BLOCK_ROWS = 2**18
+_BLOCK_ROWS = 2**18
 _MOST_DIGITS = 38  # of decimal128
 _NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
 
@@ -100,9 +100,9 @@ class TypedSource:
             for batch in file.batches(group):
                 # pyarrow takes any bytes for text, and polars takes its word for it
                 batch.validate(full=True)
-                batch = batch.cast(readable)
-                for first in range(0, batch.num_rows, _TYPED_BLOCK_ROWS):
-                    yield start + first, pl.DataFrame(batch.slice(first, _TYPED_BLOCK_ROWS))
+                batch = batch if readable is file.schema else batch.cast(readable)
+                for first in range(0, batch.num_rows, _BLOCK_ROWS):
+                    yield start + first, pl.DataFrame(batch.slice(first, _BLOCK_ROWS))
                 start += batch.num_rows
             if start != stop:
                 raise ValueError(f"{self.file}: its rows end at {start} of {stop} by its footer. Write it again.")
@@ -150,7 +150,7 @@ def open_typed(path: Path, data_format: str) -> Iterator[TypedFile]:
                 yield TypedFile(
                     file.schema_arrow,
                     functools.partial(_rows_of_groups, file),
-                    lambda group: file.iter_batches(_TYPED_BLOCK_ROWS, row_groups=None if group is None else [group]),
+                    lambda group: file.iter_batches(_BLOCK_ROWS, row_groups=None if group is None else [group]),
                 )
         else:
             with path.open("rb") as bytes_of:
@@ -182,7 +182,9 @@ def _readable(file: str, schema: pa.Schema) -> pa.Schema:
         elif pa.types.is_date64(kind):
             kind = pa.date32()
         types.append(field.with_type(kind).with_nullable(True))  # whatever the file says of it
-    return pa.schema(types, schema.metadata)
+    # to cast costs time, and is needed by few files
+    changed = any(own.type != field.type for own, field in zip(types, schema, strict=True))
+    return pa.schema(types, schema.metadata) if changed else schema
 
 
 def _decode_names(field: pa.Field) -> None:
@@ -200,9 +202,6 @@ def _rows_of_groups(file: pq.ParquetFile) -> list[int]:
     return counts
 
 
-_BLOCK_ROWS = 2**18
-
-
 def to_polars(frame: Any) -> pl.DataFrame:
     """A polars frame of a frame of pandas, a table of pyarrow, or columns by name; an index of pandas is left out.
 
@@ -218,12 +217,13 @@ def to_polars(frame: Any) -> pl.DataFrame:
             f"rows are a {type(frame).__name__}, and a frame of polars or pandas, a table of pyarrow, or a mapping "
             "of columns is expected."
         )
+    readable = _readable(FRAME_NAME, frame.schema) if isinstance(frame, pa.Table) else None
     try:
         if is_pandas:  # by its Arrow stream it would come with its index
             found = pl.from_pandas(frame)
+        elif readable is not None:
+            found = pl.DataFrame(frame.cast(readable))
         else:
-            if isinstance(frame, pa.Table):
-                frame = frame.cast(_readable(FRAME_NAME, frame.schema))
             found = pl.DataFrame(dict(frame) if is_columns else frame)
     except _UNREADABLE as error:
         raise ValueError(f"{FRAME_NAME}: {_why_unreadable(frame, error)}") from error
@@ -237,16 +237,20 @@ _UNREADABLE = (pl.exceptions.PolarsError, ValueError, OverflowError, TypeError)
 
 
 def _why_unreadable(frame: Any, error: BaseException) -> str:
-    names = [str(name) for name in (frame.columns if hasattr(frame, "iloc") else frame)]
-    for name, count in collections.Counter(names).items():
+    columns: list[tuple[str, Callable[[], Any]]] = []
+    if hasattr(frame, "iloc"):
+        columns = [
+            (str(name), functools.partial(pl.from_pandas, frame.iloc[:, [place]]))
+            for place, name in enumerate(frame.columns)
+        ]
+    elif isinstance(frame, Mapping):
+        columns = [(str(name), functools.partial(pl.Series, values)) for name, values in frame.items()]
+    for name, count in collections.Counter(name for name, _ in columns).items():
         if count > 1:
             return f"{count} columns are called {quoted(name)}. Rename all but one."
-    for place, name in enumerate(names):
+    for name, convert in columns:
         try:
-            if hasattr(frame, "iloc"):
-                pl.from_pandas(frame.iloc[:, [place]])
-            else:
-                pl.Series(frame[name])
+            convert()
         except _UNREADABLE as own:
             return f"column {quoted(name)}: {shortened(str(own)).rstrip('.')}. Give it values of one type."
     return f"{shortened(str(error)).rstrip('.')}. Give every column values of one type, and as many as the others."

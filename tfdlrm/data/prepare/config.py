@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, cast, get_args
 from tfdlrm import checks
 from tfdlrm.checks import quoted
 from tfdlrm.data.prepared_folders import is_prepared
+from tfdlrm.data.preprocessing import WITH_VOCABULARY
 from tfdlrm.data.raw_formats import default_spec, guess_format, is_movielens
 from tfdlrm.records import Reader, Record, optional
 from tfdlrm.schema import SCHEMA_FILE, FeatureSpec
@@ -122,9 +123,6 @@ class PrepareConfig(Record):
             )
 
 
-_WITH_VOCABULARY = ("vocabulary", "hex")
-
-
 def find_files(sources: Sequence[str | os.PathLike[str]], what: str = "a file of raw rows") -> list[Path]:
     """The files that sources name: files, folders (their files, not hidden ones) and glob patterns.
 
@@ -197,12 +195,12 @@ def spec_of(config: PrepareConfig, files: Sequence[Path]) -> FeatureSpec:
     spec = config.schema or default_spec(config.format, files[0], "--schema FILE")
     if config.oov:
         columns = [
-            replace(column, id_policy="oov") if column.encoding in _WITH_VOCABULARY else column
+            replace(column, id_policy="oov") if column.encoding in WITH_VOCABULARY else column
             for column in spec.categorical
         ]
         spec = replace(spec, categorical=tuple(columns))
     if config.min_count > 1:
-        without = [c.name for c in spec.categorical if c.encoding in _WITH_VOCABULARY and c.id_policy != "oov"]
+        without = [c.name for c in spec.categorical if c.encoding in WITH_VOCABULARY and c.id_policy != "oov"]
         if without:
             raise ValueError(
                 f"min_count={config.min_count}: column {quoted(without[0])} has no "

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdlrm.data.prepare.config import PrepareConfig, find_files, spec_of
-from tfdlrm.data.prepare.encode import BlockEncoder, MultiHot
+from tfdlrm.data.prepare.encode import BlockEncoder, MultiHot, dcnv2_bags
 from tfdlrm.data.prepare.fit import Fitted, Fitter
 from tfdlrm.data.prepare.output import OutputFile, parts_of_manifest, write_parts
 from tfdlrm.data.prepare.parts import SAMPLED_OUT, part_codes
@@ -143,7 +143,8 @@ def prepare(
         "bad_rows": bad_rows,
         "chunk_bytes": chunk_bytes,
     }
-    work, seconds = WorkFolder(Path(output), plan, restart=restart), {}
+    work = WorkFolder(Path(output), plan, restart=restart)
+    seconds: Mapping[str, float] = {}
     with contextlib.closing(work):
         if work.finished:
             manifest = read_json(work.output / MANIFEST_FILE)
@@ -258,8 +259,6 @@ class _Run:
     def _bags(self, fitted: Fitted) -> tuple[Fitted, MultiHot | None]:
         if self._config.multi_hot is None:
             return fitted, None
-        from tfdlrm.data.prepare.encode import dcnv2_bags
-
         spec, multi_hot = dcnv2_bags(fitted.spec, self._config.seed)
         return replace(fitted, spec=spec), multi_hot
 
