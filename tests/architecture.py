@@ -17,6 +17,8 @@ OPTIONAL_PACKAGES = frozenset(
         "pandas",
         "torch",
         "matplotlib",
+        "jinja2",
+        "scipy",
         "rich",
         "tensorboard",
         "sklearn",
@@ -44,7 +46,7 @@ CONFIG = LEAVES | {"config"}
 EMBEDDINGS = CONFIG | {"native", "embeddings"}
 LAYERS = EMBEDDINGS | {"layers"}
 MODELS = LAYERS | {"models", "losses", "metrics"}
-DATA = CONFIG | {"data"}
+DATA = CONFIG | {"data", "pages"}
 DISTRIBUTE = MODELS | DATA | {"distribute"}
 TRAINING = DISTRIBUTE | {"training"}
 CLI = TRAINING | {"interop", "demo", "cli"}
@@ -55,6 +57,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "yaml_text": frozenset({"checks"}),
     "hashing": frozenset(),
     "stop_signals": frozenset(),
+    "pages": frozenset({"pages"}),
     "files": frozenset({"checks"}),
     "array_files": frozenset({"checks"}),
     "records": frozenset({"checks", "files", "yaml_text"}),

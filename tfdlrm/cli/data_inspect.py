@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> None:
             json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )
     if arguments.html is not None:
-        from tfdlrm.data.inspect.html import to_html
+        from tfdlrm.data.inspect.plots import to_html
 
         Path(arguments.html).write_text(to_html(report), encoding="utf-8")
     if arguments.png is not None:
@@ -103,7 +103,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         if not Path(file).parent.is_dir():
             raise FileNotFoundError(f"--{flag} {file}: there is no folder {Path(file).parent}. Make it first.")
     if arguments.html is not None or arguments.png is not None:
-        import tfdlrm.data.inspect.matplotlib_extra  # noqa: F401 - says what to install
+        import tfdlrm.pages.matplotlib_extra  # noqa: F401 - says what to install
 
 
 def _print(report: DataReport) -> None:

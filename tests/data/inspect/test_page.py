@@ -12,9 +12,9 @@ from PIL import Image
 
 from tests.data import sample_rows as sample
 from tfdlrm.data.inspect import DataReport, inspect_data
-from tfdlrm.data.inspect.html import to_html
-from tfdlrm.data.inspect.plots import dense_png, ids_png, overview_png
-from tfdlrm.data.inspect.tables import joined_groups, percent, report_tables, shortened
+from tfdlrm.data.inspect.plots import dense_png, ids_png, overview_png, to_html
+from tfdlrm.data.inspect.tables import joined_groups, report_tables
+from tfdlrm.pages.tables import percent, shortened
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
 _VOID = {"meta", "img", "br"}

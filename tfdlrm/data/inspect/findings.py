@@ -19,8 +19,8 @@ from tfdlrm.data.inspect.report import (
     IdStats,
     LabelStats,
 )
-from tfdlrm.data.inspect.tables import percent
 from tfdlrm.data.transforms import transform_dense
+from tfdlrm.pages.tables import percent
 from tfdlrm.schema import DenseColumn, FeatureSpec
 
 _LOG_CHANCE = math.log(1e-6)

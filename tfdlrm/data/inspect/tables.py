@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from tfdlrm.checks import quoted
 from tfdlrm.data.inspect.dense_stats import QUANTILES
 from tfdlrm.data.inspect.report import NOTABLE_PSI, DataReport, DenseStats, IdStats, LabelRate, LabelStats
+from tfdlrm.pages.tables import NO_VALUE, TextTable, percent, shortened
 
 FINDINGS = "Findings"
 BAD_ROWS = "Bad rows, in no other number"
 
-_NO_VALUE = "-"
 _TOP_SHOWN = 1
-_VALUE_WIDTH = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextTable:
-    """A table.
-
-    Args:
-        title: above it.
-        header: names of the columns.
-        rows: one tuple a row, as long as the header.
-        text_columns: places of columns that are aligned to the left.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: tuple[int, ...] = (0,)
 
 
 def summary_lines(report: DataReport) -> list[str]:
@@ -73,24 +54,6 @@ def top_tables(report: DataReport) -> list[TextTable]:
         TextTable(title="Frequent ids", header=header, rows=ids, text_columns=(0, 1)),
     ]
     return [table for table in tables if table.rows]
-
-
-def percent(share: float | None) -> str:
-    """A share of 0 to 1 with two decimals; what would round to nothing is said to be little.
-
-    Example:
-        >>> percent(0.25), percent(1e-6), percent(None)
-        ('25.00%', '<0.01%', '-')
-    """
-    if share is None:
-        return _NO_VALUE
-    return "<0.01%" if 0.0 < share < 0.00005 else f"{share:.2%}"
-
-
-def shortened(text: str, width: int = _VALUE_WIDTH) -> str:
-    """Text on one line, cut to a width."""
-    text = " ".join(text.split()) if "\n" in text or "\t" in text else text
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def joined_groups(groups: Sequence[LabelRate], most: int | None) -> list[LabelRate]:
@@ -154,7 +117,7 @@ def _ids(columns: Sequence[IdStats]) -> TextTable:
         for share in (column.top_1_share, column.top_10_share, column.once_ids, column.once_share):
             yield percent(share)
         bag = column.bag_length
-        yield _NO_VALUE if bag is None else f"{bag[0]} / {bag[1]:.2f} / {bag[2]}"
+        yield NO_VALUE if bag is None else f"{bag[0]} / {bag[1]:.2f} / {bag[2]}"
         yield ", ".join(f"{shortened(top.value)} {top.share:.1%}" for top in column.top[:_TOP_SHOWN])
 
     header = (
@@ -196,7 +159,7 @@ def _drift(report: DataReport, all_drift: bool) -> TextTable:
 
 
 def _number(value: float | None) -> str:
-    return _NO_VALUE if value is None else f"{value:.5g}"
+    return NO_VALUE if value is None else f"{value:.5g}"
 
 
 def _count(count: int, undercount: int) -> str:

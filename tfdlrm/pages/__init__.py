@@ -1,0 +1,1 @@
+"""Tables, figures and self-contained pages: how reports of data and of models are shown."""
