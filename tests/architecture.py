@@ -49,7 +49,8 @@ MODELS = LAYERS | {"models", "losses", "metrics"}
 DATA = CONFIG | {"data", "pages"}
 DISTRIBUTE = MODELS | DATA | {"distribute"}
 TRAINING = DISTRIBUTE | {"training"}
-CLI = TRAINING | {"interop", "demo", "cli"}
+REPORT = TRAINING | {"report"}
+CLI = REPORT | {"interop", "demo", "cli"}
 
 # Room of tfdlrm (its first name below the package) -> rooms that it may import. A new room needs a line here.
 ARROWS: Mapping[str, frozenset[str]] = {
@@ -74,6 +75,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "interop": MODELS | {"interop"},
     "distribute": DISTRIBUTE,
     "training": TRAINING,
+    "report": REPORT,
     "demo": TRAINING | {"demo"},
     "cli": CLI,
     "__main__": frozenset({"cli"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdlrm.checks import quoted
 from tfdlrm.cli.evaluate import FORMATS
+from tfdlrm.cli.outputs import check_outputs, write_json
 
 if TYPE_CHECKING:
     from tfdlrm.data.inspect.report import DataReport
@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from tfdlrm.data.inspect import inspect_data
 
     # before minutes of reading, and not after
-    _check_outputs(arguments)
+    check_outputs(arguments, files=("html", "png", "json"))
     given = {
         "num_sections": arguments.sections,
         "max_distinct": arguments.max_distinct,
@@ -80,9 +80,7 @@ def _run(arguments: argparse.Namespace) -> None:
     )
     _print(report)
     if arguments.json is not None:
-        Path(arguments.json).write_text(
-            json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        write_json(arguments.json, report.to_dict())
     if arguments.html is not None:
         from tfdlrm.data.inspect.plots import to_html
 
@@ -91,19 +89,6 @@ def _run(arguments: argparse.Namespace) -> None:
         from tfdlrm.data.inspect.plots import overview_png
 
         Path(arguments.png).write_bytes(overview_png(report))
-
-
-def _check_outputs(arguments: argparse.Namespace) -> None:
-    for flag in ("html", "png", "json"):
-        file = getattr(arguments, flag)
-        if file is None:
-            continue
-        if Path(file).is_dir():
-            raise IsADirectoryError(f"--{flag} {file}: a folder. Give the name of a file.")
-        if not Path(file).parent.is_dir():
-            raise FileNotFoundError(f"--{flag} {file}: there is no folder {Path(file).parent}. Make it first.")
-    if arguments.html is not None or arguments.png is not None:
-        import tfdlrm.pages.matplotlib_extra  # noqa: F401 - says what to install
 
 
 def _print(report: DataReport) -> None:

@@ -21,6 +21,7 @@ import tfdlrm.cli.data
 import tfdlrm.cli.evaluate
 import tfdlrm.cli.native
 import tfdlrm.cli.predict
+import tfdlrm.cli.report
 import tfdlrm.cli.server
 import tfdlrm.cli.train
 from tfdlrm.cli.errors import is_expected, one_line
@@ -40,6 +41,7 @@ Train, evaluate and use deep learning recommendation models (DLRM) on TensorFlow
   tfdlrm demo                                    generated rows, from training to a served request
   tfdlrm train quickstart --model-dir runs/first
   tfdlrm evaluate runs/first
+  tfdlrm report runs/first --html report.html
   tfdlrm predict runs/first --data rows.csv --output scores.csv
 """
 
@@ -56,6 +58,7 @@ def _named_commands() -> dict[str, AddCommand]:
         "train": tfdlrm.cli.train.add_command,
         "evaluate": tfdlrm.cli.evaluate.add_command,
         "predict": tfdlrm.cli.predict.add_command,
+        "report": tfdlrm.cli.report.add_command,
         "checkpoint": tfdlrm.cli.checkpoint.add_command,
         "config": tfdlrm.cli.config.add_command,
         "data": tfdlrm.cli.data.add_command,

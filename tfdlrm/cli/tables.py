@@ -6,19 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# What a metric says, for those whose name does not.
-_MEANINGS = {
-    "base_rate": "positives / rows",
-    "auc": "area under ROC, exact, ties count half",
-    "pr_auc": "average precision",
-    "log_loss": "nats",
-    "normalized_entropy": "log loss / that of the base rate",
-    "calibration": "predicted / observed positives",
-    "accuracy": "at probability 0.5",
-    "gauc": "AUC within groups, weighted by rows",
-    "gauc_groups": "groups with both classes",
-    "gauc_skipped_groups": "groups with one class only",
-}
+from tfdlrm.pages.tables import METRIC_MEANINGS
 
 
 def format_number(value: float) -> str:
@@ -55,13 +43,13 @@ def print_table(
 
 def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
     """Prints metrics, one a line, with what they say."""
-    rows = [(name, format_number(value), _MEANINGS.get(name, _meaning(name))) for name, value in metrics.items()]
+    rows = [(name, format_number(value), METRIC_MEANINGS.get(name, _meaning(name))) for name, value in metrics.items()]
     print_table(title, ("metric", "value", ""), rows, text_columns=(0, 2))
 
 
 def _meaning(name: str) -> str:
     """Of several tasks, metrics are named `<task>_<metric>`."""
-    return next((text for metric, text in _MEANINGS.items() if name.endswith(f"_{metric}")), "")
+    return next((text for metric, text in METRIC_MEANINGS.items() if name.endswith(f"_{metric}")), "")
 
 
 _SHOWN_COLUMNS = 8

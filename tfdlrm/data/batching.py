@@ -6,6 +6,7 @@ The tensors of a dataset are a nest `{"dense", "labels", "ids", "weights", "ragg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +148,40 @@ def plain_arrays(spec: FeatureSpec, columns: Columns) -> tuple[Nest, np.ndarray]
             own = np.ascontiguousarray(columns.ids[:, place])
             features[name] = own[:, 0] if own.shape[1] == 1 else own
     return features, columns.labels
+
+
+def to_columns(spec: FeatureSpec, features: Nest, labels: np.ndarray, keys: Mapping[str, np.ndarray]) -> Columns:
+    """The rows of a batch, packed again.
+
+    Args:
+        spec: the columns.
+        features: of a batch, see `Dataset`.
+        labels: [B, tasks].
+        keys: name -> [B].
+    """
+    ids, weights, ragged = [], [], {}
+    for column in spec.categorical:
+        given = features[column.name]
+        values, own = given if isinstance(given, tuple) else (given, None)
+        if column.hotness is None:
+            ragged[column.name] = RaggedColumn(
+                values=values.values.numpy(),
+                row_splits=values.row_splits.numpy().astype(np.int64),
+                weights=None if own is None else own.values.numpy(),
+            )
+            continue
+        ids.append(np.reshape(values.numpy(), [len(labels), column.hotness]))
+        if own is not None:
+            weights.append(np.reshape(own.numpy(), [len(labels), column.hotness]))
+    nothing = np.zeros([len(labels), 0])
+    return Columns(
+        dense=features["dense"].numpy() if spec.num_dense else nothing.astype(np.float32),
+        labels=labels,
+        ids=np.concatenate(ids, axis=1) if ids else nothing.astype(id_dtype(spec)),
+        weights=np.concatenate(weights, axis=1) if weights else nothing.astype(np.float32),
+        ragged=ragged,
+        keys=keys,
+    )
 
 
 def _ragged_tensors(column: RaggedColumn) -> Nest:

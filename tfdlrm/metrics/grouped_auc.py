@@ -98,41 +98,104 @@ class GroupedAUC:
         """The GAUC with the counts of groups and rows used and skipped."""
         if not self._pieces:
             return GroupedAUCResult(value=math.nan, num_groups=0, num_skipped_groups=0, num_rows=0, num_skipped_rows=0)
-        groups = np.concatenate([piece[0] for piece in self._pieces])
-        scores = np.concatenate([piece[1] for piece in self._pieces])
-        labels = np.concatenate([piece[2] for piece in self._pieces])
-        weights = np.concatenate([np.ones(len(p[1])) if p[3] is None else p[3] for p in self._pieces])
-        order = np.lexsort((scores, groups))
-        groups, scores = groups[order], scores[order]
-        positive = np.where(labels, weights, 0.0)[order]
-        negative = np.where(labels, 0.0, weights)[order]
-
-        new_group = np.concatenate([[True], groups[1:] != groups[:-1]])
-        new_score = new_group | np.concatenate([[True], scores[1:] != scores[:-1]])
-        ties = np.flatnonzero(new_score)  # first row of every (group, score)
-        starts = np.flatnonzero(new_group[ties])  # first tie of every group
-        p, n = np.add.reduceat(positive, ties), np.add.reduceat(negative, ties)
-        group_p, group_n = np.add.reduceat(p, starts), np.add.reduceat(n, starts)
-        below = np.cumsum(n) - n
-        below -= np.repeat(below[starts], np.diff(starts, append=len(ties)))  # count within the group only
-        won = np.add.reduceat(p * (below + 0.5 * n), starts)
-
-        num_rows = np.diff(np.flatnonzero(new_group), append=len(groups))
-        used = (group_p > 0) & (group_n > 0)
-        impressions = (group_p + group_n)[used]
-        auc = won[used] / (group_p * group_n)[used]
+        weights = None
+        if any(piece[3] is not None for piece in self._pieces):
+            weights = np.concatenate([np.ones(len(p[1])) if p[3] is None else p[3] for p in self._pieces])
+        found = group_aucs(
+            np.concatenate([piece[0] for piece in self._pieces]),
+            np.concatenate([piece[1] for piece in self._pieces]),
+            np.concatenate([piece[2] for piece in self._pieces]),
+            weights,
+        )
+        used = ~np.isnan(found.aucs)
+        impressions = (found.positives + found.negatives)[used]
         return GroupedAUCResult(
-            value=float(impressions @ auc / impressions.sum()) if used.any() else math.nan,
+            value=float(impressions @ found.aucs[used] / impressions.sum()) if used.any() else math.nan,
             num_groups=int(used.sum()),
             num_skipped_groups=int((~used).sum()),
-            num_rows=int(num_rows[used].sum()),
-            num_skipped_rows=int(num_rows[~used].sum()),
+            num_rows=int(found.num_rows[used].sum()),
+            num_skipped_rows=int(found.num_rows[~used].sum()),
         )
 
     def _encode(self, keys: np.ndarray) -> np.ndarray:
         distinct, inverse = np.unique(keys, return_inverse=True)
         codes = [self._codes.setdefault(key, len(self._codes)) for key in distinct.tolist()]
         return np.array(codes, np.int64)[inverse]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAUCs:
+    """The AUC within each of G groups.
+
+    Attributes:
+        groups: [G], ascending.
+        num_rows: int64 [G].
+        positives, negatives: float64 [G], rows of each class, or the sums of their weights.
+        aucs: float64 [G]; NaN where a class is missing.
+        variances: float64 [G], of the AUCs by DeLong et al. (1988); NaN where a class has fewer than two rows, and
+            where rows have weights.
+    """
+
+    groups: np.ndarray
+    num_rows: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+    aucs: np.ndarray
+    variances: np.ndarray
+
+
+def group_aucs(
+    groups: np.ndarray, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> GroupAUCs:
+    """Exact, tie-correct AUCs within groups, all at once.
+
+    Args:
+        groups: [N], integers.
+        scores: [N], none NaN.
+        labels: bool [N].
+        weights: float64 [N], or None for 1 a row.
+
+    Example:
+        >>> group_aucs(np.array([0, 0, 1]), np.array([0.9, 0.1, 0.5]), np.array([True, False, True])).aucs
+        array([ 1., nan])
+    """
+    order = np.lexsort((scores, groups))
+    groups, scores, labels = groups[order], scores[order], labels[order]
+    weight = np.ones(len(groups)) if weights is None else weights[order]
+    positive, negative = np.where(labels, weight, 0.0), np.where(labels, 0.0, weight)
+
+    new_group = np.concatenate([[True], groups[1:] != groups[:-1]])
+    new_score = new_group | np.concatenate([[True], scores[1:] != scores[:-1]])
+    ties = np.flatnonzero(new_score)  # first row of every (group, score)
+    starts = np.flatnonzero(new_group[ties])  # first tie of every group
+    sizes = np.diff(starts, append=len(ties))
+    p, n = np.add.reduceat(positive, ties), np.add.reduceat(negative, ties)
+    group_p, group_n = np.add.reduceat(p, starts), np.add.reduceat(n, starts)
+    below = np.cumsum(n) - n
+    below -= np.repeat(below[starts], sizes)  # count within the group only
+    beaten = below + 0.5 * n  # negatives that a positive of this score is above
+    won = np.add.reduceat(p * beaten, starts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        aucs = won / (group_p * group_n)
+        variances = np.full(len(starts), np.nan)
+        if weights is None:
+            ahead = np.cumsum(p) - p
+            ahead -= np.repeat(ahead[starts], sizes)
+            above = np.repeat(group_p, sizes) - ahead - 0.5 * p  # positives that a negative of this score is below
+            # variances of each positive's share of negatives beaten, and of each negative's of positives above it
+            share_p, share_n = beaten / np.repeat(group_n, sizes), above / np.repeat(group_p, sizes)
+            squares_p = np.add.reduceat(p * (share_p - np.repeat(aucs, sizes)) ** 2, starts)
+            squares_n = np.add.reduceat(n * (share_n - np.repeat(aucs, sizes)) ** 2, starts)
+            variances = squares_p / (group_p - 1.0) / group_p + squares_n / (group_n - 1.0) / group_n
+    first = np.flatnonzero(new_group)
+    return GroupAUCs(
+        groups=groups[first],
+        num_rows=np.diff(first, append=len(groups)),
+        positives=group_p,
+        negatives=group_n,
+        aucs=np.where((group_p > 0) & (group_n > 0), aucs, np.nan),
+        variances=np.where((group_p > 1) & (group_n > 1), variances, np.nan),
+    )
 
 
 def _kind_of_key(keys: np.ndarray) -> str:

@@ -7,6 +7,20 @@ from dataclasses import dataclass
 NO_VALUE = "-"
 _VALUE_WIDTH = 24
 
+# What a metric says, for those whose name does not.
+METRIC_MEANINGS = {
+    "base_rate": "positives / rows",
+    "auc": "area under ROC, exact, ties count half",
+    "pr_auc": "average precision",
+    "log_loss": "nats",
+    "normalized_entropy": "log loss / that of the base rate",
+    "calibration": "predicted / observed positives",
+    "accuracy": "at probability 0.5",
+    "gauc": "AUC within groups, weighted by rows",
+    "gauc_groups": "groups with both classes",
+    "gauc_skipped_groups": "groups with one class only",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:

@@ -31,7 +31,7 @@ class HistoryLog(keras.callbacks.Callback):
         super().__init__()
         self._file = file
         self._state = state
-        self._rows = [row for row in _read(file) if row["epoch"] < state.epoch]
+        self._rows = [row for row in read_history(file) if row["epoch"] < state.epoch]
 
     @property
     def columns(self) -> dict[str, list[float | None]]:
@@ -53,7 +53,8 @@ class HistoryLog(keras.callbacks.Callback):
         return list(dict.fromkeys(name for row in self._rows for name in row))
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def read_history(file: Path) -> list[dict[str, Any]]:
+    """The lines of `history.csv`, one an epoch, as numbers; without empty cells. None where there is no file."""
     if not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as stream:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.config import ExperimentConfig
+from tfdlrm.data.columns import FRAME_NAME
 from tfdlrm.data.dataset import Books, Dataset
-from tfdlrm.data.opening import BadRowsMode, open_dataset
+from tfdlrm.data.opening import BadRowsMode, frame_rows, open_dataset
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.unknown_ids import jumps
 from tfdlrm.training.evaluation import Evaluator
@@ -66,23 +68,50 @@ def evaluate_run(
         >>> evaluate_run("runs/first").metrics["log_loss"]
         0.6174
     """
-    if data is not None and part is not None:
-        raise ValueError(
-            f"part={quoted(part)} names a part of the run's own data, and data={quoted(str(data))} is given. Drop one."
-        )
     model, config, preprocessing = load_run(model_dir, checkpoint)
-    bad_rows = bad_rows or config.train.bad_rows
-    if data is not None:
-        dataset = open_file(config, data, preprocessing, data_format, bad_rows)
-        refuse_unlabelled(dataset, str(data))
-        rows_of, books = str(data), dataset.books
-    else:
-        dataset, rows_of, books = _part(config, preprocessing, bad_rows, part)
+    dataset, rows_of, books = labelled_rows(
+        config, preprocessing, data=data, part=part, data_format=data_format, bad_rows=bad_rows
+    )
     evaluator = Evaluator(model, dataset, batch_size=batch_size, group_by=group_by or config.train.group_by)
     metrics = evaluator.metrics()
     assert metrics is not None
     risen = jumps(evaluator.unknown_ids, validation_unknown_ids(model_dir, checkpoint))
     return Evaluation(metrics=metrics, rows_of=rows_of, books=books, unknown_ids=risen)
+
+
+def labelled_rows(
+    config: ExperimentConfig,
+    preprocessing: Preprocessing,
+    *,
+    data: Any = None,
+    part: str | None = None,
+    data_format: str | None = None,
+    bad_rows: BadRowsMode | None = None,
+) -> tuple[Dataset, str, Books]:
+    """Labelled rows for a trained model: of a file or a frame, or of a part of the run's own data.
+
+    Args:
+        config, preprocessing: of the run.
+        data: a file, or a frame as for `tfdlrm.fit`; None for a part of the run's data.
+        part, data_format, bad_rows: see `evaluate_run`.
+
+    Returns:
+        The rows, what they are called, and the books of all files read for them.
+    """
+    bad_rows = bad_rows or config.train.bad_rows
+    if data is not None and part is not None:
+        shown = quoted(str(data)) if isinstance(data, (str, os.PathLike)) else "a frame"
+        raise ValueError(
+            f"part={quoted(part)} names a part of the run's own data, and data={shown} is given. Drop one."
+        )
+    if data is None:
+        return _part(config, preprocessing, bad_rows, part)
+    if isinstance(data, (str, os.PathLike)):
+        dataset, name = open_file(config, data, preprocessing, data_format, bad_rows), str(data)
+    else:
+        dataset, name = frame_rows(data, preprocessing), FRAME_NAME
+    refuse_unlabelled(dataset, name)
+    return dataset, name, dataset.books
 
 
 def _part(

@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.data import sample_rows as sample
+from tests.pages import Page, assert_drawn, read_page, read_png
 from tfdlrm.data.inspect import DataReport, inspect_data
 from tfdlrm.data.inspect.plots import dense_png, ids_png, overview_png, to_html
 from tfdlrm.data.inspect.tables import joined_groups, report_tables
 from tfdlrm.pages.tables import percent, shortened
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
-_VOID = {"meta", "img", "br"}
 
-
-class _Page(HTMLParser):
-    """Collects images, text, and tags that do not match."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.images: list[str] = []
-        self.addresses: list[str] = []
-        self.text = ""
-        self.rows = 0
-        self._open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag == "img":
-            self.images.append(given["src"] or "")
-        if tag == "tr":
-            self.rows += 1
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def _page(report: DataReport) -> _Page:
-    page = _Page()
-    page.feed(to_html(report))
-    page.close()
-    assert page._open == []
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    return page
-
-
-def _image(png: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(png))
-    image.load()
-    return image
+def _page(report: DataReport) -> Page:
+    return read_page(to_html(report))
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +28,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> DataReport:
 def test_the_page_holds_tables_and_plots(report: DataReport) -> None:
     page = _page(report)
     assert len(page.images) == 3
-    for source in page.images:
-        image = _image(base64.b64decode(source.partition(",")[2]))
-        assert image.format == "PNG"
-        assert min(image.size) > 200
-        # more than a blank sheet
-        assert len(image.convert("RGB").getcolors(2**24) or []) > 20
+    for image in page.pictures():
+        assert_drawn(image)
     for name in (*sample.SPEC.labels, *(column.name for column in sample.SPEC.dense), *sample.SPEC.feature_names):
         assert name in page.text
     for words in ("Findings", "Dense columns", "Categorical columns", "Drift from train", "300 rows read"):
@@ -103,7 +55,7 @@ def test_a_report_of_nothing_can_be_drawn(tmp_path: Path) -> None:
     path.write_text("y,x,c\n2,1,1\n")
     report = inspect_data(path, schema=spec)
     assert (dense_png(report), ids_png(report)) == (None, None)
-    assert _image(overview_png(report)).format == "PNG"
+    assert_drawn(read_png(overview_png(report)))
     assert len(_page(report).images) == 1
 
 

@@ -1,0 +1,83 @@
+"""`tfdlrm report`: how good a trained model is, where it is wrong, what it goes by."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdlrm.cli.evaluate import add_model, add_reading, reading_options
+from tfdlrm.cli.outputs import check_outputs, write_json
+
+if TYPE_CHECKING:
+    from tfdlrm.report.model_report import ModelReport
+
+
+def add_command(commands: Any) -> None:
+    """Adds `report`."""
+    parser = commands.add_parser(
+        "report",
+        help="how good a trained model is, and where it is wrong",
+        description="A verdict in three sentences, metrics with intervals, curves and the worst slices of a trained "
+        "model, on the test part of its own data or on the rows of a file; on the terminal, and as one page.",
+    )
+    add_model(parser)
+    rows = parser.add_mutually_exclusive_group()
+    rows.add_argument("--data", metavar="PATH", help="labelled rows; default: a part of the run's own data")
+    rows.add_argument(
+        "--part", choices=("test", "validation", "train"), help="default: the first of them that there is"
+    )
+    add_reading(parser)
+    parser.add_argument("--label", metavar="NAME", help="of a model of several; default: the first")
+    parser.add_argument(
+        "--sample-rows", type=int, metavar="N", help="rows that slices are made of; default: 500000, drawn at random"
+    )
+    parser.add_argument("--minimum-rows", type=int, metavar="N", help="of a slice; default: 200")
+    parser.add_argument("--html", metavar="FILE", help="write one page with tables and plots there")
+    parser.add_argument("--png", metavar="FOLDER", help="write each plot there")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from tfdlrm.report.model_report import make_report
+
+    check_outputs(arguments, files=("html", "json"), folders=("png",))
+    given = {name: getattr(arguments, name) for name in ("label", "sample_rows", "minimum_rows")}
+    report = make_report(
+        arguments.model_dir,
+        data=arguments.data,
+        part=arguments.part,
+        **reading_options(arguments),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    _print(report)
+    if arguments.json is not None:
+        write_json(arguments.json, report.to_dict())
+    if arguments.png is not None:
+        from tfdlrm.report.plots import report_pngs
+
+        folder = Path(arguments.png)
+        folder.mkdir(exist_ok=True)
+        for name, png in report_pngs(report).items():
+            (folder / f"{name}.png").write_bytes(png)
+    if arguments.html is None:
+        print("the page, with plots: the same command with --html report.html")
+    else:
+        from tfdlrm.report.page import to_html
+
+        Path(arguments.html).write_text(to_html(report), encoding="utf-8")
+        print(f"page: {arguments.html}")
+
+
+def _print(report: ModelReport) -> None:
+    from tfdlrm.cli.tables import print_table
+    from tfdlrm.report.page import SHOWN_SLICES, metrics_table, slices_note, slices_table, summary_lines
+
+    for line in (*summary_lines(report), "", *report.verdict, *report.notes, ""):
+        print(line)
+    for table in (metrics_table(report), slices_table(report.slices[:SHOWN_SLICES], brief=True)):
+        print(table.title)
+        if table.rows:
+            print_table("", table.header, table.rows, table.text_columns)
+    print(slices_note(report))

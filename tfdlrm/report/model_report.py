@@ -1,0 +1,228 @@
+"""ModelReport: everything that a report of a trained model says, and how it is found out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfdlrm.checks import check_choice, check_integer
+from tfdlrm.data.opening import BadRowsMode
+from tfdlrm.metrics import evaluate_arrays
+from tfdlrm.report.curves import Curves, curves_of
+from tfdlrm.report.groups import ValueNames
+from tfdlrm.report.score_bins import Interval, bootstrap_intervals, score_bins
+from tfdlrm.report.scored_rows import ScoredRows, score_rows
+from tfdlrm.report.slices import MINIMUM_ROWS, Slice, find_slices
+from tfdlrm.report.verdict import verdict_of
+from tfdlrm.training.history import read_history
+from tfdlrm.training.model_dir import ModelDir
+from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run
+from tfdlrm.training.run_evaluation import labelled_rows
+
+SAMPLE_ROWS = 500_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How training went.
+
+    Args:
+        history: a line an epoch, as in `history.csv`.
+        epochs: wanted.
+        chosen_epoch: that of the checkpoint reported on, from 0; None where it is not the end of one.
+        monitor: the metric that chose it; "" where none did.
+    """
+
+    history: Sequence[Mapping[str, float]]
+    epochs: int
+    chosen_epoch: int | None
+    monitor: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all epochs are there; a run that early stopping ended has fewer."""
+        return len(self.history) >= self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """A report of one task of a trained model.
+
+    Args:
+        model_dir, checkpoint: what is reported on.
+        rows_of: which rows: `test part`, or the file.
+        books: rows read = used + set aside, in words.
+        label: of the task.
+        rows: all, with a sample of whole rows.
+        verdict: three sentences.
+        metrics: exact, as from `tfdlrm evaluate`.
+        intervals: 95 % bootstrap intervals of some of them.
+        constant: metrics of the base rate of these rows as every row's score.
+        best: metrics of the probabilities that labels were drawn with; None where those are not known.
+        curves: for the plots.
+        learning: how training went.
+        slices: worst first.
+        notes: what is an estimate, and of how many rows.
+    """
+
+    model_dir: str
+    checkpoint: str
+    rows_of: str
+    books: str
+    label: str
+    rows: ScoredRows
+    verdict: Sequence[str]
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    constant: Mapping[str, float]
+    best: Mapping[str, float] | None
+    curves: Curves
+    learning: Learning
+    slices: Sequence[Slice]
+    notes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: no arrays of rows; what is not a number is None."""
+        plain = {
+            name: getattr(self, name)
+            for name in ("model_dir", "checkpoint", "rows_of", "books", "label", "verdict", "metrics", "intervals")
+        }
+        plain |= {"constant": self.constant, "best_possible": self.best, "notes": self.notes}
+        plain |= {"curves": asdict(self.curves), "learning": asdict(self.learning)}
+        plain["slices"] = [{**asdict(each), "rate": each.rate} for each in self.slices]
+        return _plain(plain)
+
+
+def make_report(
+    model_dir: str | os.PathLike[str],
+    *,
+    data: Any = None,
+    part: str | None = None,
+    checkpoint: str = "best",
+    label: str | None = None,
+    data_format: str | None = None,
+    bad_rows: BadRowsMode | None = None,
+    batch_size: int = SCORING_BATCH_SIZE,
+    sample_rows: int = SAMPLE_ROWS,
+    minimum_rows: int = MINIMUM_ROWS,
+    seed: int = 0,
+) -> ModelReport:
+    """A report of a trained model on rows that it has not seen.
+
+    Metrics and curves are of all rows; slices are of a sample, where there are more than `sample_rows`.
+
+    Args:
+        model_dir: of the training run.
+        data: a file of labelled rows, or a frame; None for a part of the run's data.
+        part: `test`, `validation` or `train`; default the first of them that there is.
+        checkpoint: `best`, `latest` or a checkpoint's name.
+        label: of the task; default the schema's first.
+        data_format, bad_rows: of `data`; default as in training.
+        batch_size: rows scored at once.
+        sample_rows: rows kept whole.
+        minimum_rows: of a slice.
+        seed: of the sample, the bootstrap and permutations.
+
+    Raises:
+        ValueError, OSError: of the model's folder or of the data; each named.
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> report = make_report("runs/clicks")
+        >>> print(report.verdict[0])
+    """
+    check_integer("make_report", "sample_rows", sample_rows, minimum=1)
+    check_integer("make_report", "minimum_rows", minimum_rows, minimum=2)
+    model, config, preprocessing = load_run(model_dir, checkpoint)
+    tasks = preprocessing.spec.labels
+    label = label or tasks[0]
+    check_choice("make_report", "label", label, tasks)
+    dataset, rows_of, books = labelled_rows(
+        config, preprocessing, data=data, part=part, data_format=data_format, bad_rows=bad_rows
+    )
+    rows = score_rows(
+        model, dataset, batch_size=batch_size, task=tasks.index(label), sample_rows=sample_rows, seed=seed
+    )
+    bins = score_bins(rows.labels, rows.logits)
+    metrics = evaluate_arrays(rows.labels, rows.logits)
+    intervals = bootstrap_intervals(bins, metrics, seed)
+    best = None if rows.best is None else evaluate_arrays(rows.labels, rows.best, from_logits=False)
+    curves = curves_of(rows, bins, seed)
+    learning = _learning(ModelDir(model_dir), checkpoint, config.train.epochs)
+    return ModelReport(
+        model_dir=str(model_dir),
+        checkpoint=ModelDir(model_dir).checkpoint_name(checkpoint),
+        rows_of=rows_of,
+        books=str(books),
+        label=label,
+        rows=rows,
+        verdict=verdict_of(metrics, intervals, curves.reliability, best),
+        metrics=metrics,
+        intervals=intervals,
+        constant=constant_metrics(metrics["base_rate"]),
+        best=best,
+        curves=curves,
+        learning=learning,
+        slices=find_slices(rows, ValueNames(preprocessing, rows.sample), minimum_rows),
+        notes=_notes(rows, learning, tasks, label),
+    )
+
+
+def constant_metrics(rate: float) -> dict[str, float]:
+    """Metrics of rows with this share of positives that all have it as their score."""
+    entropy = -sum(share * math.log(share) for share in (rate, 1.0 - rate) if share > 0)
+    both = 0 < rate < 1
+    return {
+        "base_rate": rate,
+        "auc": 0.5 if both else math.nan,
+        "pr_auc": rate if rate > 0 else math.nan,
+        "log_loss": entropy,
+        "normalized_entropy": 1.0 if both else math.nan,
+        "calibration": 1.0 if rate > 0 else math.nan,
+        "accuracy": max(rate, 1.0 - rate),
+    }
+
+
+def _learning(folder: ModelDir, checkpoint: str, epochs: int) -> Learning:
+    history = read_history(folder.history_file)
+    name, best = folder.checkpoint_name(checkpoint), folder.read_best()
+    if best is not None and best["checkpoint"] == name:
+        return Learning(history=history, epochs=epochs, chosen_epoch=best["epoch"], monitor=best["monitor"])
+    step = folder.checkpoints().read_state(name).step
+    chosen = next((int(line["epoch"]) for line in history if line["step"] == step), None)
+    return Learning(history=history, epochs=epochs, chosen_epoch=chosen, monitor="")
+
+
+def _notes(rows: ScoredRows, learning: Learning, tasks: Sequence[str], label: str) -> list[str]:
+    notes = []
+    if not rows.is_whole:
+        notes.append(
+            f"Slices are of {len(rows.numbers):,} rows drawn at random from {rows.num_rows:,}; metrics and curves are "
+            "of all."
+        )
+    if not learning.has_ended:
+        notes.append(
+            f"Training wrote {len(learning.history)} of {learning.epochs} epochs: it was stopped early, or goes on."
+        )
+    if len(tasks) > 1:
+        others = ", ".join(task for task in tasks if task != label)
+        notes.append(f"Of the label {label}. The model has others: {others}.")
+    return notes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
