@@ -99,6 +99,9 @@ class Labels(Dataset):
     def epoch_batches(self, plan, epoch, start_batch):
         raise NotImplementedError
 
+    def sample(self, num_rows, seed=0):
+        raise NotImplementedError
+
     def batches(self, batch_size, **options):
         data = tf.data.Dataset.from_tensor_slices(self.labels).batch(batch_size)
         return data.map(lambda labels: ({}, labels))

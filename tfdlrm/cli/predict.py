@@ -24,6 +24,12 @@ def add_command(commands: Any) -> None:
         help="of prepared data; default: the test part, or the only one",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="scores, as .csv, .tsv or .parquet")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="write contribution_<column> as well: the logit less that of the row with the column at its mean of the "
+        "training rows",
+    )
     add_reading(parser)
     parser.set_defaults(run=_run)
 
@@ -33,7 +39,12 @@ def _run(arguments: argparse.Namespace) -> None:
     from tfdlrm.training.prediction import predict_file
 
     prediction = predict_file(
-        arguments.model_dir, arguments.data, arguments.output, part=arguments.part, **reading_options(arguments)
+        arguments.model_dir,
+        arguments.data,
+        arguments.output,
+        part=arguments.part,
+        explain=arguments.explain,
+        **reading_options(arguments),
     )
     books = prediction.books
     print(f"{prediction.rows_of}: {books.read:,} rows read = {books.used:,} scored + {books.set_aside:,} set aside")

@@ -72,12 +72,21 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _print(report: ModelReport) -> None:
     from tfdlrm.cli.tables import print_table
-    from tfdlrm.report.page import SHOWN_SLICES, metrics_table, slices_note, slices_table, summary_lines
+    from tfdlrm.report.page import (
+        SHOWN_SLICES,
+        importance_tables,
+        metrics_table,
+        slices_note,
+        slices_table,
+        summary_lines,
+    )
 
     for line in (*summary_lines(report), "", *report.verdict, *report.notes, ""):
         print(line)
-    for table in (metrics_table(report), slices_table(report.slices[:SHOWN_SLICES], brief=True)):
-        print(table.title)
+    slices = slices_table(report.slices[:SHOWN_SLICES], brief=True)
+    for table in (metrics_table(report), slices, *importance_tables(report, SHOWN_SLICES)):
         if table.rows:
+            print(table.title)
             print_table("", table.header, table.rows, table.text_columns)
-    print(slices_note(report))
+        if table is slices:
+            print(f"{slices_note(report)}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from tfdlrm.data.batching import BatchCutter, BatchPlan, Nest, permutation_tensor, to_tensors
@@ -79,6 +80,15 @@ class Dataset(abc.ABC):
             epoch, start_batch: int64 scalars, known only when the dataset is iterated.
         """
 
+    @abc.abstractmethod
+    def sample(self, num_rows: int, seed: int = 0) -> Columns:
+        """Some rows, from all over the dataset, in its order.
+
+        Args:
+            num_rows: at most.
+            seed: of the draw.
+        """
+
     def num_batches(self, batch_size: int, drop_remainder: bool = False) -> int:
         """Batches an epoch."""
         return BatchPlan(batch_size=batch_size, drop_remainder=drop_remainder).num_batches(self.num_rows)
@@ -132,6 +142,13 @@ def check_start_batch(start_batch: int, num_batches: int) -> None:
         )
 
 
+def some_of(count: int, most: int, seed: int) -> np.ndarray:
+    """int64, ascending: `most` of the numbers [0, count), drawn without replacement; all, where there are no more."""
+    if most >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False, shuffle=False))
+
+
 class InMemoryDataset(Dataset):
     """Rows in packed arrays; every epoch is a permutation of all of them.
 
@@ -145,6 +162,10 @@ class InMemoryDataset(Dataset):
         super().__init__(spec, columns.num_rows, books)
         self.columns = columns
         self._made: dict[bool, Nest] = {}
+
+    def sample(self, num_rows: int, seed: int = 0) -> Columns:
+        """See `Dataset.sample`; rows are drawn one by one."""
+        return self.columns.take(some_of(self.num_rows, num_rows, seed))
 
     def _tensors(self, with_keys: bool) -> Nest:
         if with_keys not in self._made:

@@ -20,12 +20,13 @@ from tfdlrm.data.batching import (
     to_arrays,
 )
 from tfdlrm.data.columns import Columns, concatenate
-from tfdlrm.data.dataset import Books, Dataset
+from tfdlrm.data.dataset import Books, Dataset, some_of
 from tfdlrm.data.python_calls import python_call
 from tfdlrm.schema import FeatureSpec
 
 # Rows handed from Python to TensorFlow at once. The rows of a window lie far apart: of more, more share a cache line.
 _PIECE_ROWS = 2**17
+_SAMPLED_BLOCKS = 16
 
 
 class BlockSource(Protocol):
@@ -138,6 +139,13 @@ class StreamingDataset(Dataset):
     def num_blocks(self) -> int:
         """Blocks of the source."""
         return -(-self.num_rows // self.source.block_rows)
+
+    def sample(self, num_rows: int, seed: int = 0) -> Columns:
+        """See `Dataset.sample`; of `_SAMPLED_BLOCKS` blocks drawn at random, or as many as so many rows need."""
+        needed = max(_SAMPLED_BLOCKS, -(-num_rows // self.source.block_rows))
+        blocks = some_of(self.num_blocks, needed, seed)
+        rows = self.source.read_blocks(blocks.tolist())
+        return rows.take(some_of(rows.num_rows, num_rows, seed))
 
     def epoch_batches(self, plan: BatchPlan, epoch: tf.Tensor, start_batch: tf.Tensor) -> tf.data.Dataset:
         """See `Dataset.epoch_batches`."""

@@ -127,6 +127,16 @@ class DLRM(Model):
             x = self.bottom_mlp(dense, training=training)  # [B, D]
         if self.config.features:
             e = self.embeddings(self._categorical(inputs), training=training)  # [B, F, D]
+        return self.logits_of(x, e, training=training)
+
+    def logits_of(self, x: tf.Tensor | None, e: tf.Tensor | None, training: bool | None = None) -> tf.Tensor:
+        """Logits `[B, tasks]` of what the interaction joins.
+
+        Args:
+            x: of the bottom MLP, `[B, D]`; None where there is none.
+            e: pooled vectors, `[B, F, D]`; None where there are no features.
+            training: see `keras.Model.call`.
+        """
         z = self._interact(x, e)  # [B, P] or [B, D + P]
         logits = [mlp(z, training=training) for mlp in self.top_mlps]  # [B, 1] each
         return logits[0] if len(logits) == 1 else keras.ops.concatenate(logits, axis=1)

@@ -12,17 +12,21 @@ from typing import Any
 import numpy as np
 
 from tfdlrm.checks import check_choice, check_integer
+from tfdlrm.data.inspect.report import ColumnDrift
 from tfdlrm.data.opening import BadRowsMode
 from tfdlrm.metrics import evaluate_arrays
 from tfdlrm.report.curves import Curves, curves_of
+from tfdlrm.report.drift import HeadAndTail, find_drift
 from tfdlrm.report.groups import ValueNames
+from tfdlrm.report.importance import IdEffect, Importance, find_importance, importance_rows
 from tfdlrm.report.score_bins import Interval, bootstrap_intervals, score_bins
 from tfdlrm.report.scored_rows import ScoredRows, score_rows
 from tfdlrm.report.slices import MINIMUM_ROWS, Slice, find_slices
+from tfdlrm.report.table_usage import TableUsage, table_usage
 from tfdlrm.report.verdict import verdict_of
 from tfdlrm.training.history import read_history
 from tfdlrm.training.model_dir import ModelDir
-from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run
+from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run, run_background
 from tfdlrm.training.run_evaluation import labelled_rows
 
 SAMPLE_ROWS = 500_000
@@ -68,6 +72,11 @@ class ModelReport:
         curves: for the plots.
         learning: how training went.
         slices: worst first.
+        importance: of dense columns and tables, most important first.
+        ids: that move the logits most.
+        tables: how much of each was trained.
+        drift: from the training rows, largest first; None where nothing is known of those.
+        tails: head and tail of every categorical column; None likewise.
         notes: what is an estimate, and of how many rows.
     """
 
@@ -85,6 +94,11 @@ class ModelReport:
     curves: Curves
     learning: Learning
     slices: Sequence[Slice]
+    importance: Sequence[Importance]
+    ids: Sequence[IdEffect]
+    tables: Sequence[TableUsage]
+    drift: Sequence[ColumnDrift] | None
+    tails: Sequence[HeadAndTail] | None
     notes: Sequence[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,6 +110,9 @@ class ModelReport:
         plain |= {"constant": self.constant, "best_possible": self.best, "notes": self.notes}
         plain |= {"curves": asdict(self.curves), "learning": asdict(self.learning)}
         plain["slices"] = [{**asdict(each), "rate": each.rate} for each in self.slices]
+        for name in ("importance", "ids", "tables", "drift", "tails"):
+            found = getattr(self, name)
+            plain[name] = None if found is None else [asdict(each) for each in found]
         return _plain(plain)
 
 
@@ -146,8 +163,15 @@ def make_report(
     dataset, rows_of, books = labelled_rows(
         config, preprocessing, data=data, part=part, data_format=data_format, bad_rows=bad_rows
     )
+    traced: dict[str, Any] = {}
     rows = score_rows(
-        model, dataset, batch_size=batch_size, task=tasks.index(label), sample_rows=sample_rows, seed=seed
+        model,
+        dataset,
+        batch_size=batch_size,
+        task=tasks.index(label),
+        sample_rows=sample_rows,
+        seed=seed,
+        traced=traced,
     )
     bins = score_bins(rows.labels, rows.logits)
     metrics = evaluate_arrays(rows.labels, rows.logits)
@@ -155,6 +179,14 @@ def make_report(
     best = None if rows.best is None else evaluate_arrays(rows.labels, rows.best, from_logits=False)
     curves = curves_of(rows, bins, seed)
     learning = _learning(ModelDir(model_dir), checkpoint, config.train.epochs)
+    names = ValueNames(preprocessing, rows.sample)
+    importance, ids = find_importance(model, rows, names, batch_size=batch_size, seed=seed, traced=traced)
+    notes = _notes(rows, learning, tasks, label)
+    drift = tails = None
+    try:
+        drift, tails = find_drift(rows, run_background(model_dir, preprocessing, config))
+    except ValueError as error:
+        notes.append(f"Drift from the training rows is not told: {error}")
     return ModelReport(
         model_dir=str(model_dir),
         checkpoint=ModelDir(model_dir).checkpoint_name(checkpoint),
@@ -169,8 +201,13 @@ def make_report(
         best=best,
         curves=curves,
         learning=learning,
-        slices=find_slices(rows, ValueNames(preprocessing, rows.sample), minimum_rows),
-        notes=_notes(rows, learning, tasks, label),
+        slices=find_slices(rows, names, minimum_rows),
+        importance=importance,
+        ids=ids,
+        tables=table_usage(model),
+        drift=drift,
+        tails=tails,
+        notes=notes,
     )
 
 
@@ -203,9 +240,12 @@ def _notes(rows: ScoredRows, learning: Learning, tasks: Sequence[str], label: st
     notes = []
     if not rows.is_whole:
         notes.append(
-            f"Slices are of {len(rows.numbers):,} rows drawn at random from {rows.num_rows:,}; metrics and curves are "
-            "of all."
+            f"Slices and drift are of {len(rows.numbers):,} rows drawn at random from {rows.num_rows:,}; metrics and "
+            "curves are of all."
         )
+    permuted = importance_rows(rows.spec, rows.sample.num_rows)
+    if permuted < rows.num_rows:
+        notes.append(f"Importance is of {permuted:,} rows drawn at random.")
     if not learning.has_ended:
         notes.append(
             f"Training wrote {len(learning.history)} of {learning.epochs} epochs: it was stopped early, or goes on."

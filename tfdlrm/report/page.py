@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tfdlrm.pages.tables import METRIC_MEANINGS, NO_VALUE, TextTable, shortened
+from tfdlrm.pages.tables import METRIC_MEANINGS, NO_VALUE, TextTable, percent, shortened
+from tfdlrm.report.drift import drifted
 from tfdlrm.report.model_report import ModelReport
 from tfdlrm.report.score_bins import METRICS, Interval
 from tfdlrm.report.slices import FALSE_DISCOVERY_RATE, Slice
@@ -31,6 +32,8 @@ def to_html(report: ModelReport) -> str:
         all_slices=slices_table(report.slices[:_MOST_SLICES], folded=len(report.slices)),
         slices_note=slices_note(report),
         worst=worst_slice(report),
+        importance=[table for table in importance_tables(report) if table.rows],
+        tables=[table for table in more_tables(report) if table.rows],
     )
 
 
@@ -85,6 +88,108 @@ def slices_table(slices: Sequence[Slice], *, folded: int | None = None, brief: b
         rows=rows,
         text_columns=(0, 1),
     )
+
+
+def importance_tables(report: ModelReport, most: int | None = None) -> list[TextTable]:
+    """What the model goes by: columns and tables, and ids.
+
+    Args:
+        report: what was found.
+        most: lines of each; None for all.
+    """
+    columns = tuple(
+        (
+            shortened(each.name, 60),
+            f"{each.loss_increase:.5f}",
+            interval(each.interval, 5),
+            f"{each.spread:.5f}",
+            number(each.auc_drop, 5),
+        )
+        for each in report.importance[:most]
+    )
+    ids = tuple(
+        (each.column, shortened(each.value, 60), f"{each.rows:,}", f"{each.effect:+.3f}", f"{each.share:.1%}")
+        for each in report.ids[:most]
+    )
+    return [
+        TextTable(
+            title="What the model goes by: log loss that permuting a column adds",
+            header=("column", "log loss +", "95 % interval", "spread of repeats", "AUC -"),
+            rows=columns,
+        ),
+        TextTable(
+            title="Ids that move logits most, against the column's other values",
+            header=("column", "value", "rows", "logit", "of the column's effect"),
+            rows=ids,
+            text_columns=(0, 1),
+        ),
+    ]
+
+
+def more_tables(report: ModelReport) -> list[TextTable]:
+    """Tables of embeddings, frequent and rare ids, drift."""
+    usage = tuple(
+        (
+            each.table,
+            f"{each.rows:,}",
+            str(each.width),
+            percent(each.untrained / each.rows),
+            *(f"{norm:.4g}" for norm in (each.norm, each.norm_99, each.norm_untrained)),
+        )
+        for each in report.tables
+    )
+    tails = tuple(
+        (
+            each.column,
+            f"{each.head_ids:,}",
+            *(f"{rows:,}" for rows in each.rows),
+            *(number(auc) for auc in each.aucs),
+            *(number(ratio, 3) for ratio in each.ratios),
+            percent(each.unseen),
+        )
+        for each in report.tails or ()
+    )
+    drift = tuple(
+        (
+            "warning" if drifted(each) else "",
+            each.name,
+            each.kind,
+            f"{each.psi:.4f}",
+            f"{each.noise:.4f}",
+            percent(each.unseen_share),
+        )
+        for each in report.drift or ()
+    )
+    return [
+        TextTable(
+            title="Embedding tables",
+            header=("table", "rows", "width", "never trained", "norm, median", "99 %", "untrained"),
+            rows=usage,
+        ),
+        TextTable(
+            title="Frequent and rare ids: head is the ids that make up half of the training rows",
+            header=(
+                *(
+                    "column",
+                    "head ids",
+                    "rows, head",
+                    "tail",
+                    "AUC, head",
+                    "tail",
+                    "predicted / observed, head",
+                    "tail",
+                ),
+                "ids not among training rows looked at",
+            ),
+            rows=tails,
+        ),
+        TextTable(
+            title="Drift from the training rows",
+            header=("", "column", "kind", "PSI", "noise", "ids not among training rows looked at"),
+            rows=drift,
+            text_columns=(0, 1, 2),
+        ),
+    ]
 
 
 def worst_slice(report: ModelReport) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tfdlrm.pages.figures import BLUE, GREEN, GREY, ORANGE, to_png
+from tfdlrm.pages.figures import BLUE, GREEN, GREY, ORANGE, bars, to_png
 from tfdlrm.pages.matplotlib_extra import Figure
 from tfdlrm.report.model_report import ModelReport
 
 _SIZE = (4.4, 3.3)
+_MOST_BARS = 12
 
 
 def report_pngs(report: ModelReport) -> dict[str, bytes]:
@@ -140,6 +141,16 @@ def _lift(panel: Any, report: ModelReport) -> bool:
     return True
 
 
+def _importance(panel: Any, report: ModelReport) -> bool:
+    shown = report.importance[:_MOST_BARS]
+    bars(panel, [each.name for each in shown], [each.loss_increase for each in shown], BLUE)
+    ends = np.array([each.interval for each in shown]).T
+    panel.hlines(range(len(shown)), *ends, color="black", linewidth=1.0)
+    panel.set_xlabel("log loss that permuting the column adds")
+    panel.set_title("What the model goes by", fontsize=10)
+    return bool(shown)
+
+
 _PLOTS: dict[str, tuple[str, Callable[[Any, ModelReport], bool]]] = {
     "roc": ("ROC curve", _roc),
     "precision_recall": ("Precision by recall; the dashed line is the base rate", _precision_recall),
@@ -149,4 +160,5 @@ _PLOTS: dict[str, tuple[str, Callable[[Any, ModelReport], bool]]] = {
     "gain": ("Gain: positives among the rows of highest score", _gain),
     "learning_loss": ("Learning curve: log loss by epoch, with the chosen one", _loss),
     "learning_auc": ("Learning curve: AUC by epoch, with the chosen one", _auc),
+    "importance": ("Log loss that permuting a column adds, with 95 % intervals", _importance),
 }

@@ -11,7 +11,7 @@ import numpy as np
 from tfdlrm.checks import quoted
 from tfdlrm.data.batching import to_columns
 from tfdlrm.data.columns import Columns, concatenate
-from tfdlrm.data.dataset import Dataset
+from tfdlrm.data.dataset import Dataset, some_of
 from tfdlrm.data.synthetic import TEACHER_PROBABILITY
 from tfdlrm.data.unknown_ids import UnknownIds
 from tfdlrm.schema import FeatureSpec
@@ -108,9 +108,7 @@ def score_rows(
         ValueError: a score is NaN, or a label missing; names the row.
     """
     num_rows = dataset.num_rows
-    numbers = np.arange(num_rows)
-    if sample_rows < num_rows:
-        numbers = np.sort(np.random.default_rng(seed).choice(num_rows, sample_rows, replace=False, shuffle=False))
+    numbers = some_of(num_rows, sample_rows, seed)
     labels, logits = np.empty(num_rows, bool), np.empty(num_rows, np.float32)
     best: list[np.ndarray] = []
     pieces, unknown, start = [], UnknownIds(dataset.spec), 0

@@ -18,7 +18,8 @@ from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.evaluation import evaluate_dataset
-from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run, scored_batches
+from tfdlrm.training.explanation import Explanation
+from tfdlrm.training.prediction import SCORING_BATCH_SIZE, explainer_of, load_run, scored_batches
 from tfdlrm.training.run import train
 from tfdlrm.training.run_evaluation import refuse_unlabelled
 
@@ -57,6 +58,32 @@ class TrainedModel:
         batches = scored_batches(self.model, rows, batch_size, traced=self._traced)
         probabilities = np.concatenate([batch.probabilities for batch in batches])
         return probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
+
+    def explain(self, frame: Any, *, batch_size: int = SCORING_BATCH_SIZE) -> Explanation:
+        """What each column adds to the logit of each row: the logit less that of the row with the column at its mean
+        of the training rows.
+
+        Args:
+            frame, batch_size: as for `predict`.
+
+        Raises:
+            ValueError: as of `predict`; the run keeps no background, as of an older version, and its data are gone.
+
+        Example:
+            >>> model.explain(frame).top(row=0)
+            [('city', 1.25), ('price', -0.31), ...]
+        """
+        rows = frame_rows(frame, self.preprocessing, empty_labels=True)
+        if "explainer" not in self._traced:
+            self._traced["explainer"] = explainer_of(self.model, self.model_dir, self.preprocessing)
+        explainer = self._traced["explainer"]
+        batches = list(scored_batches(self.model, rows, batch_size, traced=self._traced, explainer=explainer))
+        logits = np.concatenate([batch.logits for batch in batches])
+        contributions = np.concatenate([batch.contributions for batch in batches if batch.contributions is not None])
+        mean = explainer.mean_logit()
+        if logits.shape[1] == 1:
+            logits, contributions, mean = logits[:, 0], contributions[:, 0], mean[0]
+        return Explanation(columns=explainer.columns, contributions=contributions, logits=logits, mean_logit=mean)
 
     def evaluate(self, frame: Any, *, batch_size: int = SCORING_BATCH_SIZE) -> dict[str, float]:
         """Exact metrics of a frame with labels: AUC, log loss, normalized entropy, calibration and others.

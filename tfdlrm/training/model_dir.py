@@ -16,6 +16,7 @@ from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.preprocessing import PREPROCESSING_DIRECTORY
 from tfdlrm.files import read_json, try_lock
 from tfdlrm.schema import FeatureSpec
+from tfdlrm.training.background import BACKGROUND_FILE
 from tfdlrm.training.build import build_model
 from tfdlrm.training.checkpoint_folder import tidy, write_file
 from tfdlrm.training.checkpoints import CONFIG_FILE, Checkpoints
@@ -33,6 +34,7 @@ class ModelDir:
         config.yaml           the whole config, defaults included
         schema.yaml           the columns, every number known
         preprocessing/        statistics and vocabularies: encodes later files as the training rows were
+        background.npz        what training rows look like, column by column; see `training.background`
         checkpoints/          step-000001200/ ...
         best.json             which of them is the best, by which metric
         history.csv           a line an epoch
@@ -51,6 +53,7 @@ class ModelDir:
         self.path = Path(path)
         self.config_file = self.path / CONFIG_FILE
         self.preprocessing = self.path / PREPROCESSING_DIRECTORY
+        self.background_file = self.path / BACKGROUND_FILE
         self.checkpoints_path = self.path / "checkpoints"
         self.best_file = self.path / "best.json"
         self.history_file = self.path / "history.csv"

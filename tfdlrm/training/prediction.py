@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from tfdlrm.checks import quoted
 from tfdlrm.config import DataConfig, ExperimentConfig
+from tfdlrm.data.columns import Columns
 from tfdlrm.data.dataset import Books, Dataset
-from tfdlrm.data.opening import BadRowsMode, open_rows
+from tfdlrm.data.opening import BadRowsMode, open_dataset, open_rows
 from tfdlrm.data.prepared_folders import part_folders
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.raw_formats import data_at
@@ -24,7 +25,9 @@ from tfdlrm.data.unknown_ids import UnknownIds, jumps
 from tfdlrm.files import partial_folder
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.schema import ROW_ID, FeatureSpec
+from tfdlrm.training.background import background_of, load_background
 from tfdlrm.training.evaluation import Scorer
+from tfdlrm.training.explanation import Explainer
 from tfdlrm.training.model_dir import ModelDir
 
 if TYPE_CHECKING:
@@ -46,11 +49,13 @@ class ScoredBatch:
         labels: float32 [B, T]; NaN where there are none.
         logits: float32 [B, T].
         keys: key column (`row_id` among them) -> [B].
+        contributions: float32 [B, T, F], see `Explainer`; None where nobody explains.
     """
 
     labels: np.ndarray
     logits: np.ndarray
     keys: Mapping[str, np.ndarray]
+    contributions: np.ndarray | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -65,6 +70,7 @@ def scored_batches(
     *,
     unknown: UnknownIds | None = None,
     traced: MutableMapping[str, Any] | None = None,
+    explainer: Explainer | None = None,
 ) -> Iterator[ScoredBatch]:
     """Scores a dataset, every row once and in order.
 
@@ -74,6 +80,7 @@ def scored_batches(
         batch_size: rows at once; scores do not depend on it beyond float32 rounding.
         unknown: counts the unknown ids of the rows.
         traced: see `Scorer`.
+        explainer: tells the contributions of columns as well.
 
     Raises:
         ValueError: batch_size is below 1.
@@ -89,6 +96,7 @@ def scored_batches(
             labels=labels.numpy(),
             logits=logits,
             keys={name: values.numpy() for name, values in keys.items()},
+            contributions=None if explainer is None else explainer.contributions(features),
         )
 
 
@@ -123,12 +131,15 @@ def predict_file(
     part: str | None = None,
     bad_rows: BadRowsMode | None = None,
     batch_size: int = SCORING_BATCH_SIZE,
+    explain: bool = False,
 ) -> Prediction:
     """Scores the rows of a file with a trained model and writes them to another.
 
     The output has a line a row, in the order of the input (MovieLens: of time): `row_id` (the row's number in the
     input, from 0) and the schema's other keys, the labels where there are any, `probability` and `logit`
-    (`probability_<task>` and `logit_<task>` where the model has several tasks). It appears whole or not at all.
+    (`probability_<task>` and `logit_<task>` where the model has several tasks); with `explain` also
+    `contribution_<column>` of every dense and categorical column, see `training.explanation`. It appears whole or not
+    at all.
 
     Args:
         model_dir: of the training run.
@@ -139,6 +150,7 @@ def predict_file(
         part: of prepared data: `train`, `validation`, `test` or `all`; default the test part, or the only one.
         bad_rows: default as in training. With `quarantine`, bad rows are written to the folder `<output>.bad-rows`.
         batch_size: rows scored at once.
+        explain: write the columns' contributions as well.
 
     Raises:
         ValueError, OSError: of the model's folder, of a row of the data, or of the output; each named.
@@ -158,7 +170,8 @@ def predict_file(
     ]
     spec = datasets[0].spec
     unknown = UnknownIds(spec)
-    scored = (scored_batches(model, dataset, batch_size, unknown=unknown) for dataset in datasets)
+    explainer = explainer_of(model, model_dir, preprocessing, config) if explain else None
+    scored = (scored_batches(model, dataset, batch_size, unknown=unknown, explainer=explainer) for dataset in datasets)
     frames, labelled = _frames(itertools.chain.from_iterable(scored), spec)
     with partial_folder(output) as folder:
         num_scored = _write(folder / output.name, output.suffix, frames)
@@ -188,6 +201,43 @@ def load_run(
     folder.load_config()  # says that there is no run, where otherwise one of its files would be missed
     model, config, _ = folder.load_model(checkpoint, weights_only=True)
     return model, config, Preprocessing.load(folder.preprocessing)
+
+
+def explainer_of(
+    model: DLRM,
+    model_dir: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    config: ExperimentConfig | None = None,
+) -> Explainer:
+    """What explains rows of a run's model, by the background that the run keeps.
+
+    Args:
+        model, preprocessing: of the run.
+        model_dir: its folder.
+        config: of the run, whose training data are read where no background is kept: older versions kept none.
+
+    Raises:
+        ValueError, OSError: the background is damaged, or there are neither background nor training data.
+    """
+    background = run_background(model_dir, preprocessing, config)
+    return Explainer(model, preprocessing.spec, background)
+
+
+def run_background(
+    model_dir: str | os.PathLike[str], preprocessing: Preprocessing, config: ExperimentConfig | None = None
+) -> Columns:
+    """See `explainer_of`."""
+    folder = ModelDir(model_dir)
+    kept = load_background(folder.background_file, preprocessing.spec)
+    if kept is not None:
+        return kept
+    try:
+        data = (config or folder.load_config()).data
+        return background_of(open_dataset(data, preprocessing=preprocessing).train)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder.background_file}: is not there, and the run's training data cannot be read instead: {error}"
+        ) from error
 
 
 def validation_unknown_ids(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> dict[str, float]:
@@ -267,6 +317,11 @@ def score_frame(batch: ScoredBatch, spec: FeatureSpec, *, labelled: bool) -> pl.
         columns += [(name, batch.labels[:, task]) for task, name in enumerate(tasks)]
     for kind, scores in (("probability", batch.probabilities), ("logit", batch.logits)):
         columns += [(kind if len(tasks) == 1 else f"{kind}_{name}", scores[:, k]) for k, name in enumerate(tasks)]
+    if batch.contributions is not None:
+        features = (*(column.name for column in spec.dense), *spec.feature_names)
+        for k, task in enumerate(tasks):
+            kind = "contribution" if len(tasks) == 1 else f"contribution_{task}"
+            columns += [(f"{kind}_{name}", batch.contributions[:, k, f]) for f, name in enumerate(features)]
     frame: dict[str, np.ndarray | list[str]] = {}
     for name, values in columns:
         if name in frame:

@@ -23,6 +23,7 @@ from tfdlrm.distribute.dispatch import explaining
 from tfdlrm.distribute.strategy import ParameterServerStrategy, strategy_of
 from tfdlrm.models.base import tables_of, training_loop_of
 from tfdlrm.stop_signals import StopSignals
+from tfdlrm.training.background import background_of, save_background
 from tfdlrm.training.build import build_model, first_logits, resolve_config
 from tfdlrm.training.checkpoint_folder import write_file
 from tfdlrm.training.checkpointing import Checkpointing
@@ -199,6 +200,8 @@ class _Run:
                 print(f"resuming at step {self._state.step}: epoch {self._state.epoch + 1}, batch {self._state.batch}")
         else:
             self._directory.save_config(self._config, self._data.spec, self._data.preprocessing)
+            background = background_of(self._data.train, self._config.train.seed)
+            save_background(self._directory.background_file, self._data.spec, background)
         if self._verbose and training_loop_of(self._model) is not None:
             for tables in tables_of(self._model):
                 print(*tables.plan.reasons, sep="\n", flush=True)
