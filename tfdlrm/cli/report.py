@@ -28,6 +28,7 @@ def add_command(commands: Any) -> None:
         "--part", choices=("test", "validation", "train"), help="default: the first of them that there is"
     )
     add_reading(parser)
+    parser.add_argument("--compare", metavar="OTHER_DIR", help="another run, whose best model scores the same rows")
     parser.add_argument("--label", metavar="NAME", help="of a model of several; default: the first")
     parser.add_argument(
         "--sample-rows", type=int, metavar="N", help="rows that slices are made of; default: 500000, drawn at random"
@@ -48,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.model_dir,
         data=arguments.data,
         part=arguments.part,
+        compare_with=arguments.compare,
         **reading_options(arguments),
         **{name: value for name, value in given.items() if value is not None},
     )
@@ -74,6 +76,7 @@ def _print(report: ModelReport) -> None:
     from tfdlrm.cli.tables import print_table
     from tfdlrm.report.page import (
         SHOWN_SLICES,
+        comparison_tables,
         importance_tables,
         metrics_table,
         slices_note,
@@ -83,8 +86,11 @@ def _print(report: ModelReport) -> None:
 
     for line in (*summary_lines(report), "", *report.verdict, *report.notes, ""):
         print(line)
+    if report.comparison is not None:
+        print(f"{report.comparison.verdict}\n")
     slices = slices_table(report.slices[:SHOWN_SLICES], brief=True)
-    for table in (metrics_table(report), slices, *importance_tables(report, SHOWN_SLICES)):
+    comparison = comparison_tables(report, SHOWN_SLICES)
+    for table in (metrics_table(report), *comparison, slices, *importance_tables(report, SHOWN_SLICES)):
         if table.rows:
             print(table.title)
             print_table("", table.header, table.rows, table.text_columns)

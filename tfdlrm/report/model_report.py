@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tfdlrm.checks import check_choice, check_integer
+from tfdlrm.checks import check_choice, check_integer, quoted
 from tfdlrm.data.inspect.report import ColumnDrift
 from tfdlrm.data.opening import BadRowsMode
 from tfdlrm.metrics import evaluate_arrays
+from tfdlrm.report.comparison import Comparison, compare
 from tfdlrm.report.curves import Curves, curves_of
 from tfdlrm.report.drift import HeadAndTail, find_drift
 from tfdlrm.report.groups import ValueNames
@@ -77,6 +78,7 @@ class ModelReport:
         tables: how much of each was trained.
         drift: from the training rows, largest first; None where nothing is known of those.
         tails: head and tail of every categorical column; None likewise.
+        comparison: with another model; None where none was asked for.
         notes: what is an estimate, and of how many rows.
     """
 
@@ -99,6 +101,7 @@ class ModelReport:
     tables: Sequence[TableUsage]
     drift: Sequence[ColumnDrift] | None
     tails: Sequence[HeadAndTail] | None
+    comparison: Comparison | None
     notes: Sequence[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,6 +116,7 @@ class ModelReport:
         for name in ("importance", "ids", "tables", "drift", "tails"):
             found = getattr(self, name)
             plain[name] = None if found is None else [asdict(each) for each in found]
+        plain["comparison"] = None if self.comparison is None else asdict(self.comparison)
         return _plain(plain)
 
 
@@ -121,6 +125,7 @@ def make_report(
     *,
     data: Any = None,
     part: str | None = None,
+    compare_with: str | os.PathLike[str] | None = None,
     checkpoint: str = "best",
     label: str | None = None,
     data_format: str | None = None,
@@ -138,6 +143,8 @@ def make_report(
         model_dir: of the training run.
         data: a file of labelled rows, or a frame; None for a part of the run's data.
         part: `test`, `validation` or `train`; default the first of them that there is.
+        compare_with: folder of another run, whose best model scores the same rows; of `data`, or of a part of its own
+            data that has the same rows.
         checkpoint: `best`, `latest` or a checkpoint's name.
         label: of the task; default the schema's first.
         data_format, bad_rows: of `data`; default as in training.
@@ -156,23 +163,15 @@ def make_report(
     """
     check_integer("make_report", "sample_rows", sample_rows, minimum=1)
     check_integer("make_report", "minimum_rows", minimum_rows, minimum=2)
+    options: dict[str, Any] = {"batch_size": batch_size, "sample_rows": sample_rows, "seed": seed}
+    reading: dict[str, Any] = {"data": data, "data_format": data_format, "bad_rows": bad_rows}
     model, config, preprocessing = load_run(model_dir, checkpoint)
     tasks = preprocessing.spec.labels
     label = label or tasks[0]
     check_choice("make_report", "label", label, tasks)
-    dataset, rows_of, books = labelled_rows(
-        config, preprocessing, data=data, part=part, data_format=data_format, bad_rows=bad_rows
-    )
+    dataset, rows_of, books = labelled_rows(config, preprocessing, part=part, **reading)
     traced: dict[str, Any] = {}
-    rows = score_rows(
-        model,
-        dataset,
-        batch_size=batch_size,
-        task=tasks.index(label),
-        sample_rows=sample_rows,
-        seed=seed,
-        traced=traced,
-    )
+    rows = score_rows(model, dataset, task=tasks.index(label), traced=traced, **options)
     bins = score_bins(rows.labels, rows.logits)
     metrics = evaluate_arrays(rows.labels, rows.logits)
     intervals = bootstrap_intervals(bins, metrics, seed)
@@ -182,6 +181,19 @@ def make_report(
     names = ValueNames(preprocessing, rows.sample)
     importance, ids = find_importance(model, rows, names, batch_size=batch_size, seed=seed, traced=traced)
     notes = _notes(rows, learning, tasks, label)
+    comparison = None
+    if compare_with is not None:
+        other = _scored_by_other(compare_with, label, rows_of if data is None else None, reading, options)
+        comparison = compare(
+            rows,
+            other,
+            names,
+            metrics=metrics,
+            other_metrics=evaluate_arrays(other.labels, other.logits),
+            other_dir=str(compare_with),
+            minimum_rows=minimum_rows,
+            seed=seed,
+        )
     drift = tails = None
     try:
         drift, tails = find_drift(rows, run_background(model_dir, preprocessing, config))
@@ -207,8 +219,26 @@ def make_report(
         tables=table_usage(model),
         drift=drift,
         tails=tails,
+        comparison=comparison,
         notes=notes,
     )
+
+
+def _scored_by_other(
+    model_dir: str | os.PathLike[str],
+    label: str,
+    rows_of: str | None,
+    reading: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> ScoredRows:
+    """The same rows, scored by another run's best model."""
+    model, config, preprocessing = load_run(model_dir)
+    tasks = preprocessing.spec.labels
+    if label not in tasks:
+        raise ValueError(f"{model_dir}: its labels are {', '.join(tasks)}, and {quoted(label)} is to be compared.")
+    part = None if rows_of is None else rows_of.removesuffix(" part")
+    dataset, _, _ = labelled_rows(config, preprocessing, part=part, **reading)
+    return score_rows(model, dataset, task=tasks.index(label), **options)
 
 
 def constant_metrics(rate: float) -> dict[str, float]:

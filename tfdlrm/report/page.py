@@ -27,6 +27,7 @@ def to_html(report: ModelReport) -> str:
         report=report,
         facts=summary_lines(report),
         metrics=metrics_table(report),
+        comparison=[table for table in comparison_tables(report) if table.rows],
         pictures=[(name, plot_title(name), png) for name, png in pngs.items()],
         slices=slices_table(report.slices[:SHOWN_SLICES]),
         all_slices=slices_table(report.slices[:_MOST_SLICES], folded=len(report.slices)),
@@ -88,6 +89,56 @@ def slices_table(slices: Sequence[Slice], *, folded: int | None = None, brief: b
         rows=rows,
         text_columns=(0, 1),
     )
+
+
+def comparison_tables(report: ModelReport, most: int | None = None) -> list[TextTable]:
+    """This model beside the other; nothing where there is none.
+
+    Args:
+        report: what was found.
+        most: lines of each; None for all.
+    """
+    found = report.comparison
+    if found is None:
+        return []
+    differences = tuple(
+        (
+            each.metric,
+            *(number(value, 5) for value in (each.own, each.other)),
+            NO_VALUE if math.isnan(each.difference) else f"{each.difference:+.5f}",
+            interval(each.interval, 5),
+        )
+        for each in found.differences
+    )
+    tables = [
+        TextTable(
+            title=f"Beside {found.other_dir}",
+            header=("metric", "this model", "the other", "difference", "95 % interval"),
+            rows=differences,
+        )
+    ]
+    for title, slices in (("Where this model is worse", found.worse), ("Where this model is better", found.better)):
+        rows = tuple(
+            (
+                shortened(f"{each.column} = {each.value}", 70),
+                f"{each.rows:,}",
+                f"{each.positives / each.rows:.3%}",
+                f"{each.loss:+.5f}",
+                interval(each.interval, 5),
+            )
+            for each in slices[:most]
+        )
+        header = ("rows with", "rows", "positives", "log loss, difference", "95 % interval")
+        tables.append(TextTable(title=title, header=header, rows=rows))
+    moved = tuple((each.row, str(each.label), f"{each.own:.4f}", f"{each.other:.4f}") for each in found.moved[:most])
+    tables.append(
+        TextTable(
+            title="Rows that the two disagree on most",
+            header=("row_id", "label", "this model", "the other"),
+            rows=moved,
+        )
+    )
+    return tables
 
 
 def importance_tables(report: ModelReport, most: int | None = None) -> list[TextTable]:
