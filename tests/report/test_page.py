@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from google.protobuf import text_format
+from tensorboard.plugins.projector import ProjectorConfig
 
 from tests.pages import assert_drawn, read_page, read_png
 from tests.training.csv_run import csv_config, csv_run, write_rows
-from tests.training.small_run import StopAfter
+from tests.training.small_run import SPEC, StopAfter, small_config
 from tfdlrm.cli import main
 from tfdlrm.report.model_report import ModelReport, make_report
 from tfdlrm.report.page import to_html
 from tfdlrm.report.plots import report_pngs
+from tfdlrm.report.projector import _vectors
+from tfdlrm.training.build import build_model
+from tfdlrm.training.prediction import load_run
 from tfdlrm.training.run import train
 from tfdlrm.training.run_evaluation import evaluate_run
 
@@ -89,6 +95,30 @@ def test_the_command(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "--html report.html" in capsys.readouterr().out
 
 
+def test_drift_and_columns_without_slices_are_said(model_dir: Path, tmp_path: Path) -> None:
+    frame = pl.read_csv(write_rows(tmp_path / "rows.csv", 400, seed=3)).with_columns(pl.col("age") + 40)
+    found = make_report(model_dir, data=frame)
+    assert any(note.startswith("Other than in the training rows are: age (PSI") for note in found.notes)
+    assert found.minimum_rows == 50
+    assert "No value of age, user has as many" in read_page(to_html(found)).text
+    none = make_report(model_dir, data=frame, minimum_rows=1000)
+    assert "No value of any column has 1000 rows" in read_page(to_html(none)).text
+
+
+def test_an_epoch_with_a_worse_log_loss_is_said(model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir, folder)
+    lines = (folder / "history.csv").read_text().splitlines()
+    place = lines[0].split(",").index("val_log_loss")
+    chosen = json.loads((folder / "best.json").read_text())["epoch"]
+    cells = lines[1 + chosen].split(",")
+    cells[place] = "0.9"
+    lines[1 + chosen] = ",".join(cells)
+    (folder / "history.csv").write_text("\n".join(lines) + "\n")
+    notes = make_report(folder).notes
+    assert any(f"Epoch {chosen + 1} was chosen by val_auc: its validation log loss is 0.9000" in note for note in notes)
+
+
 def test_a_sample_is_said_and_metrics_are_of_all(model_dir: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "more.csv", 5000, seed=8)
     whole = make_report(model_dir, data=file)
@@ -152,7 +182,6 @@ def test_what_is_refused(model_dir: Path, tmp_path: Path, capsys: pytest.Capture
 
 def test_a_score_that_is_nan_is_named(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tfdlrm.report import model_report
-    from tfdlrm.training.prediction import load_run
 
     def broken(*arguments: object) -> object:
         model, *rest = load_run(*arguments)
@@ -175,3 +204,29 @@ def test_without_matplotlib_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["report", str(model_dir), "--html", str(tmp_path / "page.html")]) == 2
     assert "pip install 'tfdlrm[plot]'" in capsys.readouterr().err
+
+
+def test_vectors_for_the_projector(model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "vectors"
+    assert main(["report", str(model_dir), "--part", "train", "--projector", str(folder)]) == 0
+    config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    assert [entry.tensor_name for entry in config.embeddings] == ["user", "tags"]
+    model, _, preprocessing = load_run(model_dir)
+    for entry in config.embeddings:
+        vectors = np.loadtxt(folder / entry.tensor_path, delimiter="\t")
+        lines = [line.split("\t") for line in (folder / entry.metadata_path).read_text().splitlines()]
+        assert lines[0] == ["value", "rows", "positives", "predicted"]
+        assert len(lines) - 1 == len(vectors)
+        rows = [int(line[1]) for line in lines[1:]]
+        assert rows == sorted(rows, reverse=True)
+        values = preprocessing.vocabularies[entry.tensor_name].values.to_list()
+        table = model.embeddings.tables.rows(entry.tensor_name).numpy()
+        for line, vector in zip(lines[1:], vectors, strict=True):
+            np.testing.assert_allclose(vector, table[values.index(line[0]) + 1], rtol=1e-5)
+    assert main(["report", str(model_dir), "--projector", str(folder)]) == 2
+
+
+def test_vectors_of_bags_of_fixed_length_are_those_of_their_ids() -> None:
+    model = build_model(small_config(), SPEC)
+    found = _vectors(model, "seen", np.array([3, 0, 39]))
+    np.testing.assert_array_equal(found, model.embeddings.tables.rows("item").numpy()[[3, 0, 39]])

@@ -168,17 +168,20 @@ def test_verdicts_of_hardly_any_rows() -> None:
     labels, logits = np.zeros(300, bool), np.linspace(-3, 0, 300, dtype="f4")
     alike = _verdict(labels, logits)
     assert "every row is negative" in alike[0]
-    assert "no row is positive" in alike[1]
+    assert alike[1].startswith("It is not calibrated on these rows: no row is positive, and it predicts 64.")
     assert "give rows of both kinds" in alike[2]
     assert "every row is positive" in _verdict(~labels, logits)[0]
     labels[::43] = True
     few = _verdict(labels, logits)
-    assert "7 positives are too few to say anything" in few[2]
+    assert "There are 7 positives and 293 negatives: too few positives to say anything" in few[2]
+    # and the sentences before it claim nothing
+    assert few[0].startswith("Whether it is better than a constant cannot be told from so few rows of one kind")
+    assert few[1].startswith("Whether it is calibrated can hardly be told: there are 7 positives where it predicts")
     labels[::10] = True
     assert "few positives" in _verdict(labels, logits)[2]
     constant = _verdict(labels, np.full(300, -1.0, "f4"))
     assert constant[0].startswith(("It cannot be told", "It is worse"))
-    assert _verdict(np.array([True]), np.array([0.5], "f4"))[2].startswith("There are 1 positives and 0 negatives")
+    assert _verdict(np.array([True]), np.array([0.5], "f4"))[2].startswith("There are 1 positive and 0 negatives")
 
 
 def test_intervals_of_what_does_not_exist_are_unknown() -> None:

@@ -11,7 +11,7 @@ from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.vocabulary import Vocabulary
 from tfdlrm.report.groups import ValueNames, range_name
 from tfdlrm.report.scored_rows import ScoredRows, log_losses, probability_of
-from tfdlrm.report.slices import Slice, find_slices, ranked
+from tfdlrm.report.slices import Slice, enough_rows, find_slices, ranked
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
 SPEC = FeatureSpec(
@@ -96,6 +96,25 @@ def test_a_wrong_pair_is_found_where_neither_half_tells() -> None:
     assert worst.is_wrong
 
 
+def test_what_is_right_is_not_wrong_because_the_rest_is() -> None:
+    """One city pulls the whole down; the others are predicted as they are."""
+    slices = found(scored(7, lambda columns: -2.5 * (columns.ids[:, 0] == 2)))
+    assert slices[0].values == ("Oslo",)
+    cities = [each for each in slices if each.columns == ("city",) and each.values != ("Oslo",)]
+    assert len(cities) == 5
+    assert not any(each.is_wrong for each in cities)
+    # and what is wrong everywhere alike is wrong in no slice
+    assert not any(each.is_wrong for each in found(scored(8, lambda columns: np.full(ROWS, 0.7))))
+
+
+def test_the_cost_is_the_divergence_of_its_page() -> None:
+    rows = scored(1, lambda columns: 0.8 * (columns.ids[:, 0] == 2))
+    worst = found(rows)[0]
+    r, p = worst.rate, worst.predicted
+    divergence = r * np.log(r / p) + (1 - r) * np.log((1 - r) / (1 - p))
+    assert 0.3 * divergence < worst.cost / (worst.rows / ROWS) <= divergence * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("kind", ["pair", "tags", "price"])
 def test_bags_and_numbers_are_sliced(kind: str) -> None:
     def wrong(columns: Columns) -> np.ndarray:
@@ -130,6 +149,7 @@ def test_few_rows_make_no_slice() -> None:
     assert all(each.rows >= 6000 for each in found(rows, minimum_rows=6000))
     assert found(rows, minimum_rows=ROWS + 1) == []
     assert ranked([]) == []
+    assert [enough_rows(rows) for rows in (10**6, 2000, 100)] == [200, 80, 50]
 
 
 def test_names_of_values() -> None:

@@ -113,6 +113,9 @@ def test_the_background_shuffles_each_column_and_comes_back(tmp_path: Path) -> N
     np.savez(tmp_path / "b.npz", **changed)
     with pytest.raises(ValueError, match="do not fit"):
         load_background(tmp_path / "b.npz", SPEC)
+    (tmp_path / "b.npz").write_bytes((tmp_path / "b.npz").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"b\.npz: not the background .* Remove it"):
+        load_background(tmp_path / "b.npz", SPEC)
 
 
 def test_samples_come_from_all_over() -> None:
@@ -141,6 +144,9 @@ def test_frames_are_explained(model_dir: Path, tmp_path: Path) -> None:
     name, largest = found.top(0)[0]
     assert abs(largest) == np.abs(found.contributions[0]).max()
     assert name in found.columns
+    for row in (30, -1):
+        with pytest.raises(ValueError, match=f"row={row} is not one of the 30 rows"):
+            found.top(row)
 
 
 def test_predict_writes_contributions(model_dir: Path, tmp_path: Path) -> None:

@@ -33,9 +33,14 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--sample-rows", type=int, metavar="N", help="rows that slices are made of; default: 500000, drawn at random"
     )
-    parser.add_argument("--minimum-rows", type=int, metavar="N", help="of a slice; default: 200")
+    parser.add_argument("--minimum-rows", type=int, metavar="N", help="of a slice; default: 200, of few rows 50")
     parser.add_argument("--html", metavar="FILE", help="write one page with tables and plots there")
     parser.add_argument("--png", metavar="FOLDER", help="write each plot there")
+    parser.add_argument(
+        "--projector",
+        metavar="FOLDER",
+        help="write the vectors of the most frequent ids there, for TensorBoard's embedding projector",
+    )
     parser.add_argument("--json", metavar="FILE", help="write all numbers there")
     parser.set_defaults(run=_run)
 
@@ -43,8 +48,8 @@ def add_command(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from tfdlrm.report.model_report import make_report
 
-    check_outputs(arguments, files=("html", "json"), folders=("png",))
-    given = {name: getattr(arguments, name) for name in ("label", "sample_rows", "minimum_rows")}
+    check_outputs(arguments, files=("html", "json"), folders=("png", "projector"))
+    given = {name: getattr(arguments, name) for name in ("label", "sample_rows", "minimum_rows", "projector")}
     report = make_report(
         arguments.model_dir,
         data=arguments.data,
@@ -63,6 +68,8 @@ def _run(arguments: argparse.Namespace) -> None:
         folder.mkdir(exist_ok=True)
         for name, png in report_pngs(report).items():
             (folder / f"{name}.png").write_bytes(png)
+    if arguments.projector is not None:
+        print(f"vectors: tensorboard --logdir {arguments.projector}, under Projector")
     if arguments.html is None:
         print("the page, with plots: the same command with --html report.html")
     else:

@@ -51,9 +51,10 @@ def check_columns(file: str, found: Sequence[str], spec: FeatureSpec, *, allow_u
             )
     for name in found:
         if name not in wanted and name not in spec.ignored and name != ROW_ID:
+            missing = "" if labelled else f" The labels ({', '.join(spec.labels)}) are not there: is it one of them?"
             raise ValueError(
-                f"{file}: column {quoted(name)} is not in the schema. Add it (under keys, if rows are found again by "
-                "it, or under ignored), or remove it from the file."
+                f"{file}: column {quoted(name)} is not in the schema.{missing} Add it (under keys, if rows are "
+                "found again by it, or under ignored), or remove it from the file."
             )
     return labelled
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfdlrm.checks import check_choice, check_integer, quoted
+from tfdlrm.checks import check_choice, check_integer, check_optional, quoted
+from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.inspect.report import ColumnDrift
 from tfdlrm.data.opening import BadRowsMode
 from tfdlrm.metrics import evaluate_arrays
+from tfdlrm.pages.tables import shortened
 from tfdlrm.report.comparison import Comparison, compare
 from tfdlrm.report.curves import Curves, curves_of
-from tfdlrm.report.drift import HeadAndTail, find_drift
+from tfdlrm.report.drift import HeadAndTail, drifted, find_drift
 from tfdlrm.report.groups import ValueNames
 from tfdlrm.report.importance import IdEffect, Importance, find_importance, importance_rows
+from tfdlrm.report.projector import write_projector
 from tfdlrm.report.score_bins import Interval, bootstrap_intervals, score_bins
 from tfdlrm.report.scored_rows import ScoredRows, score_rows
-from tfdlrm.report.slices import MINIMUM_ROWS, Slice, find_slices
+from tfdlrm.report.slices import Slice, enough_rows, find_slices
 from tfdlrm.report.table_usage import TableUsage, table_usage
 from tfdlrm.report.verdict import verdict_of
 from tfdlrm.training.history import read_history
@@ -31,6 +34,7 @@ from tfdlrm.training.prediction import SCORING_BATCH_SIZE, load_run, run_backgro
 from tfdlrm.training.run_evaluation import labelled_rows
 
 SAMPLE_ROWS = 500_000
+_SHOWN_DRIFT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +46,14 @@ class Learning:
         epochs: wanted.
         chosen_epoch: that of the checkpoint reported on, from 0; None where it is not the end of one.
         monitor: the metric that chose it; "" where none did.
+        has_ended: no epoch is to come: all are there, or early stopping ended the run.
     """
 
     history: Sequence[Mapping[str, float]]
     epochs: int
     chosen_epoch: int | None
     monitor: str
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether all epochs are there; a run that early stopping ended has fewer."""
-        return len(self.history) >= self.epochs
+    has_ended: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class ModelReport:
         curves: for the plots.
         learning: how training went.
         slices: worst first.
+        minimum_rows: that each of them has.
         importance: of dense columns and tables, most important first.
         ids: that move the logits most.
         tables: how much of each was trained.
@@ -96,6 +98,7 @@ class ModelReport:
     curves: Curves
     learning: Learning
     slices: Sequence[Slice]
+    minimum_rows: int
     importance: Sequence[Importance]
     ids: Sequence[IdEffect]
     tables: Sequence[TableUsage]
@@ -132,7 +135,8 @@ def make_report(
     bad_rows: BadRowsMode | None = None,
     batch_size: int = SCORING_BATCH_SIZE,
     sample_rows: int = SAMPLE_ROWS,
-    minimum_rows: int = MINIMUM_ROWS,
+    minimum_rows: int | None = None,
+    projector: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> ModelReport:
     """A report of a trained model on rows that it has not seen.
@@ -150,7 +154,8 @@ def make_report(
         data_format, bad_rows: of `data`; default as in training.
         batch_size: rows scored at once.
         sample_rows: rows kept whole.
-        minimum_rows: of a slice.
+        minimum_rows: of a slice; default by the number of rows, 200 at most.
+        projector: a new folder for the vectors of the most frequent ids; see `projector.write_projector`.
         seed: of the sample, the bootstrap and permutations.
 
     Raises:
@@ -162,7 +167,7 @@ def make_report(
         >>> print(report.verdict[0])
     """
     check_integer("make_report", "sample_rows", sample_rows, minimum=1)
-    check_integer("make_report", "minimum_rows", minimum_rows, minimum=2)
+    check_optional(check_integer, "make_report", "minimum_rows", minimum_rows, minimum=2)
     options: dict[str, Any] = {"batch_size": batch_size, "sample_rows": sample_rows, "seed": seed}
     reading: dict[str, Any] = {"data": data, "data_format": data_format, "bad_rows": bad_rows}
     model, config, preprocessing = load_run(model_dir, checkpoint)
@@ -177,10 +182,13 @@ def make_report(
     intervals = bootstrap_intervals(bins, metrics, seed)
     best = None if rows.best is None else evaluate_arrays(rows.labels, rows.best, from_logits=False)
     curves = curves_of(rows, bins, seed)
-    learning = _learning(ModelDir(model_dir), checkpoint, config.train.epochs)
+    learning = _learning(ModelDir(model_dir), checkpoint, config)
+    minimum_rows = minimum_rows or enough_rows(rows.sample.num_rows)
     names = ValueNames(preprocessing, rows.sample)
+    if projector is not None:
+        write_projector(Path(projector), model, rows, names)
     importance, ids = find_importance(model, rows, names, batch_size=batch_size, seed=seed, traced=traced)
-    notes = _notes(rows, learning, tasks, label)
+    notes = [*_of_training(learning, label), *_of_rows(rows, tasks, label)]
     comparison = None
     if compare_with is not None:
         other = _scored_by_other(compare_with, label, rows_of if data is None else None, reading, options)
@@ -199,6 +207,7 @@ def make_report(
         drift, tails = find_drift(rows, run_background(model_dir, preprocessing, config))
     except ValueError as error:
         notes.append(f"Drift from the training rows is not told: {error}")
+    notes += _of_drift(drift or ())
     return ModelReport(
         model_dir=str(model_dir),
         checkpoint=ModelDir(model_dir).checkpoint_name(checkpoint),
@@ -214,6 +223,7 @@ def make_report(
         curves=curves,
         learning=learning,
         slices=find_slices(rows, names, minimum_rows),
+        minimum_rows=minimum_rows,
         importance=importance,
         ids=ids,
         tables=table_usage(model),
@@ -256,34 +266,63 @@ def constant_metrics(rate: float) -> dict[str, float]:
     }
 
 
-def _learning(folder: ModelDir, checkpoint: str, epochs: int) -> Learning:
-    history = read_history(folder.history_file)
-    name, best = folder.checkpoint_name(checkpoint), folder.read_best()
+def _learning(folder: ModelDir, checkpoint: str, config: ExperimentConfig) -> Learning:
+    history, epochs, patience = (
+        read_history(folder.history_file),
+        config.train.epochs,
+        config.train.early_stopping_patience,
+    )
+    name, best, checkpoints = folder.checkpoint_name(checkpoint), folder.read_best(), folder.checkpoints()
+    chosen, monitor = None, ""
     if best is not None and best["checkpoint"] == name:
-        return Learning(history=history, epochs=epochs, chosen_epoch=best["epoch"], monitor=best["monitor"])
-    step = folder.checkpoints().read_state(name).step
-    chosen = next((int(line["epoch"]) for line in history if line["step"] == step), None)
-    return Learning(history=history, epochs=epochs, chosen_epoch=chosen, monitor="")
+        chosen, monitor = best["epoch"], best["monitor"]
+    else:
+        step = checkpoints.read_state(name).step
+        chosen = next((int(line["epoch"]) for line in history if line["step"] == step), None)
+    waited = checkpoints.read_state(folder.checkpoint_name("latest")).epochs_without_improvement
+    has_ended = len(history) >= epochs or (patience is not None and waited >= patience)
+    return Learning(history=history, epochs=epochs, chosen_epoch=chosen, monitor=monitor, has_ended=has_ended)
 
 
-def _notes(rows: ScoredRows, learning: Learning, tasks: Sequence[str], label: str) -> list[str]:
-    notes = []
+def _of_training(learning: Learning, label: str) -> Iterator[str]:
+    if not learning.has_ended:
+        yield f"Training has {len(learning.history)} of {learning.epochs} epochs: it was interrupted, or goes on."
+    losses = {
+        int(line["epoch"]): line[name]
+        for line in learning.history
+        for name in (f"val_{label}_log_loss", "val_log_loss")
+        if name in line
+    }
+    chosen = learning.chosen_epoch
+    if chosen in losses and losses[chosen] > 1.01 * min(losses.values()):
+        least = min(losses, key=lambda epoch: losses[epoch])
+        by = f" was chosen by {learning.monitor}" if learning.monitor else ""
+        yield (
+            f"Epoch {chosen + 1}{by}: its validation log loss is {losses[chosen]:.4f}, that of epoch {least + 1} "
+            f"{losses[least]:.4f}. For probabilities, choose by it: train.monitor=val_log_loss."
+        )
+
+
+def _of_rows(rows: ScoredRows, tasks: Sequence[str], label: str) -> Iterator[str]:
     if not rows.is_whole:
-        notes.append(
+        yield (
             f"Slices and drift are of {len(rows.numbers):,} rows drawn at random from {rows.num_rows:,}; metrics and "
             "curves are of all."
         )
     permuted = importance_rows(rows.spec, rows.sample.num_rows)
     if permuted < rows.num_rows:
-        notes.append(f"Importance is of {permuted:,} rows drawn at random.")
-    if not learning.has_ended:
-        notes.append(
-            f"Training wrote {len(learning.history)} of {learning.epochs} epochs: it was stopped early, or goes on."
-        )
+        yield f"Importance is of {permuted:,} rows drawn at random."
     if len(tasks) > 1:
         others = ", ".join(task for task in tasks if task != label)
-        notes.append(f"Of the label {label}. The model has others: {others}.")
-    return notes
+        yield f"Of the label {label}. The model has others: {others}."
+
+
+def _of_drift(drift: Sequence[ColumnDrift]) -> Iterator[str]:
+    far = [each for each in drift if drifted(each)]
+    if far:
+        shown = ", ".join(f"{shortened(each.name)} (PSI {each.psi:.2f})" for each in far[:_SHOWN_DRIFT])
+        more = f" and {len(far) - _SHOWN_DRIFT} more" if len(far) > _SHOWN_DRIFT else ""
+        yield f"Other than in the training rows are: {shown}{more}. See the drift."
 
 
 def _plain(value: Any) -> Any:

@@ -255,12 +255,17 @@ def worst_slice(report: ModelReport) -> str:
 def slices_note(report: ModelReport) -> str:
     """How many slices there are, and how many are wrong."""
     if not report.slices:
-        return "No value of any column has enough rows."
+        return f"No value of any column has {report.minimum_rows} rows, which a slice is to have."
     wrong = sum(each.is_wrong for each in report.slices)
+    seen = {column for each in report.slices for column in each.columns}
+    seen |= {name.partition(" = ")[0] for each in report.slices for name in each.alike}
+    spec = report.rows.spec
+    unseen = [name for name in (*(column.name for column in spec.dense), *spec.feature_names) if name not in seen]
+    left_out = f" No value of {shortened(', '.join(unseen), 100)} has as many." if unseen else ""
     return (
-        f"{len(report.slices):,} slices have enough rows. {wrong:,} are further off than the model is on the whole "
-        f"(warning); about {FALSE_DISCOVERY_RATE:.0%} of such are so by chance. Cost: nats a row of all rows that "
-        "would be saved, could the slice's probabilities be shifted to what is observed."
+        f"{len(report.slices):,} slices have {report.minimum_rows} rows or more.{left_out} {wrong:,} are off, and "
+        f"further off than the model is on the whole (warning); about {FALSE_DISCOVERY_RATE:.0%} of such are so by "
+        "chance. Cost: about what a row of all rows would gain, in nats, were the slice shifted to what is observed."
     )
 
 

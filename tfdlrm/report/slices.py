@@ -17,6 +17,7 @@ from tfdlrm.report.score_bins import Interval
 from tfdlrm.report.scored_rows import ScoredRows, log_losses, probability_of
 
 MINIMUM_ROWS = 200
+_FEWEST_ROWS = 50  # below, the normal approximations do not hold
 FALSE_DISCOVERY_RATE = 0.05
 _MOST_VALUES = 1000  # of a column, the most frequent ones
 _PAIRED_COLUMNS = 6
@@ -36,13 +37,14 @@ class Slice:
         log_loss: mean, nats.
         ratio: predicted / observed positives; infinite where none is observed.
         ratio_interval: from Wilson's 95 % interval of the observed rate.
-        p_value: of what is observed, were every probability right that is left when the log odds of all rows are
-            shifted alike, so that they are right on the whole: what is wrong everywhere is no slice's fault.
-        cost: nats a row of all rows that would be saved, could the slice's probabilities be shifted from there to what
-            is observed.
+        p_value: of what is observed, were every probability right; or, where that is larger, were it right when the log
+            odds of all rows are shifted alike, so that they are right on the whole. What is wrong everywhere is no
+            slice's fault, and what is right is not wrong because the rest is.
+        cost: share of the rows x the divergence, in nats, of the observed rate from the mean prediction, of those two
+            the smaller one: about what a row of all rows would gain, were the slice shifted to what is observed.
         is_wrong: the p-value stands out among those of all slices, of which `FALSE_DISCOVERY_RATE` are so by chance
             (Benjamini, Hochberg 1995).
-        alike: other values that the very same rows have.
+        alike: names of other slices of the very same rows.
     """
 
     columns: tuple[str, ...]
@@ -58,7 +60,7 @@ class Slice:
     p_value: float
     cost: float
     is_wrong: bool = False
-    alike: int = 0
+    alike: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -69,7 +71,10 @@ class Slice:
     def name(self) -> str:
         """As a person would say it."""
         name = " and ".join(f"{column} = {value}" for column, value in zip(self.columns, self.values, strict=True))
-        return f"{name} (the same rows as {self.alike} other slices)" if self.alike else name
+        if not self.alike:
+            return name
+        more = f" and {len(self.alike) - 1} more" if len(self.alike) > 1 else ""
+        return f"{name} (the same rows: {self.alike[0]}{more})"
 
 
 def find_slices(rows: ScoredRows, names: ValueNames, minimum_rows: int = MINIMUM_ROWS) -> list[Slice]:
@@ -96,6 +101,16 @@ def find_slices(rows: ScoredRows, names: ValueNames, minimum_rows: int = MINIMUM
     return ranked([*(each for _, found in single for each in found), *pairs])
 
 
+def enough_rows(num_rows: int) -> int:
+    """Rows that a slice needs, of so many: 200, and of small data fewer, so that something can be seen at all.
+
+    Example:
+        >>> enough_rows(1_000_000), enough_rows(2000), enough_rows(100)
+        (200, 80, 50)
+    """
+    return min(MINIMUM_ROWS, max(num_rows // 25, _FEWEST_ROWS))
+
+
 def ranked(slices: Iterable[Slice]) -> list[Slice]:
     """With `is_wrong` told, worst first; of slices of the same rows, by all their numbers, the first."""
     distinct: dict[tuple[float, ...], Slice] = {}
@@ -103,7 +118,7 @@ def ranked(slices: Iterable[Slice]) -> list[Slice]:
         key = (each.rows, each.positives, round(each.predicted, 9), round(each.log_loss, 9))
         known = distinct.setdefault(key, each)
         if known is not each:
-            distinct[key] = replace(known, alike=known.alike + 1)
+            distinct[key] = replace(known, alike=(*known.alike, each.name))
     slices = list(distinct.values())
     if not slices:
         return []
@@ -142,7 +157,13 @@ class _Table:
             return np.bincount(place, values, len(chosen))
 
         n, positives, predicted, expected = total(np.ones(len(place))), total(labels), total(p), total(shifted)
-        deviation = (positives - expected) / np.sqrt(np.maximum(total(shifted * (1 - shifted)), 1e-12))
+        deviations = np.stack(
+            [
+                (positives - mean) / np.sqrt(np.maximum(total(given * (1 - given)), 1e-12))
+                for mean, given in ((predicted, p), (expected, shifted))
+            ]
+        )
+        deviation = np.abs(deviations).min(axis=0)
         aucs = group_aucs(place, self.logits[numbers], labels)
         low, high = wilson(positives, n)
         losses = total(self.losses[numbers])
@@ -161,8 +182,10 @@ class _Table:
                     log_loss=float(losses[k] / n[k]),
                     ratio=float(mean / rate) if rate else math.inf,
                     ratio_interval=(float(mean / high[k]), float(mean / low[k]) if low[k] > 0 else math.inf),
-                    p_value=float(2.0 * stats.norm.sf(abs(deviation[k]))),
-                    cost=float(n[k] / len(self.labels) * _divergence(rate, expected[k] / n[k])),
+                    p_value=float(2.0 * stats.norm.sf(deviation[k])),
+                    cost=float(
+                        n[k] / len(self.labels) * min(_divergence(rate, mean), _divergence(rate, expected[k] / n[k]))
+                    ),
                 )
             )
         return distinct[chosen], found

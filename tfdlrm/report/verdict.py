@@ -28,14 +28,17 @@ def verdict_of(
     rows, rate = int(metrics["rows"]), metrics["base_rate"]
     positives = round(rate * rows)
     return [
-        _against_constant(metrics, intervals, best),
+        _against_constant(metrics, intervals, best, min(positives, rows - positives)),
         _calibrated(metrics, intervals, reliability, positives),
         _enough(positives, rows - positives, metrics, intervals),
     ]
 
 
 def _against_constant(
-    metrics: Mapping[str, float], intervals: Mapping[str, Interval], best: Mapping[str, float] | None
+    metrics: Mapping[str, float],
+    intervals: Mapping[str, Interval],
+    best: Mapping[str, float] | None,
+    rarer: int,
 ) -> str:
     entropy, (low, high) = metrics["normalized_entropy"], intervals["normalized_entropy"]
     if math.isnan(entropy):
@@ -45,7 +48,9 @@ def _against_constant(
         f"log loss {metrics['log_loss']:.4f} is {entropy:.1%} of that of the base rate "
         f"({_range(low, high, '.1%')}), AUC {metrics['auc']:.4f} ({_range(*intervals['auc'], '.4f')})"
     )
-    if high < 1.0:
+    if rarer < _TOO_FEW or math.isnan(low):
+        text = f"Whether it is better than a constant cannot be told from so few rows of one kind: {figures}"
+    elif high < 1.0:
         text = f"It is better than a constant: {figures}"
     elif low > 1.0:
         text = f"It is worse than the base rate as every row's score: {figures}"
@@ -62,12 +67,19 @@ def _calibrated(
     metrics: Mapping[str, float], intervals: Mapping[str, Interval], reliability: Reliability, positives: int
 ) -> str:
     error = f"expected calibration error {reliability.error:.4f}, by chance up to {reliability.error_by_chance:.4f}"
+    predicted = float(reliability.rows @ reliability.predicted)
     if not positives:
-        return f"Whether it is calibrated cannot be told: no row is positive ({error})."
+        how = (
+            "not calibrated on these rows"
+            if reliability.error > reliability.error_by_chance
+            else "not seen to be wrong"
+        )
+        return f"It is {how}: no row is positive, and it predicts {predicted:.1f} ({error})."
     ratio, (low, high) = metrics["calibration"], intervals["calibration"]
-    if math.isnan(low):
+    if math.isnan(low) or positives < _TOO_FEW:
+        counts = f"{positives} positive{'s' if positives > 1 else ''} where it predicts {predicted:.1f}"
         return (
-            f"Whether it is calibrated is hardly told: it predicts {ratio:.3f} times the positives there are ({error})."
+            f"Whether it is calibrated can hardly be told: there {'are' if positives > 1 else 'is'} {counts} ({error})."
         )
     figures = f"it predicts {ratio:.3f} times the positives there are ({_range(low, high, '.3f')}), {error}"
     if low > 1.0 or high < 1.0:
@@ -79,16 +91,20 @@ def _calibrated(
 
 def _enough(positives: int, negatives: int, metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
     rarer, kind = min((positives, "positives"), (negatives, "negatives"))
-    counts = f"{positives:,} positives and {negatives:,} negatives"
+    counts = f"{_count(positives, 'positive')} and {_count(negatives, 'negative')}"
     if rarer == 0:
         return f"There are {counts}: give rows of both kinds."
     low, high = intervals["auc"]
     if rarer < _TOO_FEW or math.isnan(low):
-        return f"There are {counts}: {rarer} {kind} are too few to say anything, whatever the numbers are."
+        return f"There are {counts}: too few {kind} to say anything, whatever the numbers are."
     width = f"the AUC is known to ±{(high - low) / 2:.4f}"
     if rarer < FEW:
         return f"There are {counts}: few {kind}, {width}; differences smaller than that are noise."
     return f"There are {counts}: {width}."
+
+
+def _count(rows: int, kind: str) -> str:
+    return f"{rows:,} {kind}{'' if rows == 1 else 's'}"
 
 
 def _range(low: float, high: float, form: str) -> str:

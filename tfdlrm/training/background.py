@@ -69,9 +69,8 @@ def load_background(file: Path, spec: FeatureSpec) -> Columns | None:
     """
     if not file.is_file():
         return None
-    arrays = read_arrays(file)
     try:
-        return _from_arrays(spec, arrays)
+        return _from_arrays(spec, read_arrays(file))
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{file}: not the background of this run's columns ({error}). Remove it; explanations then need the run's "

@@ -45,7 +45,12 @@ class Explanation:
             row: number of the row.
             count: of columns.
             label: number of the label.
+
+        Raises:
+            ValueError: there is no such row.
         """
+        if not 0 <= row < len(self.contributions):
+            raise ValueError(f"Explanation: row={row} is not one of the {len(self.contributions)} rows, from 0.")
         found = self.contributions[row] if self.contributions.ndim == 2 else self.contributions[row, label]
         order = np.argsort(-np.abs(found), kind="stable")[:count]
         return [(self.columns[place], float(found[place])) for place in order]
