@@ -19,6 +19,7 @@ OPTIONAL_PACKAGES = frozenset(
         "matplotlib",
         "jinja2",
         "scipy",
+        "optuna",
         "rich",
         "tensorboard",
         "sklearn",
@@ -50,7 +51,8 @@ DATA = CONFIG | {"data", "pages"}
 DISTRIBUTE = MODELS | DATA | {"distribute"}
 TRAINING = DISTRIBUTE | {"training"}
 REPORT = TRAINING | {"report"}
-CLI = REPORT | {"interop", "demo", "cli"}
+TUNING = TRAINING | {"tuning"}
+CLI = REPORT | TUNING | {"interop", "demo", "cli"}
 
 # Room of tfdlrm (its first name below the package) -> rooms that it may import. A new room needs a line here.
 ARROWS: Mapping[str, frozenset[str]] = {
@@ -76,6 +78,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "distribute": DISTRIBUTE,
     "training": TRAINING,
     "report": REPORT,
+    "tuning": TUNING,
     "demo": TRAINING | {"demo"},
     "cli": CLI,
     "__main__": frozenset({"cli"}),

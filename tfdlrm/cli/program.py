@@ -24,6 +24,7 @@ import tfdlrm.cli.predict
 import tfdlrm.cli.report
 import tfdlrm.cli.server
 import tfdlrm.cli.train
+import tfdlrm.cli.tune
 from tfdlrm.cli.errors import is_expected, one_line
 from tfdlrm.cli.quiet_start import import_tensorflow
 from tfdlrm.stop_signals import ignore_stop_signals
@@ -56,6 +57,7 @@ class _Parser(argparse.ArgumentParser):
 def _named_commands() -> dict[str, AddCommand]:
     return {
         "train": tfdlrm.cli.train.add_command,
+        "tune": tfdlrm.cli.tune.add_command,
         "evaluate": tfdlrm.cli.evaluate.add_command,
         "predict": tfdlrm.cli.predict.add_command,
         "report": tfdlrm.cli.report.add_command,

@@ -32,22 +32,9 @@ def add_command(commands: Any) -> None:
         help="train a model",
         description="Train a model by a config. Ctrl-C and SIGTERM write a checkpoint; --resume goes on from it.",
     )
-    parser.add_argument(
-        "config",
-        metavar="CONFIG|PRESET",
-        nargs="?",
-        help="a YAML file, or a preset (see: tfdlrm config list); with --resume, default: that of the run",
-    )
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="the rows: a prepared folder, or a file whose format is told by its name and first bytes (or by --set "
-        "data.format=); default: data.path of the config",
-    )
-    add_overrides(parser)
+    add_config(parser)
     parser.add_argument("--model-dir", metavar="DIR", help=f"where everything goes; default: {RUNS}/<preset>")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --model-dir")
-    add_bad_rows(parser)
     parser.add_argument(
         "--seeds",
         type=parse_seeds,
@@ -66,6 +53,24 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
     parser.set_defaults(run=_run, needs_tensorflow=False)  # imported once it is clear that this process stays
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds CONFIG, `--data`, `--set` and `--bad-rows`: what `config_of` reads."""
+    parser.add_argument(
+        "config",
+        metavar="CONFIG|PRESET",
+        nargs="?",
+        help="a YAML file, or a preset (see: tfdlrm config list); with --resume, default: that of the run",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="the rows: a prepared folder, or a file whose format is told by its name and first bytes (or by --set "
+        "data.format=); default: data.path of the config",
+    )
+    add_overrides(parser)
+    add_bad_rows(parser)
 
 
 def add_bad_rows(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int | None:
 
     if arguments.cluster is not None and arguments.parameter_servers and CLUSTER_RUN not in os.environ:
         raise ValueError("--cluster and --parameter-servers name two clusters, a file's and TF_CONFIG's. Give one.")
-    config, model_dir = _config(arguments), _model_dir(arguments)
+    config, model_dir = config_of(arguments), _model_dir(arguments)
     if config.train.strategy == "parameter_server":
         _listen_at_one_address(arguments)
     import_tensorflow()
@@ -136,7 +141,8 @@ def _listen_at_one_address(arguments: argparse.Namespace) -> None:
             binding.start_again(binding.preloading())
 
 
-def _config(arguments: argparse.Namespace) -> ExperimentConfig:
+def config_of(arguments: argparse.Namespace) -> ExperimentConfig:
+    """The config that a command's flags make: a preset, a file, or that of the run that goes on."""
     from tfdlrm.config import ANY_DATA, apply_overrides, load_config
 
     config = _config_of_run(arguments) if arguments.config is None else load_config(arguments.config)

@@ -1,0 +1,1 @@
+"""Search for a better config: sampled, pruned by validation, settled by several seeds."""
