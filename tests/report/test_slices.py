@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tfdlrm.data.columns import Columns, RaggedColumn
 from tfdlrm.data.polars_extra import pl
@@ -105,6 +106,16 @@ def test_what_is_right_is_not_wrong_because_the_rest_is() -> None:
     assert not any(each.is_wrong for each in cities)
     # and what is wrong everywhere alike is wrong in no slice
     assert not any(each.is_wrong for each in found(scored(8, lambda columns: np.full(ROWS, 0.7))))
+
+
+def test_aucs_of_slices_are_those_of_their_rows() -> None:
+    rows = scored(9)
+    names = ValueNames(PREPROCESSING, rows.sample).of("city", range(6))
+    for each in found(rows):
+        if each.columns == ("city",):
+            place = names.index(each.values[0])
+            inside = rows.sample.ids[:, 0] == place
+            assert each.auc == pytest.approx(roc_auc_score(rows.labels[inside], rows.logits[inside]), abs=1e-12)
 
 
 def test_the_cost_is_the_divergence_of_its_page() -> None:

@@ -135,6 +135,7 @@ class _Table:
         self.probabilities = probability_of(logits)
         self.shifted = probability_of(logits.astype(np.float64) + _overall_shift(labels, logits))
         self.losses = log_losses(labels, logits)
+        self._by_score = np.argsort(logits, kind="stable")
 
     def slices(
         self, codes: np.ndarray, rows: np.ndarray | None, minimum_rows: int, most: int = _MOST_VALUES
@@ -164,7 +165,12 @@ class _Table:
             ]
         )
         deviation = np.abs(deviations).min(axis=0)
-        aucs = group_aucs(place, self.logits[numbers], labels)
+        order = None
+        if rows is None:
+            # rows are in the order of their scores already; small whole numbers are sorted by counting
+            by_score = (np.cumsum(kept) - 1)[self._by_score[kept[self._by_score]]]
+            order = by_score[np.argsort(place[by_score].astype(np.uint16), kind="stable")]
+        aucs = group_aucs(place, self.logits[numbers], labels, order=order)
         low, high = wilson(positives, n)
         losses = total(self.losses[numbers])
         found = []
