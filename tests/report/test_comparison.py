@@ -15,11 +15,12 @@ from tests.report.test_slices import PREPROCESSING, scored
 from tests.training.csv_run import csv_config, csv_run, write_rows
 from tfdlrm.cli import main
 from tfdlrm.metrics import evaluate_arrays
+from tfdlrm.metrics.evaluation import log_losses
 from tfdlrm.report.comparison import Comparison, compare, paired_intervals
 from tfdlrm.report.groups import ValueNames
 from tfdlrm.report.model_report import make_report
 from tfdlrm.report.page import to_html
-from tfdlrm.report.scored_rows import ScoredRows, log_losses
+from tfdlrm.report.scored_rows import ScoredRows
 from tfdlrm.training.run import train
 
 

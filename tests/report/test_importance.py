@@ -17,11 +17,12 @@ from tfdlrm.data.columns import RaggedColumn
 from tfdlrm.data.dataset import InMemoryDataset
 from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.preprocessing import Preprocessing
+from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.report.drift import drifted, find_drift
 from tfdlrm.report.groups import ValueNames
 from tfdlrm.report.importance import REPEATS, find_importance, permuted_together
 from tfdlrm.report.model_report import make_report
-from tfdlrm.report.scored_rows import ScoredRows, probability_of, score_rows
+from tfdlrm.report.scored_rows import ScoredRows, score_rows
 from tfdlrm.report.table_usage import table_usage
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 from tfdlrm.training.background import background_of

@@ -12,10 +12,11 @@ from sklearn.calibration import calibration_curve
 
 from tfdlrm.data.columns import Columns
 from tfdlrm.metrics import evaluate_arrays
+from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.metrics.grouped_auc import group_aucs
 from tfdlrm.report.curves import MOST_POINTS, curves_of, reliability_of, wilson
 from tfdlrm.report.score_bins import METRICS, bootstrap_intervals, metrics_of, score_bins
-from tfdlrm.report.scored_rows import ScoredRows, probability_of
+from tfdlrm.report.scored_rows import ScoredRows
 from tfdlrm.report.slices import auc_interval
 from tfdlrm.report.verdict import verdict_of
 from tfdlrm.schema import DenseColumn, FeatureSpec
@@ -36,7 +37,6 @@ def scored(labels: np.ndarray, logits: np.ndarray) -> ScoredRows:
         numbers=np.arange(len(labels)),
         sample=sample,
         best=None,
-        unknown_ids={},
     )
 
 

@@ -10,8 +10,9 @@ from tfdlrm.data.columns import Columns, RaggedColumn
 from tfdlrm.data.polars_extra import pl
 from tfdlrm.data.preprocessing import Preprocessing
 from tfdlrm.data.vocabulary import Vocabulary
+from tfdlrm.metrics.evaluation import log_losses, probability_of
 from tfdlrm.report.groups import ValueNames, range_name
-from tfdlrm.report.scored_rows import ScoredRows, log_losses, probability_of
+from tfdlrm.report.scored_rows import ScoredRows
 from tfdlrm.report.slices import Slice, enough_rows, find_slices, ranked
 from tfdlrm.schema import CategoricalColumn, DenseColumn, FeatureSpec
 
@@ -58,7 +59,6 @@ def scored(seed: int, wrong=None) -> ScoredRows:
         numbers=np.arange(ROWS),
         sample=columns,
         best=None,
-        unknown_ids={},
     )
 
 

@@ -95,7 +95,7 @@ class EvaluationAccumulator:
             "auc": self.auc.result(),
             "pr_auc": self.auc.average_precision(),
             "log_loss": log_loss,
-            "normalized_entropy": _ratio(log_loss, _entropy(base_rate)),
+            "normalized_entropy": _ratio(log_loss, binary_entropy(base_rate)),
             "calibration": _ratio(predicted, positive),
             "accuracy": _ratio(correct, total),
         }
@@ -110,8 +110,7 @@ class EvaluationAccumulator:
         self, labels: np.ndarray, scores: np.ndarray, given: np.dtype
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.from_logits:
-            wrong_way = np.where(labels > 0, -scores, scores)  # of a hard label the loss is softplus of this
-            return np.logaddexp(0.0, wrong_way), 0.5 * (1.0 + np.tanh(0.5 * scores))
+            return log_losses(labels, scores), probability_of(scores)
         outside = int(np.count_nonzero((scores < 0) | (scores > 1)))
         if outside:
             raise ValueError(
@@ -130,6 +129,22 @@ class EvaluationAccumulator:
             return
         total = math.fsum([*pair, value])
         self._sums[name] = [total, math.fsum([*pair, value, -total])]
+
+
+def probability_of(logits: np.ndarray) -> np.ndarray:
+    """The sigmoid, in float64."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
+def log_losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Log loss of each row, in nats, in float64.
+
+    Args:
+        labels: [N], bool, or 0 and 1.
+        logits: [N].
+    """
+    # of a hard label the loss is softplus of the logit the wrong way
+    return np.logaddexp(0.0, np.where(labels > 0, -logits.astype(np.float64), logits))
 
 
 def evaluate_arrays(
@@ -204,7 +219,7 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def _entropy(rate: float) -> float:
+def binary_entropy(rate: float) -> float:
     """Of a coin that falls on one side with probability `rate`, in nats."""
     if not 0.0 < rate < 1.0:
         return 0.0

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfdlrm.data.dataset import some_of
+from tfdlrm.metrics.evaluation import log_losses, probability_of
 from tfdlrm.report.groups import ValueNames, groupings
 from tfdlrm.report.scipy_extra import stats
-from tfdlrm.report.score_bins import LEVEL, Interval
-from tfdlrm.report.scored_rows import ScoredRows, log_losses, probability_of
+from tfdlrm.report.score_bins import LEVEL, Interval, auc_of, percentile_interval, tie_starts
+from tfdlrm.report.scored_rows import ScoredRows
 from tfdlrm.report.slices import FALSE_DISCOVERY_RATE, MINIMUM_ROWS
 from tfdlrm.schema import ROW_ID
 
@@ -163,7 +164,7 @@ def paired_intervals(labels: np.ndarray, own: np.ndarray, other: np.ndarray, see
         first, second = (side.metrics(weights) for side in sides)
         for name, pieces in found.items():
             pieces.append(first[name] - second[name])
-    return {name: _quantiles(np.concatenate(pieces)) for name, pieces in found.items()}
+    return {name: percentile_interval(np.concatenate(pieces)) for name, pieces in found.items()}
 
 
 class _Side:
@@ -171,9 +172,7 @@ class _Side:
 
     def __init__(self, labels: np.ndarray, logits: np.ndarray) -> None:
         self._order = np.argsort(logits, kind="stable")
-        ordered = logits[self._order]
-        self._starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        self._labels = labels
+        self._starts = tie_starts(logits[self._order])
         self._is_positive = labels[self._order]
         self._losses = log_losses(labels, logits).astype(np.float32)
         self._probabilities = probability_of(logits).astype(np.float32)
@@ -187,22 +186,12 @@ class _Side:
         ordered = weights[:, self._order].astype(np.float64)
         positives = np.add.reduceat(np.where(self._is_positive, ordered, 0.0), self._starts, axis=1)
         negatives = np.add.reduceat(np.where(self._is_positive, 0.0, ordered), self._starts, axis=1)
-        below = np.cumsum(negatives, axis=1) - 0.5 * negatives
-        total_p, total_n = positives.sum(axis=1), negatives.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return {
-                "auc": (positives * below).sum(axis=1) / (total_p * total_n),
+                "auc": auc_of(positives, negatives),
                 "log_loss": (weights @ self._losses).astype(np.float64) / weights.sum(axis=1, dtype=np.float64),
-                "calibration": (weights @ self._probabilities).astype(np.float64) / total_p,
+                "calibration": (weights @ self._probabilities).astype(np.float64) / positives.sum(axis=1),
             }
-
-
-def _quantiles(replicates: np.ndarray) -> Interval:
-    known = replicates[np.isfinite(replicates)]
-    if len(known) < LEVEL * len(replicates):
-        return math.nan, math.nan
-    low, high = np.quantile(known, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return float(low), float(high)
 
 
 def _check_same(rows: ScoredRows, other: ScoredRows, other_dir: str) -> None:

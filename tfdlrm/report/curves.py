@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.report.scipy_extra import stats
-from tfdlrm.report.score_bins import ScoreBins
-from tfdlrm.report.scored_rows import ScoredRows, probability_of
+from tfdlrm.report.score_bins import ScoreBins, full_starts, tie_starts
+from tfdlrm.report.scored_rows import ScoredRows
 from tfdlrm.report.sklearn_extra import metrics
 
 MOST_POINTS = 1000  # of a curve that is kept: more than a plot can show
@@ -105,9 +106,7 @@ def reliability_of(
     """
     order = np.argsort(logits, kind="stable")
     logits, labels = logits[order], labels[order]
-    distinct = np.flatnonzero(np.concatenate([[True], logits[1:] != logits[:-1]]))
-    wanted = np.arange(most) * len(logits) // most
-    begins = np.unique(distinct[np.searchsorted(distinct, wanted, side="right") - 1])
+    begins = full_starts(tie_starts(logits), len(logits), most)
     rows = np.diff(begins, append=len(logits))
     probabilities = probability_of(logits)
     predicted = np.add.reduceat(probabilities, begins) / rows

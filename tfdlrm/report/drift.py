@@ -10,9 +10,10 @@ import numpy as np
 from tfdlrm.data.columns import Columns
 from tfdlrm.data.inspect.findings import dense_bins, population_stability
 from tfdlrm.data.inspect.report import NOTABLE_PSI, ColumnDrift
+from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.metrics.grouped_auc import group_aucs
 from tfdlrm.report.groups import Grouping, groupings
-from tfdlrm.report.scored_rows import ScoredRows, probability_of
+from tfdlrm.report.scored_rows import ScoredRows
 
 _TOP_IDS = 50
 _HEAD_SHARE = 0.5

@@ -17,10 +17,11 @@ import numpy as np
 
 from tfdlrm.data.columns import Columns, fixed_columns, weighted_columns
 from tfdlrm.data.dataset import InMemoryDataset, some_of
+from tfdlrm.metrics.evaluation import log_losses
 from tfdlrm.metrics.grouped_auc import group_aucs
 from tfdlrm.report.groups import Grouping, ValueNames, groupings
 from tfdlrm.report.score_bins import Interval
-from tfdlrm.report.scored_rows import ScoredRows, log_losses
+from tfdlrm.report.scored_rows import ScoredRows
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.evaluation import Scorer
 

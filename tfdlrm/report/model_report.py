@@ -16,6 +16,7 @@ from tfdlrm.config import ExperimentConfig
 from tfdlrm.data.inspect.report import ColumnDrift
 from tfdlrm.data.opening import BadRowsMode
 from tfdlrm.metrics import evaluate_arrays
+from tfdlrm.metrics.evaluation import binary_entropy
 from tfdlrm.pages.tables import shortened
 from tfdlrm.report.comparison import Comparison, compare
 from tfdlrm.report.curves import Curves, curves_of
@@ -253,13 +254,12 @@ def _scored_by_other(
 
 def constant_metrics(rate: float) -> dict[str, float]:
     """Metrics of rows with this share of positives that all have it as their score."""
-    entropy = -sum(share * math.log(share) for share in (rate, 1.0 - rate) if share > 0)
     both = 0 < rate < 1
     return {
         "base_rate": rate,
         "auc": 0.5 if both else math.nan,
         "pr_auc": rate if rate > 0 else math.nan,
-        "log_loss": entropy,
+        "log_loss": binary_entropy(rate),
         "normalized_entropy": 1.0 if both else math.nan,
         "calibration": 1.0 if rate > 0 else math.nan,
         "accuracy": max(rate, 1.0 - rate),

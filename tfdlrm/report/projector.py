@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfdlrm.files import partial_folder
+from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.native.scope import native_kernels
 from tfdlrm.report.groups import ValueNames, groupings
-from tfdlrm.report.scored_rows import ScoredRows, probability_of
+from tfdlrm.report.scored_rows import ScoredRows
 
 MOST_IDS = 2000  # of a column: more points than that hide each other
 CONFIG_FILE = "projector_config.pbtxt"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfdlrm.report.scored_rows import log_losses, probability_of
+from tfdlrm.metrics.evaluation import log_losses, probability_of
 
 LEVEL = 0.95
 MOST_BINS = 4096
@@ -60,11 +60,10 @@ def score_bins(labels: np.ndarray, logits: np.ndarray, most: int = MOST_BINS) ->
     """
     order = np.argsort(logits, kind="stable")
     logits, labels = logits[order], labels[order]
-    begins = np.flatnonzero(np.concatenate([[True], logits[1:] != logits[:-1]]))
+    begins = tie_starts(logits)
     exact = len(begins) <= most
     if not exact:
-        wanted = np.arange(most) * len(logits) // most
-        begins = np.unique(begins[np.searchsorted(begins, wanted, side="right") - 1])
+        begins = full_starts(begins, len(logits), most)
     probability, loss = probability_of(logits), log_losses(labels, logits)
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -82,6 +81,28 @@ def score_bins(labels: np.ndarray, logits: np.ndarray, most: int = MOST_BINS) ->
     )
 
 
+def tie_starts(ordered: np.ndarray) -> np.ndarray:
+    """Where equal scores begin, of scores in order."""
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+
+
+def full_starts(starts: np.ndarray, num_rows: int, most: int) -> np.ndarray:
+    """Where at most so many bins begin, of about as many rows each; equal scores (`starts`: theirs) share one."""
+    wanted = np.arange(most) * num_rows // most
+    return np.unique(starts[np.searchsorted(starts, wanted, side="right") - 1])
+
+
+def auc_of(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """AUC of R weighings of K scores in ascending order, [R]; NaN where one class has no weight.
+
+    Args:
+        positives, negatives: float64 [R, K].
+    """
+    below = np.cumsum(negatives, axis=1) - 0.5 * negatives
+    with np.errstate(invalid="ignore"):
+        return (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
 def metrics_of(bins: ScoreBins, positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.ndarray]:
     """`METRICS` of R weighings of the bins, [R] each; NaN where one does not exist.
 
@@ -93,8 +114,6 @@ def metrics_of(bins: ScoreBins, positives: np.ndarray, negatives: np.ndarray) ->
     total = total_p + total_n
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = total_p / total
-        below = np.cumsum(negatives, axis=1) - 0.5 * negatives
-        auc = (positives * below).sum(axis=1) / (total_p * total_n)
         # average precision: of each score from the top, precision at it times the recall that it adds
         above_p = np.cumsum(positives[:, ::-1], axis=1)
         above = above_p + np.cumsum(negatives[:, ::-1], axis=1)
@@ -107,7 +126,7 @@ def metrics_of(bins: ScoreBins, positives: np.ndarray, negatives: np.ndarray) ->
         rows = positives + negatives
         return {
             "base_rate": rate,
-            "auc": np.where((total_p > 0) & (total_n > 0), auc, np.nan),
+            "auc": auc_of(positives, negatives),
             "pr_auc": np.where(total_p > 0, pr_auc, np.nan),
             "log_loss": loss,
             "normalized_entropy": np.where(entropy > 0, loss / entropy, np.nan),
@@ -138,16 +157,21 @@ def bootstrap_intervals(bins: ScoreBins, values: dict[str, float], seed: int = 0
             found[name].append(value)
     of_bins = metrics_of(bins, bins.positives[None], bins.negatives[None])
     return {
-        name: _interval(np.concatenate(replicates) + values[name] - of_bins[name][0], name)
+        name: _within(name, percentile_interval(np.concatenate(replicates) + values[name] - of_bins[name][0]))
         for name, replicates in found.items()
     }
 
 
-def _interval(replicates: np.ndarray, name: str) -> Interval:
+def percentile_interval(replicates: np.ndarray) -> Interval:
+    """What `LEVEL` of the replicates are within; (NaN, NaN) where fewer than those are numbers."""
     known = replicates[np.isfinite(replicates)]
     if len(known) < LEVEL * len(replicates):
         return math.nan, math.nan
     low, high = np.quantile(known, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    if name in ("base_rate", "auc", "pr_auc", "accuracy"):
-        low, high = max(low, 0.0), min(high, 1.0)
     return float(low), float(high)
+
+
+def _within(name: str, interval: Interval) -> Interval:
+    if name in ("base_rate", "auc", "pr_auc", "accuracy") and not math.isnan(interval[0]):
+        return max(interval[0], 0.0), min(interval[1], 1.0)
+    return interval

@@ -13,7 +13,7 @@ from tfdlrm.data.batching import to_columns
 from tfdlrm.data.columns import Columns, concatenate
 from tfdlrm.data.dataset import Dataset, some_of
 from tfdlrm.data.synthetic import TEACHER_PROBABILITY
-from tfdlrm.data.unknown_ids import UnknownIds
+from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.schema import FeatureSpec
 from tfdlrm.training.evaluation import Scorer
 
@@ -30,7 +30,6 @@ class ScoredRows:
         numbers: int64 [S], which rows are in the sample, ascending.
         sample: the rows of the sample, keys included.
         best: float64 [N], the probabilities that labels were drawn with, where rows are generated; else None.
-        unknown_ids: share of unknown ids, by column.
     """
 
     spec: FeatureSpec
@@ -40,7 +39,6 @@ class ScoredRows:
     numbers: np.ndarray
     sample: Columns
     best: np.ndarray | None
-    unknown_ids: dict[str, float]
 
     @property
     def num_rows(self) -> int:
@@ -66,21 +64,6 @@ class ScoredRows:
     def sample_logits(self) -> np.ndarray:
         """float32 [S]."""
         return self.logits[self.numbers]
-
-
-def probability_of(logits: np.ndarray) -> np.ndarray:
-    """The sigmoid, in float64."""
-    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
-
-
-def log_losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Log loss of each row, in nats, in float64.
-
-    Args:
-        labels: bool [N].
-        logits: [N].
-    """
-    return np.logaddexp(0.0, np.where(labels, -logits.astype(np.float64), logits))
 
 
 def score_rows(
@@ -111,14 +94,13 @@ def score_rows(
     numbers = some_of(num_rows, sample_rows, seed)
     labels, logits = np.empty(num_rows, bool), np.empty(num_rows, np.float32)
     best: list[np.ndarray] = []
-    pieces, unknown, start = [], UnknownIds(dataset.spec), 0
+    pieces, start = [], 0
     batches = dataset.batches(batch_size, with_keys=True)
     for (features, given, keys), found in Scorer(model, batches, traced).scored():
         stop = start + len(found)
         own = given.numpy()
-        _check(dataset.spec, own[:, task], found[:, task], start)
+        _check(dataset.spec.labels[task], own[:, task], found[:, task], start)
         labels[start:stop], logits[start:stop] = own[:, task] > 0, found[:, task]
-        unknown.update(features)
         low, high = np.searchsorted(numbers, [start, stop])
         plain = {name: values.numpy() for name, values in keys.items()}
         if TEACHER_PROBABILITY in plain and task == 0:
@@ -135,15 +117,14 @@ def score_rows(
         numbers=numbers,
         sample=concatenate(pieces),
         best=np.concatenate(best) if best else None,
-        unknown_ids=unknown.shares(),
     )
 
 
-def _check(spec: FeatureSpec, labels: np.ndarray, logits: np.ndarray, start: int) -> None:
+def _check(label: str, labels: np.ndarray, logits: np.ndarray, start: int) -> None:
     for values, what in (
         (labels, "no label. Give labelled rows"),
         (logits, "the score NaN. Check the model: a weight may be NaN, as after training that diverged"),
     ):
         wrong = np.flatnonzero(np.isnan(values))
         if len(wrong):
-            raise ValueError(f"row {start + wrong[0]} of the data (label {quoted(spec.labels[0])}) has {what}.")
+            raise ValueError(f"row {start + wrong[0]} of the data (label {quoted(label)}) has {what}.")

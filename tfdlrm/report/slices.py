@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfdlrm.metrics.evaluation import log_losses, probability_of
 from tfdlrm.metrics.grouped_auc import group_aucs
 from tfdlrm.report.curves import wilson
 from tfdlrm.report.groups import Grouping, ValueNames, groupings
 from tfdlrm.report.scipy_extra import stats
 from tfdlrm.report.score_bins import Interval
-from tfdlrm.report.scored_rows import ScoredRows, log_losses, probability_of
+from tfdlrm.report.scored_rows import ScoredRows
 
 MINIMUM_ROWS = 200
 _FEWEST_ROWS = 50  # below, the normal approximations do not hold
