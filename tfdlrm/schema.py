@@ -198,6 +198,11 @@ class FeatureSpec(Record):
         return tuple(column.name for column in self.categorical)
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of all inputs of a model: the dense columns, then the categorical ones."""
+        return (*(column.name for column in self.dense), *self.feature_names)
+
+    @property
     def table_names(self) -> tuple[str, ...]:
         """Tables in order of the first column that reads them."""
         return tuple(dict.fromkeys(column.table for column in self.categorical))

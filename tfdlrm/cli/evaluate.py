@@ -22,11 +22,7 @@ def add_command(commands: Any) -> None:
         description="Exact metrics of a trained model, on the test part of its own data or on the rows of a file.",
     )
     add_model(parser)
-    rows = parser.add_mutually_exclusive_group()
-    rows.add_argument("--data", metavar="PATH", help="labelled rows; default: a part of the run's own data")
-    rows.add_argument(
-        "--part", choices=("test", "validation", "train"), help="default: the first of them that there is"
-    )
+    add_rows(parser)
     add_reading(parser)
     parser.add_argument("--group-by", metavar="KEY", help="key column of the grouped AUC (GAUC)")
     parser.add_argument("--json", metavar="FILE", help="write the metrics there as well")
@@ -37,6 +33,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds MODEL_DIR and `--checkpoint`."""
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="the --model-dir of a training run")
     parser.add_argument("--checkpoint", default="best", metavar="best|latest|NAME", help="default: best")
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Adds which labelled rows: `--data` or `--part`."""
+    rows = parser.add_mutually_exclusive_group()
+    rows.add_argument("--data", metavar="PATH", help="labelled rows; default: a part of the run's own data")
+    rows.add_argument(
+        "--part", choices=("test", "validation", "train"), help="default: the first of them that there is"
+    )
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdlrm.cli.evaluate import add_model, add_reading, reading_options
+from tfdlrm.cli.evaluate import add_model, add_reading, add_rows, reading_options
 from tfdlrm.cli.outputs import check_outputs, write_json
 
 if TYPE_CHECKING:
@@ -22,11 +22,7 @@ def add_command(commands: Any) -> None:
         "model, on the test part of its own data or on the rows of a file; on the terminal, and as one page.",
     )
     add_model(parser)
-    rows = parser.add_mutually_exclusive_group()
-    rows.add_argument("--data", metavar="PATH", help="labelled rows; default: a part of the run's own data")
-    rows.add_argument(
-        "--part", choices=("test", "validation", "train"), help="default: the first of them that there is"
-    )
+    add_rows(parser)
     add_reading(parser)
     parser.add_argument("--compare", metavar="OTHER_DIR", help="another run, whose best model scores the same rows")
     parser.add_argument("--label", metavar="NAME", help="of a model of several; default: the first")
@@ -61,12 +57,13 @@ def _run(arguments: argparse.Namespace) -> None:
     _print(report)
     if arguments.json is not None:
         write_json(arguments.json, report.to_dict())
+    pngs = None
     if arguments.png is not None:
         from tfdlrm.report.plots import report_pngs
 
-        folder = Path(arguments.png)
+        pngs, folder = report_pngs(report), Path(arguments.png)
         folder.mkdir(exist_ok=True)
-        for name, png in report_pngs(report).items():
+        for name, png in pngs.items():
             (folder / f"{name}.png").write_bytes(png)
     if arguments.projector is not None:
         print(f"vectors: tensorboard --logdir {arguments.projector}, under Projector")
@@ -75,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         from tfdlrm.report.page import to_html
 
-        Path(arguments.html).write_text(to_html(report), encoding="utf-8")
+        Path(arguments.html).write_text(to_html(report, pngs), encoding="utf-8")
         print(f"page: {arguments.html}")
 
 

@@ -7,7 +7,7 @@ gather and not 40.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -119,6 +119,30 @@ def _take(matrix: Array, rows: Array) -> Array:
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(matrix)}")
     # "clip" checks nothing, and writes into `out` at once where the default makes a copy first
     return np.take(matrix, rows, axis=0, out=out, mode="clip")
+
+
+def permuted(spec: FeatureSpec, rows: Columns, names: Iterable[str], order: Array) -> Columns:
+    """The rows with some columns as they stand in other rows.
+
+    Args:
+        spec: the columns.
+        rows: N of them.
+        names: dense or categorical columns; ids go with their weights.
+        order: int [N], the row that each takes them from.
+    """
+    dense, ids, weights, ragged = rows.dense.copy(), rows.ids.copy(), rows.weights.copy(), dict(rows.ragged)
+    numbers = {column.name: place for place, column in enumerate(spec.dense)}
+    places, weighted = fixed_columns(spec), weighted_columns(spec)
+    for name in names:
+        if name in numbers:
+            dense[:, numbers[name]] = dense[order, numbers[name]]
+        elif name in ragged:
+            ragged[name] = ragged[name].take(order)
+        else:
+            ids[:, places[name]] = ids[order, places[name]]
+            if name in weighted:
+                weights[:, weighted[name]] = weights[order, weighted[name]]
+    return replace(rows, dense=dense, ids=ids, weights=weights, ragged=ragged)
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:

@@ -228,10 +228,9 @@ def _slices(rows: ScoredRows, other: ScoredRows, names: ValueNames, minimum_rows
     z = float(stats.norm.ppf(0.5 + LEVEL / 2))
     for grouping in groupings(rows.spec, rows.sample):
         codes, place, counts = np.unique(grouping.codes, return_inverse=True, return_counts=True)
-        numbers = np.arange(len(labels)) if grouping.rows is None else grouping.rows
         kept = np.flatnonzero(counts >= minimum_rows)
         sums, squares, positives = (
-            np.bincount(place, values[numbers], len(codes))[kept] for values in (gap, gap**2, labels)
+            np.bincount(place, values[grouping.row_numbers], len(codes))[kept] for values in (gap, gap**2, labels)
         )
         means = sums / counts[kept]
         errors = np.sqrt(np.maximum(squares / counts[kept] - means**2, 0.0) / counts[kept])

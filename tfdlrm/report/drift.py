@@ -12,7 +12,7 @@ from tfdlrm.data.inspect.findings import dense_bins, population_stability
 from tfdlrm.data.inspect.report import NOTABLE_PSI, ColumnDrift
 from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.metrics.grouped_auc import group_aucs
-from tfdlrm.report.groups import Grouping, groupings
+from tfdlrm.report.groups import Grouping, id_groupings
 from tfdlrm.report.scored_rows import ScoredRows
 
 _TOP_IDS = 50
@@ -53,9 +53,9 @@ def find_drift(rows: ScoredRows, background: Columns) -> tuple[list[ColumnDrift]
         psi, noise = population_stability(*dense_bins(*values))
         drift.append(ColumnDrift(name=dense.name, kind="dense", part="scored", psi=psi, noise=noise))
     tails = []
-    pairs = zip(groupings(rows.spec, background), groupings(rows.spec, rows.sample), strict=True)
+    pairs = zip(id_groupings(rows.spec, background), id_groupings(rows.spec, rows.sample), strict=True)
     for before, after in pairs:
-        if before.is_dense or not len(before.codes) or not len(after.codes):
+        if not len(before.codes) or not len(after.codes):
             continue
         ids, counts = np.unique(before.codes, return_counts=True)
         order = np.argsort(-counts, kind="stable")

@@ -25,13 +25,16 @@ class Grouping:
         column: its name.
         codes: int64 [M], the value of each (row, id), each pair once.
         rows: int64 [M], numbers of the rows; `codes` is of rows 0 to N - 1 where this is None.
-        is_dense: the values are bins of a number.
     """
 
     column: str
     codes: np.ndarray
     rows: np.ndarray | None
-    is_dense: bool
+
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """int64 [M]."""
+        return np.arange(len(self.codes)) if self.rows is None else self.rows
 
 
 def groupings(spec: FeatureSpec, columns: Columns) -> Iterator[Grouping]:
@@ -39,14 +42,19 @@ def groupings(spec: FeatureSpec, columns: Columns) -> Iterator[Grouping]:
     for place, dense in enumerate(spec.dense):
         values = columns.dense[:, place]
         codes = np.searchsorted(dense_edges(values), values, side="right")
-        yield Grouping(column=dense.name, codes=codes.astype(np.int64), rows=None, is_dense=True)
+        yield Grouping(column=dense.name, codes=codes.astype(np.int64), rows=None)
+    yield from id_groupings(spec, columns)
+
+
+def id_groupings(spec: FeatureSpec, columns: Columns) -> Iterator[Grouping]:
+    """Those of the categorical columns."""
     places = fixed_columns(spec)
     for column in spec.categorical:
         if column.hotness == 1:
             codes, rows = columns.ids[:, places[column.name]][:, 0].astype(np.int64), None
         else:
             codes, rows = _bags(columns, column, places)
-        yield Grouping(column=column.name, codes=codes, rows=rows, is_dense=False)
+        yield Grouping(column=column.name, codes=codes, rows=rows)
 
 
 def dense_edges(values: np.ndarray) -> np.ndarray:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfdlrm.data.columns import Columns, fixed_columns, weighted_columns
+from tfdlrm.data.columns import Columns, permuted
 from tfdlrm.data.dataset import InMemoryDataset, some_of
 from tfdlrm.metrics.evaluation import log_losses
 from tfdlrm.metrics.grouped_auc import group_aucs
-from tfdlrm.report.groups import Grouping, ValueNames, groupings
+from tfdlrm.report.groups import Grouping, ValueNames, id_groupings
 from tfdlrm.report.score_bins import Interval
 from tfdlrm.report.scored_rows import ScoredRows
 from tfdlrm.schema import FeatureSpec
@@ -97,12 +97,12 @@ def find_importance(
     losses, auc = log_losses(labels, logits), _auc(labels, logits)
     random = np.random.default_rng(seed)
     found, effects = [], []
-    by_column = {each.column: each for each in groupings(spec, sample)}
+    by_column = {each.column: each for each in id_groupings(spec, sample)}
     for name, columns in permuted_together(spec):
         increases, drops, permuted_logits = [], [], np.zeros(len(labels))
         for _ in range(REPEATS):
-            permuted = _permuted(spec, sample, columns, random.permutation(len(labels)))
-            scored = _scores(model, spec, permuted, rows.task, batch_size, traced)
+            dealt = permuted(spec, sample, columns, random.permutation(len(labels)))
+            scored = _scores(model, spec, dealt, rows.task, batch_size, traced)
             increases.append(log_losses(labels, scored) - losses)
             drops.append(auc - _auc(labels, scored))
             permuted_logits += scored / REPEATS
@@ -123,9 +123,7 @@ def find_importance(
                 auc_drop=float(np.mean(drops)),
             )
         )
-        for column in columns:
-            if by_column[column].is_dense:
-                continue
+        for column in (name for name in columns if name in by_column):
             effects += _effects(by_column[column], logits - permuted_logits, names)
     found.sort(key=lambda each: -each.loss_increase)
     weights = {column: max(each.loss_increase, 0.0) for each in found for column in each.columns}
@@ -157,24 +155,6 @@ def _name(marks: set[tuple[str, str]], columns: Sequence[str]) -> str:
     return f"{', '.join(columns)} (table {', '.join(tables)})"
 
 
-def _permuted(spec: FeatureSpec, rows: Columns, columns: Sequence[str], order: np.ndarray) -> Columns:
-    """The rows with some columns those of other rows."""
-    names = [column.name for column in spec.dense]
-    dense, ids, weights, ragged = rows.dense.copy(), rows.ids.copy(), rows.weights.copy(), dict(rows.ragged)
-    places, weighted = fixed_columns(spec), weighted_columns(spec)
-    for name in columns:
-        if name in names:
-            place = names.index(name)
-            dense[:, place] = dense[order, place]
-        elif name in ragged:
-            ragged[name] = ragged[name].take(order)
-        else:
-            ids[:, places[name]] = ids[order, places[name]]
-            if name in weighted:
-                weights[:, weighted[name]] = weights[order, weighted[name]]
-    return replace(rows, dense=dense, ids=ids, weights=weights, ragged=ragged)
-
-
 def _scores(
     model: keras.Model, spec: FeatureSpec, rows: Columns, task: int, batch_size: int, traced: Any
 ) -> np.ndarray:
@@ -187,11 +167,10 @@ def _auc(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def _effects(grouping: Grouping, moved: np.ndarray, names: ValueNames) -> list[IdEffect]:
-    numbers = np.arange(len(moved)) if grouping.rows is None else grouping.rows
     codes, place, counts = np.unique(grouping.codes, return_inverse=True, return_counts=True)
     if not len(codes):
         return []
-    means = np.bincount(place, moved[numbers], len(codes)) / counts
+    means = np.bincount(place, moved[grouping.row_numbers], len(codes)) / counts
     power = counts * means**2
     kept = np.flatnonzero(counts >= _LEAST_ID_ROWS)
     kept = kept[np.argsort(-power[kept], kind="stable")[:MOST_IDS]]

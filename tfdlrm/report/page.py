@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tfdlrm.pages.tables import METRIC_MEANINGS, NO_VALUE, TextTable, percent, shortened
 from tfdlrm.report.drift import drifted
@@ -15,12 +15,17 @@ SHOWN_SLICES = 10
 _MOST_SLICES = 200
 
 
-def to_html(report: ModelReport) -> str:
-    """The whole page."""
+def to_html(report: ModelReport, pngs: Mapping[str, bytes] | None = None) -> str:
+    """The whole page.
+
+    Args:
+        report: what was found.
+        pngs: its plots, where they are drawn already.
+    """
     from tfdlrm.pages.html import render
     from tfdlrm.report.plots import plot_title, report_pngs
 
-    pngs = report_pngs(report)
+    pngs = report_pngs(report) if pngs is None else pngs
     return render(
         "model.html",
         title=f"Model: {report.model_dir}",
@@ -259,8 +264,7 @@ def slices_note(report: ModelReport) -> str:
     wrong = sum(each.is_wrong for each in report.slices)
     seen = {column for each in report.slices for column in each.columns}
     seen |= {name.partition(" = ")[0] for each in report.slices for name in each.alike}
-    spec = report.rows.spec
-    unseen = [name for name in (*(column.name for column in spec.dense), *spec.feature_names) if name not in seen]
+    unseen = [name for name in report.rows.spec.input_names if name not in seen]
     left_out = f" No value of {shortened(', '.join(unseen), 100)} has as many." if unseen else ""
     return (
         f"{len(report.slices):,} slices have {report.minimum_rows} rows or more.{left_out} {wrong:,} are off, and "

@@ -82,13 +82,18 @@ def _over_epochs(panel: Any, report: ModelReport, columns: dict[str, tuple[str, 
     return drawn
 
 
+def _shares(panel: Any, x: np.ndarray, y: np.ndarray, x_name: str, y_name: str) -> None:
+    """A curve of one share by another."""
+    panel.plot(x, y, color=BLUE, linewidth=1.5)
+    panel.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=x_name, ylabel=y_name)
+
+
 def _roc(panel: Any, report: ModelReport) -> bool:
     curves = report.curves
     if not len(curves.true_positive_rate):
         return False
     panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-    panel.plot(curves.false_positive_rate, curves.true_positive_rate, color=BLUE, linewidth=1.5)
-    panel.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="false positive rate", ylabel="true positive rate")
+    _shares(panel, curves.false_positive_rate, curves.true_positive_rate, "false positive rate", "true positive rate")
     panel.set_title(f"ROC, AUC {report.metrics['auc']:.4f}", fontsize=10)
     return True
 
@@ -98,8 +103,7 @@ def _precision_recall(panel: Any, report: ModelReport) -> bool:
     if not len(curves.recall):
         return False
     panel.axhline(report.metrics["base_rate"], color=GREY, linewidth=0.8, linestyle="--")
-    panel.plot(curves.recall, curves.precision, color=BLUE, linewidth=1.5)
-    panel.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
+    _shares(panel, curves.recall, curves.precision, "recall", "precision")
     panel.set_title(f"Precision and recall, average {report.metrics['pr_auc']:.4f}", fontsize=10)
     return True
 
@@ -120,8 +124,7 @@ def _gain(panel: Any, report: ModelReport) -> bool:
     if not len(curves.true_positive_rate):
         return False
     panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-    panel.plot(curves.share_of_rows, curves.gain, color=BLUE, linewidth=1.5)
-    panel.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="rows, highest scores first", ylabel="positives among them")
+    _shares(panel, curves.share_of_rows, curves.gain, "rows, highest scores first", "positives among them")
     panel.set_title("Gain", fontsize=10)
     return True
 

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import numpy as np
 import tensorflow as tf
 
-from tfdlrm.files import partial_folder
+from tfdlrm.files import appear, partial_folder
 from tfdlrm.metrics.evaluation import probability_of
 from tfdlrm.models.dlrm import DLRM
 from tfdlrm.native.scope import native_kernels
-from tfdlrm.report.groups import ValueNames, groupings
+from tfdlrm.report.groups import ValueNames, id_groupings
 from tfdlrm.report.scored_rows import ScoredRows
 
 MOST_IDS = 2000  # of a column: more points than that hide each other
@@ -41,14 +41,14 @@ def write_projector(folder: Path, model: DLRM, rows: ScoredRows, names: ValueNam
     labels, probabilities = rows.sample_labels, probability_of(rows.sample_logits)
     written, entries = [], []
     with partial_folder(folder) as partial:
-        for grouping in groupings(rows.spec, rows.sample):
-            if grouping.is_dense or not len(grouping.codes):
+        for grouping in id_groupings(rows.spec, rows.sample):
+            if not len(grouping.codes):
                 continue
             codes, place, counts = np.unique(grouping.codes, return_inverse=True, return_counts=True)
             chosen = np.argsort(-counts, kind="stable")[:MOST_IDS]
-            numbers = np.arange(len(labels)) if grouping.rows is None else grouping.rows
             positives, predicted = (
-                np.bincount(place, values[numbers], len(codes))[chosen] for values in (labels, probabilities)
+                np.bincount(place, values[grouping.row_numbers], len(codes))[chosen]
+                for values in (labels, probabilities)
             )
             stem = quote(grouping.column, safe=" ")
             np.savetxt(partial / f"{stem}.tsv", _vectors(model, grouping.column, codes[chosen]), "%.6g", "\t")
@@ -62,9 +62,7 @@ def write_projector(folder: Path, model: DLRM, rows: ScoredRows, names: ValueNam
             entries.append((grouping.column, f"{stem}.tsv", f"{stem}.metadata.tsv"))
             written.append(grouping.column)
         (partial / CONFIG_FILE).write_text("".join(_entry(*entry) for entry in entries), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
+        appear(partial, folder)
     return written
 
 

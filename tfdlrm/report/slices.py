@@ -91,15 +91,14 @@ def find_slices(rows: ScoredRows, names: ValueNames, minimum_rows: int = MINIMUM
     """
     labels, logits = rows.sample_labels, rows.sample_logits
     table = _Table(labels, logits)
-    single: list[tuple[Grouping, list[Slice]]] = []
+    single: list[tuple[Grouping, dict[int, Slice]]] = []
     for grouping in groupings(rows.spec, rows.sample):
         codes, found = table.slices(grouping.codes, grouping.rows, minimum_rows)
         texts = names.of(grouping.column, codes)
-        single.append(
-            (grouping, [replace(s, columns=(grouping.column,), values=(t,)) for s, t in zip(found, texts, strict=True)])
-        )
+        named = [replace(s, columns=(grouping.column,), values=(t,)) for s, t in zip(found, texts, strict=True)]
+        single.append((grouping, dict(zip(codes.tolist(), named, strict=True))))
     pairs = list(_pairs(table, single, names, minimum_rows))
-    return ranked([*(each for _, found in single for each in found), *pairs])
+    return ranked([*(each for _, found in single for each in found.values()), *pairs])
 
 
 def enough_rows(num_rows: int) -> int:
@@ -216,12 +215,12 @@ def _overall_shift(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def _pairs(
-    table: _Table, single: Sequence[tuple[Grouping, list[Slice]]], names: ValueNames, minimum_rows: int
+    table: _Table, single: Sequence[tuple[Grouping, dict[int, Slice]]], names: ValueNames, minimum_rows: int
 ) -> Iterable[Slice]:
     """Pairs of values that are wrong by more than each of their halves."""
 
-    def salience(found: list[Slice]) -> float:
-        return max((each.cost for each in found), default=0.0)
+    def salience(found: dict[int, Slice]) -> float:
+        return max((each.cost for each in found.values()), default=0.0)
 
     flat = [(g, found) for g, found in single if g.rows is None and len(found) > 1]
     flat = sorted(flat, key=lambda pair: -salience(pair[1]))[:_PAIRED_COLUMNS]
@@ -231,10 +230,12 @@ def _pairs(
         rows = np.flatnonzero((ranks_one >= 0) & (ranks_other >= 0))
         codes, found = table.slices(ranks_one[rows] * _PAIRED_VALUES + ranks_other[rows], rows, minimum_rows)
         names_one, names_other = names.of(column_one, top_one), names.of(column_other, top_other)
-        halves_one, halves_other = ({each.values[0]: each for each in half} for half in (of_one, of_other))
         for code, each in zip(codes.tolist(), found, strict=True):
-            values = names_one[code // _PAIRED_VALUES], names_other[code % _PAIRED_VALUES]
-            halves = [half for half in (halves_one.get(values[0]), halves_other.get(values[1])) if half is not None]
+            first, second = divmod(code, _PAIRED_VALUES)
+            values = names_one[first], names_other[second]
+            halves = [
+                half for half in (of_one.get(top_one[first]), of_other.get(top_other[second])) if half is not None
+            ]
             # "where it pays": far more than either half tells, which has at least as many rows
             if all(_excess(each) > 1.5 * _excess(half) and each.cost > half.cost for half in halves):
                 yield replace(each, columns=(column_one, column_other), values=values)

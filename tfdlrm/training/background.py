@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdlrm.array_files import read_arrays
-from tfdlrm.data.columns import Columns, RaggedColumn, fixed_columns, id_dtype, weighted_columns
+from tfdlrm.data.columns import Columns, RaggedColumn, fixed_columns, id_dtype, permuted, weighted_columns
 from tfdlrm.data.dataset import Dataset
 from tfdlrm.files import atomic_path
 from tfdlrm.schema import ROW_ID, FeatureSpec
@@ -32,20 +32,10 @@ def background_of(dataset: Dataset, seed: int = 0, num_rows: int = MOST_ROWS) ->
     """
     rows, spec = dataset.sample(num_rows, seed), dataset.spec
     random = np.random.default_rng(seed)
-    dense, ids, weights = rows.dense.copy(), rows.ids.copy(), rows.weights.copy()
-    for place in range(spec.num_dense):
-        dense[:, place] = dense[random.permutation(rows.num_rows), place]
-    places, weighted = fixed_columns(spec), weighted_columns(spec)
-    ragged = {}
-    for column in spec.categorical:
-        order = random.permutation(rows.num_rows)
-        if column.hotness is None:
-            ragged[column.name] = rows.ragged[column.name].take(order)
-            continue
-        ids[:, places[column.name]] = ids[order, places[column.name]]
-        if column.name in weighted:
-            weights[:, weighted[column.name]] = weights[order, weighted[column.name]]
-    return _unlabelled(spec, dense, ids, weights, ragged)
+    random = np.random.default_rng(seed)
+    for name in spec.input_names:
+        rows = permuted(spec, rows, [name], random.permutation(rows.num_rows))
+    return _unlabelled(spec, rows.dense, rows.ids, rows.weights, rows.ragged)
 
 
 def save_background(file: Path, spec: FeatureSpec, background: Columns) -> None:

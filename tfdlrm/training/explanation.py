@@ -72,7 +72,7 @@ class Explainer:
 
     def __init__(self, model: DLRM, spec: FeatureSpec, background: Columns) -> None:
         self._model = model
-        self.columns = (*(column.name for column in spec.dense), *spec.feature_names)
+        self.columns = spec.input_names
         rows = InMemoryDataset(spec, background).batches(_BATCH_SIZE)
         form = rows.element_spec[0]
         pooled = tf.function(self._pooled, input_signature=[form], autograph=False)

@@ -318,10 +318,9 @@ def score_frame(batch: ScoredBatch, spec: FeatureSpec, *, labelled: bool) -> pl.
     for kind, scores in (("probability", batch.probabilities), ("logit", batch.logits)):
         columns += [(kind if len(tasks) == 1 else f"{kind}_{name}", scores[:, k]) for k, name in enumerate(tasks)]
     if batch.contributions is not None:
-        features = (*(column.name for column in spec.dense), *spec.feature_names)
         for k, task in enumerate(tasks):
             kind = "contribution" if len(tasks) == 1 else f"contribution_{task}"
-            columns += [(f"{kind}_{name}", batch.contributions[:, k, f]) for f, name in enumerate(features)]
+            columns += [(f"{kind}_{name}", batch.contributions[:, k, f]) for f, name in enumerate(spec.input_names)]
     frame: dict[str, np.ndarray | list[str]] = {}
     for name, values in columns:
         if name in frame:

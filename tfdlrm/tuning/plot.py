@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfdlrm.pages.tables import NO_VALUE, TextTable
-from tfdlrm.tuning.search import Trial, TuneResult
+from tfdlrm.tuning.search import Trial, TuneResult, value_text
 
 _MOST_PANELS = 8
 
@@ -24,7 +23,7 @@ def board(trials: Sequence[Trial], monitor: str) -> TextTable:
             each.state,
             NO_VALUE if math.isnan(each.value) else f"{each.value:.6f}",
             str(each.epochs),
-            *(_short(each.values.get(key)) for key in keys),
+            *(value_text(each.values.get(key), 4) for key in keys),
         )
         for each in trials
     )
@@ -63,9 +62,5 @@ def _draw(panel: Any, key: str, trials: Sequence[Trial], colour: str) -> None:
     if all(isinstance(value, (int, float)) for value in values):
         panel.plot(values, [each.value for each in trials], ".", color=colour)
     else:
-        panel.plot([_short(value) for value in values], [each.value for each in trials], ".", color=colour)
+        panel.plot([value_text(value, 4) for value in values], [each.value for each in trials], ".", color=colour)
         panel.tick_params(axis="x", labelrotation=20)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))

@@ -328,12 +328,13 @@ def _log_values(logs: Path, values: dict[str, Any]) -> None:
 
 
 def _line(trial: Trial, monitor: str) -> str:
-    values = ", ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in trial.values.items())
+    values = ", ".join(f"{key.rpartition('.')[2]}={value_text(value)}" for key, value in trial.values.items())
     return f"trial {trial.number}: {trial.state}, {monitor} {trial.value:.6f} in {trial.epochs} epochs ({values})"
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
+def value_text(value: Any, digits: int = 3) -> str:
+    """A value of a config as people write it."""
+    return f"{value:.{digits}g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
 
 
 def _check_parts(data: Splits) -> None:
