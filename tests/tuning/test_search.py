@@ -18,6 +18,7 @@ from tests.training.csv_run import csv_config, write_rows
 from tfdlrm.cli import main
 from tfdlrm.config import ExperimentConfig, load_config
 from tfdlrm.training.run import TrainResult, train
+from tfdlrm.training.seeds import SeedResults
 from tfdlrm.training.step_counter import TrainingDivergedError
 from tfdlrm.tuning import search as search_module
 from tfdlrm.tuning.plot import board, search_png
@@ -120,6 +121,40 @@ def test_a_diverging_trial_does_not_end_the_search(tmp_path: Path, monkeypatch: 
     result = tune(config_at(tmp_path), tmp_path / "s", space=SPACE, trials=3, seeds=[0], verbose=0)
     assert sorted(each.state for each in result.trials) == ["complete", "complete", "diverged"]
     assert result.trials[-1].state == "diverged"
+
+
+def test_values_that_do_not_go_together_are_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(search_module, "FINALISTS", 1)
+    config = config_at(tmp_path)
+    width = config.model.embedding_dim
+    # each goes with the config as it is; width 2 does not go with a bottom MLP that ends in another
+    space = Space.from_dict({"model.embedding_dim": [2, width], "model.bottom_mlp": [[3, width], [5, width]]})
+    result = tune(config, tmp_path / "s", space=space, trials=6, seeds=[0])
+    states = {(each.values["model.embedding_dim"], each.state) for each in result.trials}
+    assert states == {(2, "refused"), (width, "complete")}
+    assert result.trials[-1].state == "refused"
+    assert all(each.values.get("model.embedding_dim") != 2 for each in result.finalists)
+    assert ": refused: DLRMConfig: bottom_mlp=" in capsys.readouterr().out
+
+
+def test_a_finalist_that_diverges_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "FINALISTS", 1)
+    settle, diverge = search_module.train_seeds, ["trial-"]
+
+    def sometimes(config: ExperimentConfig, folder: Path, *arguments: object, **options: object) -> SeedResults:
+        if any(folder.name.startswith(name) for name in diverge):
+            raise TrainingDivergedError(f"{folder.name}: the loss is NaN")
+        return settle(config, folder, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(search_module, "train_seeds", sometimes)
+    result = tune(config_at(tmp_path), tmp_path / "s", space=SPACE, trials=1, seeds=[0], verbose=0)
+    assert [each.name for each in result.finalists] == ["given"]
+    assert result.diverged == ("trial 0",)
+    diverge.append("given")
+    with pytest.raises(TrainingDivergedError, match="given: the loss is NaN"):
+        tune(None, tmp_path / "s", trials=1, seeds=[0], resume=True, verbose=0)
 
 
 @pytest.mark.multiprocess

@@ -87,3 +87,5 @@ def _print(result: TuneResult) -> None:
     count = len(result.finalists[0].results.runs)
     print(f"means over {count} seeds, best first by {result.monitor}")
     print_table("", ("config", result.monitor, "test AUC", "test log loss"), rows)
+    if result.diverged:
+        print(f"left out, as it diverged with one of the seeds: {', '.join(result.diverged)}")

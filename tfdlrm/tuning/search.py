@@ -10,7 +10,7 @@ import math
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,19 @@ from tfdlrm.data.opening import open_dataset
 from tfdlrm.data.splits import Splits
 from tfdlrm.files import atomic_path, read_text, try_lock
 from tfdlrm.stop_signals import StopSignals
+from tfdlrm.training.build import resolve_config
 from tfdlrm.training.history import read_history
 from tfdlrm.training.model_dir import ModelDir
 from tfdlrm.training.run import train
 from tfdlrm.training.seeds import SeedResults, train_seeds
 from tfdlrm.training.step_counter import TrainingDivergedError
 from tfdlrm.tuning.optuna_extra import journal, optuna
-from tfdlrm.tuning.space import Space, with_values
+from tfdlrm.tuning.space import Space, value_text, with_values
 from tfdlrm.yaml_text import dump_yaml, parse_yaml
 
 SEARCH_FILE, STUDY_FILE, BOARD_FILE, BEST_FILE = "search.yaml", "study.log", "leaderboard.csv", "best.yaml"
 FINALISTS = 3
-_FOLDER, _DIVERGED = "folder", "diverged"
+_FOLDER, _ENDED = "folder", "ended"  # attributes of a trial
 _GIVEN = "given"
 _STARTUP_TRIALS = 5  # before any is pruned
 
@@ -46,7 +47,7 @@ class Trial:
     Args:
         number: from 0.
         values: of the space's keys.
-        state: `complete`, `pruned` or `diverged`.
+        state: `complete`, `pruned`, `diverged`, or `refused` where the config does not take the values together.
         value: the monitored metric of its best epoch; NaN where there was none.
         epochs: that it was trained for.
     """
@@ -78,7 +79,7 @@ class Finalist:
         return statistics.fmean(run.validation for run in self.results.runs)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TuneResult:
     """What `tune` found.
 
@@ -89,14 +90,16 @@ class TuneResult:
         finalists: the given config and the best trials, best first by the mean over seeds.
         best_file: the best one's config, which `tfdlrm train` takes; None where the search was interrupted.
         interrupted_by: the signal that ended it early, or None.
+        diverged: configs that were among the best, and diverged with one of the seeds.
     """
 
     monitor: str
     mode: str
     trials: tuple[Trial, ...]
-    finalists: tuple[Finalist, ...]
-    best_file: Path | None
+    finalists: tuple[Finalist, ...] = ()
+    best_file: Path | None = None
     interrupted_by: str | None = None
+    diverged: tuple[str, ...] = ()
 
 
 def tune(
@@ -114,7 +117,8 @@ def tune(
     Values are drawn by TPE (Bergstra et al. 2011); a trial whose monitored metric is below the median of the earlier
     ones at the same epoch is given up. The three best configs and the one given are then trained once a seed, and the
     best mean of the monitored metric wins: the best of many single runs is the luckiest one. The test part is looked at
-    only then.
+    only then. A trial whose values the config refuses together, or that diverges, counts as one and is no finalist; a
+    config that diverges with one of the seeds is left out.
 
     Args:
         config: to begin with; None with `resume`, which goes on with its own.
@@ -130,6 +134,7 @@ def tune(
         FileNotFoundError: there is none to go on with.
         ValueError: a key or value of the space does not fit the config; no validation or test part.
         ImportError: optuna is not installed.
+        TrainingDivergedError: every one of the best configs, and the one given, diverged.
 
     Example:
         >>> result = tune(preset("movielens-100k"), "runs/search", trials=20)
@@ -142,22 +147,29 @@ def tune(
         config, space = _begun(folder) if resume else _begin(folder, config, space)
         data = open_dataset(config.data, bad_rows=config.train.bad_rows, quarantine_dir=folder)
         _check_parts(data)
+        resolve_config(config, data.spec)  # or every trial would be refused for what the config has
         search = _Search(folder, config, space, data, verbose)
         interrupted = search.run(trials, signals)
         if interrupted is not None:
-            return search.result((), None, interrupted)
-        finalists = []
+            return search.result(interrupted)
+        finalists, diverged = [], {}
         for name, values in (_GIVEN, {}), *((f"trial {t.number}", t.values) for t in search.best(FINALISTS)):
-            results = search.settle(name, values, seeds)
+            try:
+                results = search.settle(name, values, seeds)
+            except TrainingDivergedError as error:
+                diverged[name] = error
+                continue
             if results.interrupted_by or signals.received:
-                return search.result((), None, results.interrupted_by or signals.received)
+                return search.result(results.interrupted_by or signals.received)
             finalists.append(Finalist(name=name, values=values, results=results))
+        if not finalists:
+            raise diverged[_GIVEN]
         sign = 1.0 if config.train.monitor_mode == "max" else -1.0
         finalists.sort(key=lambda each: -sign * each.validation)
         best = folder / BEST_FILE
         with atomic_path(best) as partial:
             partial.write_text(with_values(config, finalists[0].values).to_yaml(), encoding="utf-8")
-        return search.result(tuple(finalists), best, None)
+        return replace(search.result(None), finalists=tuple(finalists), best_file=best, diverged=tuple(diverged))
 
 
 class _Search:
@@ -198,44 +210,59 @@ class _Search:
         folder = self._folder / "trials" / trial.user_attrs.get(_FOLDER, f"{trial.number:04d}")
         trial.set_user_attr(_FOLDER, folder.name)
         values = self._space.draw(trial)
-        config = with_values(self._config, values)
-        report = _Report(trial, config.train.monitor)
-        resume = ModelDir(folder).has_begun()
         try:
-            result = train(config, folder, resume=resume, data=self._data, verbose=0, callbacks=[report])
-        except TrainingDivergedError:
-            trial.set_user_attr(_DIVERGED, True)
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            config = with_values(self._config, values)
+            resolve_config(config, self._data.spec)
+        except ValueError as error:
+            # each value was tried by itself before the search; some do not go together
+            self._fail(trial, "refused", str(error))
         else:
-            if result.interrupted_by is not None:
-                return result.interrupted_by
-            if report.pruned:
-                self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            elif result.best is None:
-                raise ValueError(
-                    f"no epoch has a {quoted(config.train.monitor)}: the validation part has labels of one kind. Give "
-                    "other rows, or monitor val_log_loss."
-                )
-            else:
-                self._study.tell(trial, result.best["value"])
-            del result
-        _log_values(ModelDir(folder).logs, values)
-        # its history and config stay; the best ones are trained anew, and a hundred models fill a disk
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        keras.backend.clear_session()
+            if (interrupted := self._train(trial, config, folder)) is not None:
+                return interrupted
+            _log_values(ModelDir(folder).logs, values)
+            # its history and config stay; the best ones are trained anew, and a hundred models fill a disk
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            keras.backend.clear_session()
         if self._verbose:
             last = max(self.trials(), key=lambda each: each.number)
             print(_line(last, self._config.train.monitor), flush=True)
         return None
 
+    def _train(self, trial: Any, config: ExperimentConfig, folder: Path) -> str | None:
+        """One trial's run, told to the study; the signal that ended it early, or None."""
+        report = _Report(trial, config.train.monitor)
+        resume = ModelDir(folder).has_begun()
+        try:
+            result = train(config, folder, resume=resume, data=self._data, verbose=0, callbacks=[report])
+        except TrainingDivergedError as error:
+            self._fail(trial, "diverged", str(error))
+            return None
+        if result.interrupted_by is not None:
+            return result.interrupted_by
+        if report.pruned:
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        elif result.best is None:
+            raise ValueError(
+                f"no epoch has a {quoted(config.train.monitor)}: the validation part has labels of one kind. Give "
+                "other rows, or monitor val_log_loss."
+            )
+        else:
+            self._study.tell(trial, result.best["value"])
+        return None
+
+    def _fail(self, trial: Any, ended: str, reason: str) -> None:
+        trial.set_user_attr(_ENDED, ended)
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if self._verbose:
+            print(f"trial {trial.number}: {ended}: {reason}", flush=True)
+
     def trials(self) -> list[Trial]:
         """Those that have ended, in the order of the study."""
-        found = []
-        states = optuna.trial.TrialState
+        found, states = [], optuna.trial.TrialState
         for each in self._study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED, states.FAIL]):
-            if each.state == states.FAIL and not each.user_attrs.get(_DIVERGED):
+            if each.state == states.FAIL and _ENDED not in each.user_attrs:
                 continue  # its process died; it was begun again under another number
-            state = _DIVERGED if each.state == states.FAIL else each.state.name.lower()
+            state = each.user_attrs.get(_ENDED, each.state.name.lower())
             value = each.value if each.value is not None else self._best_so_far(each)
             epochs = len(read_history(self._folder / "trials" / each.user_attrs[_FOLDER] / "history.csv"))
             values = {name: _plain(name, value, each) for name, value in each.params.items()}
@@ -244,12 +271,11 @@ class _Search:
 
     def _best_so_far(self, trial: Any) -> float:
         values = [value for value in trial.intermediate_values.values() if not math.isnan(value)]
-        if not values:
-            return math.nan
-        return max(values) if self._config.train.monitor_mode == "max" else min(values)
+        best = max if self._config.train.monitor_mode == "max" else min
+        return best(values, default=math.nan)
 
     def ranked(self) -> list[Trial]:
-        """Best first; those that were given up or diverged come behind."""
+        """Best first; those that did not come to their end are behind."""
         sign = 1.0 if self._config.train.monitor_mode == "max" else -1.0
         return sorted(
             self.trials(),
@@ -264,19 +290,13 @@ class _Search:
         """Trains a config once a seed; goes on with what is there."""
         if self._verbose:
             print(f"{name}: seeds {', '.join(map(str, seeds))}", flush=True)
-        folder = self._folder / "finalists" / name.replace(" ", "-")
-        return train_seeds(with_values(self._config, values), folder, seeds, resume=True, verbose=0)
+        config, folder = with_values(self._config, values), self._folder / "finalists" / name.replace(" ", "-")
+        return train_seeds(config, folder, seeds, resume=True, verbose=0)
 
-    def result(self, finalists: tuple[Finalist, ...], best: Path | None, interrupted: str | None) -> TuneResult:
-        """See `TuneResult`."""
-        return TuneResult(
-            monitor=self._config.train.monitor,
-            mode=self._config.train.monitor_mode,
-            trials=tuple(self.ranked()),
-            finalists=finalists,
-            best_file=best,
-            interrupted_by=interrupted,
-        )
+    def result(self, interrupted: str | None) -> TuneResult:
+        """What is known before any finalist is settled."""
+        train, trials = self._config.train, tuple(self.ranked())
+        return TuneResult(train.monitor, train.monitor_mode, trials, interrupted_by=interrupted)
 
     def _write_board(self) -> None:
         keys = [each.key for each in self._space.dimensions]
@@ -330,11 +350,6 @@ def _log_values(logs: Path, values: dict[str, Any]) -> None:
 def _line(trial: Trial, monitor: str) -> str:
     values = ", ".join(f"{key.rpartition('.')[2]}={value_text(value)}" for key, value in trial.values.items())
     return f"trial {trial.number}: {trial.state}, {monitor} {trial.value:.6f} in {trial.epochs} epochs ({values})"
-
-
-def value_text(value: Any, digits: int = 3) -> str:
-    """A value of a config as people write it."""
-    return f"{value:.{digits}g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
 
 
 def _check_parts(data: Splits) -> None:

@@ -172,3 +172,8 @@ def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> Experime
     if _WIDTH in values and _BOTTOM not in values and config.model.bottom_mlp:
         values[_BOTTOM] = [*config.model.bottom_mlp[:-1], values[_WIDTH]]
     return apply_overrides(config, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def value_text(value: Any, digits: int = 3) -> str:
+    """A value as people write it."""
+    return f"{value:.{digits}g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))
