@@ -9,13 +9,15 @@ from pathlib import Path
 
 from tfdlrm.files import appear, partial_folder
 
+MAX_VERSION = 2**63 - 1  # TensorFlow Serving's: an int64
+
 
 @contextmanager
 def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[tuple[Path, int]]:
     """An empty folder to write a version into, and its number; it gets its name when everything is written.
 
     Raises:
-        ValueError, FileExistsError: the number is below 1, or taken.
+        ValueError, FileExistsError: the number is below 1 or beyond int64, or taken.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -27,15 +29,15 @@ def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[t
 
 def numbers(path: Path) -> list[int]:
     """Versions that are there."""
-    return [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
+    return [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal() and entry.name.isascii()]
 
 
 def _number(path: Path, version: int | None) -> int:
     present = numbers(path)
     if version is None:
-        return max(present, default=0) + 1
-    if version < 1:
-        raise ValueError(f"version={version} is not possible. Give 1 or more.")
+        version = max(present, default=0) + 1
+    if not 1 <= version <= MAX_VERSION:
+        raise ValueError(f"version={version} is not possible. Give a number from 1 to {MAX_VERSION}.")
     if version in present:
         raise FileExistsError(
             f"{path / str(version)} is there already. Give another version, or none for the next one."

@@ -1,12 +1,12 @@
 """Reloads a served model again and again under the constant load of two clients, and looks for anything lost.
 
-    python tools/serve_reload.py --seconds 60 --versions 10
+    python tools/serve_reload.py --seconds 60 --versions 10 --broken 2
 
-A server of its own process serves version 1; a gRPC and a REST client ask without pause; new versions appear, and old
-folders go. Every row of an answer says which version gave it. Fails (exit code 1) where a request failed, rows of one
-answer came from two versions, a client did not come to the last version, or the memory of the server at the end is
-more than `--tolerance` above what it was with the first version alone. Some requests are so large that the client sends
-them in parts.
+A server of its own process serves version 1; a gRPC and a REST client ask without pause; new versions appear, some of
+them broken, and old folders go. Every row of an answer says which version gave it. Fails (exit code 1) where a request
+failed, rows of one answer came from two versions, a client did not come to the last version, or the memory of the
+server at the end is more than `--tolerance` above what it was with the first version alone. Some requests are so large
+that the client sends them in parts.
 """
 
 from __future__ import annotations
@@ -115,7 +115,26 @@ class Peak(threading.Thread):
         self.join()
 
 
-def run(seconds: float, num_versions: int, model_bytes: int, tolerance: float, seed: int, extra: list[str]) -> bool:
+def broken_versions(num_versions: int, num_broken: int) -> list[int]:
+    """Which of the versions 2 ... `num_versions` + 1 are broken: spread out, and not the last."""
+    return [2 + (index * (num_versions - 1)) // num_broken for index in range(num_broken)]
+
+
+def save_broken(base: Path, version: int, num_floats: int, *, graph: bool) -> None:
+    """A version whose graph, or whose variables, are cut short."""
+    from tests.savedmodels.server.tiny_models import save_version
+
+    apart = base.parent / "broken"
+    apart.mkdir(exist_ok=True)
+    folder = save_version(apart, version, num_floats)
+    file = folder / ("saved_model.pb" if graph else "variables/variables.data-00000-of-00001")
+    os.truncate(file, file.stat().st_size // 2)
+    folder.rename(base / str(version))
+
+
+def run(
+    seconds: float, num_versions: int, num_broken: int, model_bytes: int, tolerance: float, seed: int, extra: list[str]
+) -> bool:
     """The whole of it; whether all went well."""
     from savedmodels.client import GrpcClient, RestClient
     from savedmodels.client.retries import RetryPolicy
@@ -151,8 +170,12 @@ def run(seconds: float, num_versions: int, model_bytes: int, tolerance: float, s
             peak = Peak(server)
             peak.start()
             next_time = time.monotonic()
+            broken = broken_versions(num_versions, num_broken)
             for version in range(2, num_versions + 2):
-                save_version(base, version, num_floats)
+                if version in broken:
+                    save_broken(base, version, num_floats, graph=broken.index(version) % 2 == 0)
+                else:
+                    save_version(base, version, num_floats)
                 shutil.rmtree(base / str(version - 2), ignore_errors=True)
                 next_time += pause
                 time.sleep(max(0.0, next_time - time.monotonic()))
@@ -178,6 +201,8 @@ def run(seconds: float, num_versions: int, model_bytes: int, tolerance: float, s
         print(load.text())
         for failure in load.failures[:5]:
             print(f"  {failure}")
+    print(f"versions that were broken: {', '.join(map(str, broken)) or 'none'}")
+    answered_broken = any(version in broken for load in loads for version in load.versions)
     came_to_last = all(load.versions[-1:] == [last] for load in loads)
     is_small = after <= before * (1 + tolerance)
     print(
@@ -185,7 +210,7 @@ def run(seconds: float, num_versions: int, model_bytes: int, tolerance: float, s
         f"{after / MEBIBYTE:.0f} MiB with version {last} ({after / before - 1:+.1%}; {tolerance:.0%} allowed); "
         f"variables of a version: {num_floats * BYTES_A_FLOAT / MEBIBYTE:.0f} MiB; exit code {code}"
     )
-    is_good = all(load.is_good for load in loads) and came_to_last and is_small and code == 0
+    is_good = all(load.is_good for load in loads) and came_to_last and not answered_broken and is_small and code == 0
     print("passed" if is_good else "FAILED")
     return is_good
 
@@ -195,6 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of load (default: %(default)s)")
     parser.add_argument("--versions", type=int, default=10, help="that appear (default: %(default)s)")
+    parser.add_argument("--broken", type=int, default=0, help="of them, all but the last (default: %(default)s)")
     parser.add_argument("--model-mebibytes", type=int, default=128, help="of variables (default: %(default)s)")
     parser.add_argument("--tolerance", type=float, default=0.1, help="of the memory (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -202,7 +228,17 @@ def main() -> int:
     arguments = parser.parse_args()
     extra = [] if arguments.max_batch_rows is None else ["--max-batch-rows", str(arguments.max_batch_rows)]
     model_bytes = arguments.model_mebibytes * MEBIBYTE
-    is_good = run(arguments.seconds, arguments.versions, model_bytes, arguments.tolerance, arguments.seed, extra)
+    if not 0 <= arguments.broken < arguments.versions:
+        parser.error(f"--broken {arguments.broken}: give fewer than --versions {arguments.versions}.")
+    is_good = run(
+        arguments.seconds,
+        arguments.versions,
+        arguments.broken,
+        model_bytes,
+        arguments.tolerance,
+        arguments.seed,
+        extra,
+    )
     return 0 if is_good else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,18 @@ class VersionStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetadata:
-    """A version's signatures, by name."""
+    """A version's signatures.
+
+    Args:
+        model, version: whose.
+        signatures: that can be asked, by name.
+        refusals: why others cannot, by name.
+    """
 
     model: str
     version: int
     signatures: Mapping[str, SignatureSpec]
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +279,8 @@ class Client(ABC):
         if known is not None and name in known.signatures:
             return known.signatures[name], False
         fresh = self._fetch(asked, deadline)
+        if name in fresh.refusals:
+            raise InvalidRequestError(f"signature {quoted(name)}: {fresh.refusals[name]}")
         if name not in fresh.signatures:
             raise InvalidRequestError(
                 f"signature {quoted(name)} is not in version {fresh.version} of model {quoted(self.model)}. It has: "

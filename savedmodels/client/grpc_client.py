@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from savedmodels.client.base import Arrays, Asked, Client, ModelMetadata, VersionStatus, check_outputs
 from savedmodels.client.errors import BY_CODE, ClientError, InvalidRequestError, ServerError
-from savedmodels.wire.signatures import INIT_SIGNATURE, SignatureSpec, from_proto
+from savedmodels.wire.signatures import SignatureSpec, from_proto, read_signatures
 
 if TYPE_CHECKING:
     import grpc
@@ -103,14 +103,9 @@ class GrpcClient(Client):
         response = self._ask(self._protos.PREDICTION_SERVICE, "GetModelMetadata", request, kind, timeout_seconds)
         held = metadata_pb2.SignatureDefMap()
         response.metadata[SIGNATURE_DEF].Unpack(held)
-        signatures = {}
-        for name, definition in held.signature_def.items():
-            try:
-                signatures[name] = from_proto(name, definition)
-            except ValueError:  # of a dtype that has no form here; the others can be asked
-                continue
-        signatures.pop(INIT_SIGNATURE, None)
-        return ModelMetadata(model=self.model, version=response.model_spec.version.value, signatures=signatures)
+        signatures, refusals = read_signatures(held.signature_def, from_proto)
+        version = response.model_spec.version.value
+        return ModelMetadata(model=self.model, version=version, signatures=signatures, refusals=refusals)
 
     def _fill(self, model_spec: Any, asked: Asked, signature: str = "") -> None:
         model_spec.name = self.model

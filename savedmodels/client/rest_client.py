@@ -15,7 +15,7 @@ import numpy as np
 from savedmodels.client.base import Arrays, Asked, Client, ModelMetadata, VersionStatus, check_outputs
 from savedmodels.client.errors import BY_STATUS, DeadlineError, ServerError, UnavailableError
 from savedmodels.wire.arrays import BASE64_KEY, to_array
-from savedmodels.wire.signatures import INIT_SIGNATURE, SignatureSpec, from_json
+from savedmodels.wire.signatures import SignatureSpec, from_json, read_signatures
 from tfdlrm.checks import quoted
 
 _GONE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
@@ -82,14 +82,9 @@ class RestClient(Client):
 
     def _send_metadata(self, asked: Asked, timeout_seconds: float) -> ModelMetadata:
         answer = self._ask("GET", f"{self._who(asked)}/metadata", timeout_seconds)
-        signatures = {}
-        for name, definition in answer["metadata"]["signature_def"]["signature_def"].items():
-            try:
-                signatures[name] = from_json(name, definition)
-            except ValueError:  # of a dtype that has no form here; the others can be asked
-                continue
-        signatures.pop(INIT_SIGNATURE, None)
-        return ModelMetadata(model=self.model, version=int(answer["model_spec"]["version"]), signatures=signatures)
+        signatures, refusals = read_signatures(answer["metadata"]["signature_def"]["signature_def"], from_json)
+        version = int(answer["model_spec"]["version"])
+        return ModelMetadata(model=self.model, version=version, signatures=signatures, refusals=refusals)
 
     def _who(self, asked: Asked) -> str:
         if asked.version is not None:

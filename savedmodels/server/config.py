@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from savedmodels.server.errors import ServingError
+from savedmodels.versions import MAX_VERSION
 from tfdlrm.checks import quoted
 from tfdlrm.files import read_text
 
@@ -40,9 +41,9 @@ class ModelConfig:
         if self.num_latest is not None and self.num_latest < 1:
             raise ValueError(f"model {quoted(self.name)}: the newest {self.num_latest} versions: give 1 or more.")
         for number in self.versions:
-            if number < 1:
+            if not 0 <= number <= MAX_VERSION:
                 raise ValueError(
-                    f"model {quoted(self.name)}: version {number} is not possible. Versions are 1 or more."
+                    f"model {quoted(self.name)}: version {number} is not possible. Versions are 0 to {MAX_VERSION}."
                 )
 
     def wanted(self, versions: Iterable[int]) -> set[int]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from savedmodels.versions import MAX_VERSION
 from tfdlrm.checks import shortened
 from tfdlrm.files import strange_entries
 
-_VERSION = re.compile(r"[0-9]{1,18}")  # fits int64
+_VERSION = re.compile(r"[0-9]+")
+_VARIABLE_OPS = frozenset({"VarHandleOp", "VariableV2", "Variable", "AutoReloadVariable", "TemporaryVariable"})
 _SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 def version_folders(base: Path) -> Mapping[int, Path]:
-    """Numbered folders below `base`; hidden and other names are not versions. Empty where `base` cannot be read.
+    """Numbered folders below `base`; hidden names, and others that are no int64, are not versions. Empty where `base`
+    cannot be read.
 
     Of two names of one number (`7` and `007`) the shorter counts.
     """
@@ -28,13 +34,15 @@ def version_folders(base: Path) -> Mapping[int, Path]:
     except OSError:
         return found
     for entry in entries:
-        if _VERSION.fullmatch(entry.name) and entry.is_dir():
-            found[int(entry.name)] = entry
+        if _VERSION.fullmatch(entry.name) and (number := int(entry.name)) <= MAX_VERSION and entry.is_dir():
+            found[number] = entry
     return found
 
 
 def missing_parts(folder: Path) -> list[str]:
     """Files that a SavedModel needs and this folder does not have (yet); empty for a whole one.
+
+    A graph without variables (a frozen one) needs no files of variables.
 
     Example:
         >>> missing_parts(Path("exports/clicks/7"))
@@ -44,8 +52,50 @@ def missing_parts(folder: Path) -> list[str]:
     if not any((folder / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
         missing.append("saved_model.pb")
     if not (folder / "variables" / "variables.index").is_file():
+        if not missing and not _has_variables(folder):
+            return []
         missing.append("variables/variables.index")
     return missing + _missing_shards(folder / "variables")
+
+
+def read_saved_model(folder: Path) -> Any:
+    """The `SavedModel` proto of a version.
+
+    Raises:
+        google.protobuf.message.DecodeError, google.protobuf.text_format.ParseError: it is none.
+        OSError: it cannot be read.
+    """
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    if (folder / "saved_model.pb").is_file():
+        saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    else:
+        text_format.Parse((folder / "saved_model.pbtxt").read_text(encoding="utf-8"), saved)
+    return saved
+
+
+def _has_variables(folder: Path) -> bool:
+    """Whether a version's graph has variables, or cannot be read (yet)."""
+    for path in (folder / "saved_model.pb", folder / "saved_model.pbtxt"):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            return _graph_has_variables(folder, status.st_size, status.st_mtime_ns)
+    return True
+
+
+@functools.lru_cache(maxsize=64)  # asked at every look at the folders
+def _graph_has_variables(folder: Path, num_bytes: int, written: int) -> bool:
+    from google.protobuf.message import DecodeError
+    from google.protobuf.text_format import ParseError
+
+    try:
+        graphs = [meta_graph.graph_def for meta_graph in read_saved_model(folder).meta_graphs]
+    except (DecodeError, ParseError, OSError, UnicodeDecodeError):
+        return True
+    nodes = (nodes for graph in graphs for nodes in (graph.node, *(each.node_def for each in graph.library.function)))
+    return any(node.op in _VARIABLE_OPS for each in nodes for node in each)
 
 
 def _missing_shards(variables: Path) -> list[str]:

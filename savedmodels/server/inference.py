@@ -19,7 +19,7 @@ from savedmodels.server.metrics import Metrics
 from savedmodels.server.options import ServerOptions
 from savedmodels.server.store import ModelStore
 from savedmodels.server.versions import Lease
-from savedmodels.wire.batches import check_arrays, check_names
+from savedmodels.wire.batches import check_arrays, check_names, wrong_shape
 from savedmodels.wire.signatures import SignatureSpec
 from tfdlrm.checks import quoted
 
@@ -121,13 +121,21 @@ class Inference:
             call.turn.release()
             call.life.check()
             check_names(signature, list(arrays))
-            num_rows = check_arrays(signature, arrays, self._options.max_rows)
+            num_rows = check_arrays(signature, arrays, self._options.max_rows, exact_shapes=lease.model.exact_shapes)
+            mismatch = wrong_shape(signature, arrays)
             future, abandon = self._start(lease, target.model, signature, arrays, num_rows)
             is_running = True
         finally:
             if not is_running:
                 lease.release()
-        outputs = self._wait(future, abandon, call.life)
+        try:
+            outputs = self._wait(future, abandon, call.life)
+        except ServingError as error:
+            if mismatch is None or error.code not in ("INVALID_ARGUMENT", "INTERNAL"):
+                raise
+            # the graph was given fewer dimensions than the signature has, and did not do with them
+            said = f"{error.message} " if error.code == "INVALID_ARGUMENT" else ""
+            raise ServingError("INVALID_ARGUMENT", said + mismatch) from error
         if output_filter:
             outputs = {name: outputs[name] for name in output_filter}
         return Answer(model=target.model, version=lease.number, signature=signature, outputs=outputs)

@@ -13,7 +13,7 @@ from savedmodels.server.errors import ServingError
 from savedmodels.wire.arrays import BASE64_KEY, InputError, to_array
 from savedmodels.wire.batches import check_names
 from savedmodels.wire.protos import example_pb2, input_pb2
-from savedmodels.wire.signatures import SignatureSpec
+from savedmodels.wire.signatures import BFLOAT16, SignatureSpec
 from tfdlrm.checks import quoted
 
 INSTANCES, INPUTS, PREDICTIONS, OUTPUTS = "instances", "inputs", "predictions", "outputs"
@@ -103,6 +103,22 @@ def check_predict(body: Mapping[str, Any]) -> None:
         raise ServingError("INVALID_ARGUMENT", f"{quoted(min(unknown)[:100])} is unknown in a body for predict.")
     if (INSTANCES in body) == (INPUTS in body):
         raise ServingError("INVALID_ARGUMENT", f"Give either {quoted(INSTANCES)} (rows) or {quoted(INPUTS)} (columns).")
+
+
+def check_dtypes(signature: SignatureSpec) -> None:
+    """Refuses a signature with tensors that have no form in JSON.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: names the tensor and its dtype.
+    """
+    for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs.values():
+            if spec.dtype == BFLOAT16:
+                raise ServingError(
+                    "INVALID_ARGUMENT",
+                    f"signature {quoted(signature.name)}: {kind} {quoted(spec.name)} is bfloat16, which has no form in "
+                    "JSON. Ask over gRPC, or export it as float32.",
+                )
 
 
 def predict_inputs(signature: SignatureSpec, body: Mapping[str, Any]) -> dict[str, np.ndarray]:

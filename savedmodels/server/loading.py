@@ -15,11 +15,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from savedmodels.manifest import MANIFEST_FILE
 from savedmodels.server.batching import Batcher
 from savedmodels.server.errors import ServingError
+from savedmodels.server.folders import read_saved_model
 from savedmodels.server.lifetimes import Cancellation
-from savedmodels.wire.signatures import DEFAULT_SIGNATURE, INIT_SIGNATURE, SignatureSpec, from_proto
-from tfdlrm.checks import quoted
+from savedmodels.wire.signatures import (
+    DEFAULT_SIGNATURE,
+    INTERNAL_SIGNATURES,
+    SignatureSpec,
+    from_proto,
+    read_signatures,
+)
+from tfdlrm.checks import quoted, shortened
 
 logger = logging.getLogger("tfdlrm.serve")
 
@@ -34,8 +42,10 @@ class LoadedModel:
         folder: of the version.
 
     Attributes:
-        signatures: specs by name.
+        signatures: specs by name, of those that can be asked.
         definitions: `SignatureDef` protos by name, for metadata.
+        exact_shapes: whether inputs must have the shapes of their signature to the last 1. An export of this package's
+            says what it means; of another one the graph decides, as in TensorFlow Serving.
         num_bytes: of its variables.
     """
 
@@ -48,28 +58,26 @@ class LoadedModel:
         self._root = root  # owns the variables
         if not self._functions:
             raise ValueError(f"{folder} has no signatures, so there is nothing to call. Export it with signatures.")
-        self.signatures: Mapping[str, SignatureSpec] = self._specs(folder)
+        callable_ones = {name: each for name, each in self.definitions.items() if name in self._functions}
+        self.signatures, self._refusals = read_signatures(callable_ones, from_proto)
+        for name, why in self._refusals.items():
+            logger.warning("%s: signature %s cannot be asked: %s", folder, name, why)
+        self.exact_shapes = (folder / MANIFEST_FILE).is_file()
         self.num_bytes = _variable_bytes(root)
         self._batchers: dict[str, Batcher] = {}
         self._lock = threading.Lock()
-
-    def _specs(self, folder: Path) -> dict[str, SignatureSpec]:
-        specs = {}
-        for name, definition in self.definitions.items():
-            if name in self._functions:
-                try:
-                    specs[name] = from_proto(name, definition)
-                except ValueError as error:  # the others can be served
-                    logger.warning("%s: signature %s is left out: %s", folder, name, error)
-        return specs
 
     def signature(self, name: str) -> SignatureSpec:
         """A signature by the name of a request; the default one for none.
 
         Raises:
-            ServingError: FAILED_PRECONDITION, as TensorFlow Serving has it; lists those there.
+            ServingError: FAILED_PRECONDITION, as TensorFlow Serving has it; lists those there. INVALID_ARGUMENT: a
+                tensor of it has no form in a request; names it and its dtype.
         """
         spec = self.signatures.get(name or DEFAULT_SIGNATURE)
+        if spec is None and (name or DEFAULT_SIGNATURE) in self._refusals:
+            why = self._refusals[name or DEFAULT_SIGNATURE]
+            raise ServingError("INVALID_ARGUMENT", f"signature {quoted(name or DEFAULT_SIGNATURE)}: {why}")
         if spec is None:
             raise ServingError(
                 "FAILED_PRECONDITION",
@@ -102,7 +110,11 @@ class LoadedModel:
             # an op's message that quotes bytes of the request: TensorFlow's own error is lost on its way to Python
             message = error.object.decode(errors="backslashreplace")
             raise tf.errors.InvalidArgumentError(None, None, message) from None
-        return {name: np.asarray(output.numpy()) for name, output in outputs.items()}
+        # a scalar string would be an array of NumPy's own strings, which lose zero bytes at their end
+        strings = {name for name, output in outputs.items() if output.dtype == tf.string}
+        return {
+            name: np.asarray(output.numpy(), object if name in strings else None) for name, output in outputs.items()
+        }
 
     def batcher(self, signature: str, build: Callable[[], Batcher]) -> Batcher:
         """The one that puts together requests of a signature of this version."""
@@ -190,31 +202,29 @@ def _as_tensorflow_takes(inputs: Mapping[str, np.ndarray]) -> Any:
 
 
 def _variable_bytes(root: Any) -> int:
-    variables = {id(v): v for name in ("variables", "_variables") for v in (getattr(root, name, None) or [])}
+    found = [v for name in ("variables", "_variables") for v in (getattr(root, name, None) or [])]
     for function in root.signatures.values():
-        variables.update({v.ref(): v for v in function.variables})
-    unique = {v.ref(): v for v in variables.values()}
+        found += function.variables
+    # whatever kind of object holds it, and however many do: by the memory behind it
+    unique = {id(getattr(v, "handle", v)): v for v in found}
     return sum(v.dtype.size * (v.shape.num_elements() or 0) for v in unique.values())
 
 
 def _signature_definitions(folder: Path) -> dict[str, Any]:
-    from google.protobuf import text_format
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel()
-    if (folder / "saved_model.pb").is_file():
-        saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-    else:
-        text_format.Parse((folder / "saved_model.pbtxt").read_text(encoding="utf-8"), saved)
-    for meta_graph in saved.meta_graphs:
-        if SERVE_TAG in meta_graph.meta_info_def.tags:
-            definitions = {}
-            for name, definition in meta_graph.signature_def.items():
-                if name != INIT_SIGNATURE:
-                    # a copy: the message itself would keep the whole graph in memory
-                    definitions[name] = type(definition).FromString(definition.SerializeToString())
-            return definitions
-    raise ValueError(f"{folder} has no graph with the tag {quoted(SERVE_TAG)}. Export it with tf.saved_model.save.")
+    graphs = read_saved_model(folder).meta_graphs
+    for meta_graph in graphs:
+        if set(meta_graph.meta_info_def.tags) == {SERVE_TAG}:
+            # copies: the messages themselves would keep the whole graph in memory
+            return {
+                name: type(definition).FromString(definition.SerializeToString())
+                for name, definition in meta_graph.signature_def.items()
+                if name not in INTERNAL_SIGNATURES
+            }
+    tags = "; ".join(", ".join(sorted(each.meta_info_def.tags)) or "none" for each in graphs)
+    raise ValueError(
+        f"{folder} has no graph with the one tag {quoted(SERVE_TAG)}, which TensorFlow Serving looks for. The tags of "
+        f"its graphs: {shortened(tags)}. Export it with tf.saved_model.save."
+    )
 
 
 def free_memory() -> None:

@@ -27,8 +27,10 @@ def model_status(store: ModelStore, target: Target) -> Any:
         with model.leased(label=target.label) as lease:
             number = lease.number
     versions = [v for v in model.statuses() if number is None or v.number == number]
-    if not versions and number is not None:
-        raise ServingError("NOT_FOUND", f"version {number} of model {quoted(target.model)} is not here.")
+    if not versions:
+        if number is not None:
+            raise ServingError("NOT_FOUND", f"version {number} of model {quoted(target.model)} is not here.")
+        raise ServingError("NOT_FOUND", f"Could not find any versions of model {quoted(target.model)}.")
     response = get_model_status_pb2.GetModelStatusResponse()
     for version in versions:
         entry = response.model_version_status.add()

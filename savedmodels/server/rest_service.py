@@ -19,6 +19,7 @@ from savedmodels.server.inference import Inference, Target
 from savedmodels.server.lifetimes import Call, Lifetime
 from savedmodels.server.metrics import CONTENT_TYPE, Metrics, Request
 from savedmodels.server.model_info import SIGNATURE_DEF, model_metadata, model_status
+from savedmodels.versions import MAX_VERSION
 from savedmodels.wire.protos import get_model_metadata_pb2
 from savedmodels.wire.signatures import SignatureSpec
 
@@ -30,7 +31,6 @@ _WHO = r"/v1/models/([^/:]+)(?:/versions/(\d{1,19})|/labels/([^/:]+))?"
 _PREDICTION = re.compile(_WHO + r":(classify|regress|predict)", re.IGNORECASE | re.ASCII)
 _MODEL = re.compile(_WHO + r"(/metadata)?", re.IGNORECASE | re.ASCII)
 JSON = "application/json"
-MAX_VERSION = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class RestService:
                 parsed.clear()  # its memory
                 return inputs
 
-            answer = self._inference.predict(target, make_inputs, call=call)
+            answer = self._inference.predict(target, make_inputs, call=call, check_signature=json_requests.check_dtypes)
             return json_answer(200, json_requests.predict_answer(answer.outputs, in_rows=in_rows))
         request_input = json_requests.example_input(parsed)
         parsed.clear()

@@ -50,13 +50,13 @@ class ModelStore:
         self._round_done = threading.Condition()
         self._reloading = threading.Lock()
         self._models = {config.name: self._served(config) for config in configs}
+        self._is_awaited = set(self._models)  # by `is_ready`
         self._dropped: list[ServedModel] = []
-        self._unlabelled = {config.name for config in configs if config.labels}
         self._collections_left = 0
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
 
-    def _served(self, config: ModelConfig) -> ServedModel:
-        return ServedModel(config, self._metrics, self._wake.set, self._limits)
+    def _served(self, config: ModelConfig, before: ServedModel | None = None) -> ServedModel:
+        return ServedModel(config, self._metrics, self._wake.set, self._limits, before)
 
     def start(self) -> None:
         """Begins to load, and to look for new versions."""
@@ -89,8 +89,14 @@ class ModelStore:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every model has a version that is available."""
-        return all(model.is_ready for model in self.models.values())
+        """Whether every model that the server began with, and is still configured, has a version that is available.
+
+        One that a reload has added does not count until it is there: a config that cannot be served takes nobody away
+        who is.
+        """
+        models = self.models
+        awaited = [model for name, model in models.items() if name in self._is_awaited] or list(models.values())
+        return all(model.is_ready for model in awaited)
 
     def wait_for_round(self, timeout_seconds: float) -> bool:
         """Waits until the folders have been looked at once more, from now on.
@@ -112,11 +118,13 @@ class ModelStore:
     def reload(self, configs: Iterable[ModelConfig], timeout_seconds: float) -> None:
         """Serves other models, policies and labels; a model that is not listed is unloaded.
 
-        Labels are set when the versions they name are available, all at once or none.
+        A model whose folder is another one answers from the old one until a version of the new one can. Labels of a
+        model that stays where it was are set all at once or none; those of others as their versions come.
 
         Raises:
-            ServingError: FAILED_PRECONDITION: a label's version is not available; DEADLINE_EXCEEDED: loading took
-                longer (it goes on); INVALID_ARGUMENT: a model's folder does not exist.
+            ServingError: UNKNOWN, as TensorFlow Serving has it: a new model did not become available;
+                FAILED_PRECONDITION: a label's version is not available; DEADLINE_EXCEEDED: loading took longer (it
+                goes on); INVALID_ARGUMENT: a model's folder does not exist.
         """
         configs = list(configs)
         for config in configs:
@@ -124,22 +132,31 @@ class ModelStore:
                 raise ServingError("INVALID_ARGUMENT", f"model {quoted(config.name)}: {config.base_path} is no folder.")
         with self._reloading:
             with self._lock:
-                models = {}
+                models, changed = {}, []
+                left = dict(self._models)
                 for config in configs:
-                    model = self._models.get(config.name)
+                    model = left.pop(config.name, None)
                     if model is not None and model.config.base_path == config.base_path:
                         model.config = config
                     else:
-                        model = self._served(config)
+                        before, dropped = (None, []) if model is None else model.replaced()
+                        self._dropped += dropped
+                        model = self._served(config, before)
+                        changed.append(model)
                     models[config.name] = model
-                self._dropped += [model for model in self._models.values() if model not in models.values()]
+                self._dropped += left.values()
                 self._models = models
-                self._unlabelled.clear()
             if not self.wait_for_round(timeout_seconds):
                 raise ServingError("DEADLINE_EXCEEDED", "The models of the new config are still being loaded.")
+            broken = [model.unavailable() for model in changed if not model.is_ready]
+            if broken:
+                # TensorFlow Serving's words, which its clients look for
+                listed = ", ".join(f"{{{why}}}" for why in broken)
+                raise ServingError("UNKNOWN", f"{len(broken)} model(s) did not become available: {listed}")
             missing = [
                 f"{config.name}: {text}"
                 for config in configs
+                if models[config.name] not in changed
                 for text in models[config.name].missing_labels(config.labels)
             ]
             if missing:
@@ -148,7 +165,8 @@ class ModelStore:
                     f"Labels can name available versions only; these are not: {', '.join(missing)}. No label was set.",
                 )
             for config in configs:
-                models[config.name].set_labels(config.labels)
+                if models[config.name] not in changed:
+                    models[config.name].set_labels(config.labels)
 
     def _watch(self) -> None:
         while not self._is_stopped:
@@ -166,6 +184,9 @@ class ModelStore:
         with self._lock:
             models, dropped = list(self._models.values()), list(self._dropped)
         num_given_up = sum(model.update() for model in models)
+        dropped += [before for model in models if (before := model.retire_before()) is not None]
+        with self._lock:
+            self._dropped += [model for model in dropped if model not in self._dropped]
         num_given_up += sum(model.update(is_dropped=True) for model in dropped)
         with self._lock:
             self._dropped = [model for model in self._dropped if not model.is_empty]
@@ -176,12 +197,3 @@ class ModelStore:
         if self._collections_left > 0:
             self._collections_left -= 1
             free_memory()
-        self._set_first_labels()
-
-    def _set_first_labels(self) -> None:
-        """Labels that the server was started with are set as soon as their versions are available."""
-        for name in list(self._unlabelled):
-            model = self._models.get(name)
-            if model is not None and not model.missing_labels(model.config.labels):
-                model.set_labels(model.config.labels)
-                self._unlabelled.discard(name)

@@ -75,14 +75,22 @@ class ServedModel:
         metrics: told of every change.
         wake: called when a drained version waits to be freed.
         limits: of a version's load.
+        before: what served under this name from another folder; it answers until a version of this one can.
     """
 
     def __init__(
-        self, config: ModelConfig, metrics: Metrics, wake: Callable[[], None], limits: LoadLimits | None = None
+        self,
+        config: ModelConfig,
+        metrics: Metrics,
+        wake: Callable[[], None],
+        limits: LoadLimits | None = None,
+        before: ServedModel | None = None,
     ) -> None:
         self.config = config
+        self._before = before
         self._limits = limits or LoadLimits()
         self.labels: Mapping[str, int] = {}
+        self._awaits_labels = True  # until a reload sets them: those of the config, as their versions come
         self._metrics = metrics
         self._wake = wake
         self._lock = threading.Lock()
@@ -97,6 +105,9 @@ class ServedModel:
         Raises:
             ServingError: NOT_FOUND; UNAVAILABLE while the first version loads.
         """
+        before = self._before
+        if before is not None and not self._has_taken_over:
+            return before.lease(number, label)
         with self._lock:
             if label:
                 if label not in self.labels:
@@ -148,7 +159,11 @@ class ServedModel:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a version is available."""
+        """Whether a version is available, be it of the folder before."""
+        return self._has_taken_over or (self._before is not None and self._before.is_ready)
+
+    @property
+    def _has_taken_over(self) -> bool:
         with self._lock:
             return bool(self._available())
 
@@ -159,14 +174,44 @@ class ServedModel:
             return all(version.state == END for version in self._versions.values())
 
     def statuses(self) -> list[Version]:
-        """Every version there is or was, newest first."""
+        """Every version there is or was, newest first; of the folder before, those whose number is not here too."""
         with self._lock:
-            return sorted(self._versions.values(), key=lambda version: -version.number)
+            found = dict(self._versions)
+        if self._before is not None:
+            found = {version.number: version for version in self._before.statuses()} | found
+        return sorted(found.values(), key=lambda version: -version.number)
+
+    def unavailable(self) -> str:
+        """Why no version can be asked, in TensorFlow Serving's form."""
+        with self._lock:
+            failed = [version for version in self._versions.values() if version.error_code != "OK"]
+            if not failed:
+                waiting = "; ".join(f"version {n} lacks {', '.join(parts)}" for n, parts in self._waiting.items())
+                return f"{{name: {self.config.name}}} due to error: {waiting or 'no version is there'}"
+            newest = max(failed, key=lambda version: version.number)
+            return (
+                f"{{name: {self.config.name} version: {newest.number}}} due to error: {newest.error_code}: "
+                f"{newest.error_message}"
+            )
+
+    def replaced(self) -> tuple[ServedModel | None, list[ServedModel]]:
+        """For a model of the same name in another folder: who serves until that one can, and who need not any more."""
+        before, self._before = self._before, None
+        if self._has_taken_over:
+            return self, [] if before is None else [before]
+        return before, [self]
+
+    def retire_before(self) -> ServedModel | None:
+        """What served before, once a version of this folder can; None where it serves on, or there is none."""
+        if self._before is None or not self._has_taken_over:
+            return None
+        before, self._before = self._before, None
+        return before
 
     def set_labels(self, labels: Mapping[str, int]) -> None:
         """Replaces all labels; `missing_labels` was asked before."""
         with self._lock:
-            self.labels = dict(labels)
+            self.labels, self._awaits_labels = dict(labels), False
 
     def missing_labels(self, labels: Mapping[str, int]) -> list[str]:
         """Labels of versions that are not available."""
@@ -279,6 +324,10 @@ class ServedModel:
             with self._lock:
                 version.model = model
                 self._set_state(version, AVAILABLE)
+                if self._awaits_labels:
+                    # with the version itself: a request by label finds it from its first moment on
+                    named = {label: n for label, n in self.config.labels.items() if n == version.number}
+                    self.labels = {**self.labels, **named}
         self._metrics.load(self.config.name, succeeded=version.state == AVAILABLE)
 
     def _set_state(self, version: Version, state: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from savedmodels.wire.signatures import TensorSpec, dtype_text
+from savedmodels.wire.signatures import TensorSpec, dtype_text, is_float
 from tfdlrm.checks import quoted
 
 MAX_RANK = 8
@@ -54,9 +54,9 @@ def _from_numpy(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
         return _convert(spec, array.ravel().tolist(), array.shape).reshape(array.shape)
     if spec.dtype.kind in "iu" and array.dtype.kind in "iu":
         return _integers_that_fit(spec, array)
-    if spec.dtype.kind == "f" and array.dtype.kind in "iuf":
+    if is_float(spec.dtype) and (array.dtype.kind in "iu" or is_float(array.dtype)):
         return _floats_that_fit(spec, array)
-    if (spec.dtype.kind in "iu" and array.dtype.kind == "f") or array.dtype.kind == "O":
+    if (spec.dtype.kind in "iu" and is_float(array.dtype)) or array.dtype.kind == "O":
         return _convert(spec, array.ravel().tolist(), array.shape).reshape(array.shape)
     raise InputError(f"input {quoted(spec.name)}: {dtype_text(array.dtype)} was given; {spec.text} is expected.")
 
@@ -154,7 +154,7 @@ def _integers_that_fit(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
 
 
 def _floats_that_fit(spec: TensorSpec, array: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(spec.dtype)
     grown = np.isinf(cast) & np.isfinite(array)  # finite before, beyond the dtype now
     if grown.any():

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from savedmodels.wire.arrays import InputError
-from savedmodels.wire.signatures import RANK_SIGNATURE, SignatureSpec, TensorSpec, dtype_text
+from savedmodels.wire.signatures import RANK_SIGNATURE, SignatureSpec, dtype_text
 from tfdlrm.checks import quoted
 
 Arrays = Mapping[str, np.ndarray]
@@ -35,13 +35,14 @@ def check_names(signature: SignatureSpec, names: Sequence[str]) -> None:
         raise InputError(f"signature {quoted(signature.name)}: missing inputs: {listed}.")
 
 
-def check_arrays(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> int:
+def check_arrays(signature: SignatureSpec, arrays: Arrays, max_rows: int, *, exact_shapes: bool = True) -> int:
     """Checks arrays against a signature: dtypes, shapes, equal numbers of rows, lengths of bags.
 
     Args:
         signature: what is expected.
         arrays: by input name; `check_names` has passed.
         max_rows: of the request.
+        exact_shapes: see `wrong_shape`.
 
     Returns:
         Rows of the request.
@@ -50,7 +51,11 @@ def check_arrays(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> int
         InputError: names the input, what was given and what is expected.
     """
     for name, array in arrays.items():
-        _check_array(signature.inputs[name], array, name in signature.bags)
+        spec = signature.inputs[name]
+        if array.dtype != spec.dtype:
+            raise InputError(f"input {quoted(name)}: {dtype_text(array.dtype)} was given; {spec.text} is expected.")
+    if (problem := wrong_shape(signature, arrays, exact=exact_shapes)) is not None:
+        raise InputError(problem)
     for values, lengths in signature.bags.items():
         _check_bags(values, arrays[values], lengths, arrays[lengths])
     rows = {name: len(array) for name, array in arrays.items() if array.ndim and name not in signature.bags}
@@ -70,19 +75,24 @@ def check_arrays(signature: SignatureSpec, arrays: Arrays, max_rows: int) -> int
     return num_rows
 
 
-def _check_array(spec: TensorSpec, array: np.ndarray, is_bag: bool) -> None:
-    if array.dtype != spec.dtype:
-        raise InputError(f"input {quoted(spec.name)}: {dtype_text(array.dtype)} was given; {spec.text} is expected.")
-    if spec.shape is None:
-        return
-    is_shape = array.ndim == len(spec.shape) and all(
-        size is None or size == given for size, given in zip(spec.shape, array.shape, strict=True)
-    )
-    if not is_shape:
-        hint = " Its bags are given one after another, beside their lengths." if is_bag else ""
-        raise InputError(
-            f"input {quoted(spec.name)}: shape {list(array.shape)} was given; {spec.text} is expected.{hint}"
-        )
+def wrong_shape(signature: SignatureSpec, arrays: Arrays, *, exact: bool = True) -> str | None:
+    """What is to be said of the first input whose shape is not its signature's; None where all are.
+
+    Args:
+        signature: what is expected.
+        arrays: by input name.
+        exact: False lets last dimensions of 1 be left out, `[3]` for `[?, 1]`: the graph is given what came.
+    """
+    for name, array in arrays.items():
+        spec = signature.inputs[name]
+        if spec.shape is None:
+            continue
+        given, left_out = spec.shape[: array.ndim], spec.shape[array.ndim :]
+        has_rank = array.ndim <= len(spec.shape) and (not left_out or (not exact and set(left_out) == {1}))
+        if not has_rank or any(size not in (None, had) for size, had in zip(given, array.shape, strict=True)):
+            hint = " Its bags are given one after another, beside their lengths." if name in signature.bags else ""
+            return f"input {quoted(name)}: shape {list(array.shape)} was given; {spec.text} is expected.{hint}"
+    return None
 
 
 def _check_bags(values_name: str, values: np.ndarray, lengths_name: str, lengths: np.ndarray) -> None:

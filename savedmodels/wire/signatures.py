@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-from tfdlrm.checks import quoted
+from tfdlrm.checks import quoted, shortened
 
 DEFAULT_SIGNATURE = "serving_default"
 RANK_SIGNATURE = "rank"
-INIT_SIGNATURE = "__saved_model_init_op"  # no signature to call: TensorFlow runs it once, when it loads a model
+# no signatures to call: TensorFlow runs the first once, when it loads a model, the second when it trains one
+INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 ROW_LENGTHS = "_row_lengths"
 WEIGHTS = "_weights"
 
-# TensorFlow's dtypes that have a form in NumPy and in JSON
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+# TensorFlow's dtypes that have a form in NumPy; all but bfloat16 have one in JSON
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "DT_FLOAT": np.dtype("float32"),
     "DT_DOUBLE": np.dtype("float64"),
     "DT_HALF": np.dtype("float16"),
+    "DT_BFLOAT16": BFLOAT16,
     "DT_INT8": np.dtype("int8"),
     "DT_INT16": np.dtype("int16"),
     "DT_INT32": np.dtype("int32"),
@@ -44,6 +48,11 @@ def dtype_text(dtype: np.dtype[Any]) -> str:
         ('string', 'int64')
     """
     return "string" if dtype.kind in "OSU" else dtype.name
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether it holds floats; bfloat16 is of a kind of its own in NumPy."""
+    return dtype.kind == "f" or dtype == BFLOAT16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +122,39 @@ class SignatureSpec:
 
     @property
     def takes_examples(self) -> bool:
-        """Whether the only input is serialized tf.train.Examples, string [B]."""
+        """Whether the only input is serialized tf.train.Examples: string [B], or of a rank that is not known."""
         specs = list(self.inputs.values())
-        return len(specs) == 1 and specs[0].dtype.kind == "O" and len(specs[0].shape or ()) == 1
+        return len(specs) == 1 and specs[0].dtype.kind == "O" and (specs[0].shape is None or len(specs[0].shape) == 1)
+
+
+def read_signatures(
+    definitions: Mapping[str, Any], read: Callable[[str, Any], SignatureSpec]
+) -> tuple[dict[str, SignatureSpec], dict[str, str]]:
+    """A model's signatures, without those that are TensorFlow's own.
+
+    Args:
+        definitions: `SignatureDef`s by name, or their JSON forms.
+        read: `from_proto` or `from_json`.
+
+    Returns:
+        Specs of those that can be asked, and why the others cannot, both by name.
+    """
+    specs, refusals = {}, {}
+    for name, definition in definitions.items():
+        if name in INTERNAL_SIGNATURES:
+            continue
+        try:
+            specs[name] = read(name, definition)
+        except ValueError as error:
+            refusals[name] = str(error)
+    return specs, refusals
 
 
 def from_proto(name: str, signature: Any) -> SignatureSpec:
     """A signature from its `SignatureDef`.
 
     Raises:
-        ValueError: a tensor has a dtype that is not in `DTYPES`.
+        ValueError: a tensor has a dtype that is not in `DTYPES`, or is no single tensor (ragged, sparse).
     """
     from savedmodels.wire.protos import types_pb2
 
@@ -130,6 +162,11 @@ def from_proto(name: str, signature: Any) -> SignatureSpec:
         specs = {}
         for key in sorted(infos):
             info = infos[key]
+            if info.WhichOneof("encoding") == "coo_sparse":
+                raise _no_form(key, "a SparseTensor")
+            if info.WhichOneof("encoding") == "composite_tensor":
+                kind = info.composite_tensor.type_spec.type_spec_class_name or "composite tensor"
+                raise _no_form(key, f"a {shortened(kind.removesuffix('Spec'))}")
             sizes = None if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
             specs[key] = _tensor_spec(key, types_pb2.DataType.Name(info.dtype), sizes)
         return specs
@@ -152,6 +189,9 @@ def from_json(name: str, signature: Mapping[str, Any]) -> SignatureSpec:
     def tensors(infos: Mapping[str, Any]) -> dict[str, TensorSpec]:
         specs = {}
         for key in sorted(infos):
+            for encoding in ("coo_sparse", "composite_tensor"):
+                if encoding in infos[key]:
+                    raise _no_form(key, f"a {encoding}")
             shape = infos[key].get("tensor_shape") or {}
             sizes = None if shape.get("unknown_rank") else [int(dim["size"]) for dim in shape.get("dim", [])]
             specs[key] = _tensor_spec(key, str(infos[key]["dtype"]), sizes)
@@ -165,8 +205,12 @@ def from_json(name: str, signature: Mapping[str, Any]) -> SignatureSpec:
     )
 
 
+def _no_form(name: str, what: str) -> ValueError:
+    return ValueError(f"tensor {quoted(name)} is {what}, which has no form in a request. Export another signature.")
+
+
 def _tensor_spec(name: str, dtype: str, sizes: Sequence[int] | None) -> TensorSpec:
     if dtype not in DTYPES:
-        raise ValueError(f"tensor {quoted(name)} is {dtype}, which has no form in a request. Export another signature.")
+        raise _no_form(name, dtype)
     shape = None if sizes is None else tuple(None if size < 0 else size for size in sizes)
     return TensorSpec(name=name, dtype=DTYPES[dtype], shape=shape)

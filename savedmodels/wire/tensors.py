@@ -9,13 +9,14 @@ import numpy as np
 
 from savedmodels.wire.arrays import MAX_RANK, InputError
 from savedmodels.wire.protos import tensor_pb2, types_pb2
-from savedmodels.wire.signatures import DTYPE_NAMES, DTYPES
+from savedmodels.wire.signatures import DTYPE_NAMES, DTYPES, is_float
 from tfdlrm.checks import quoted
 
 _VALUE_FIELDS = {
     "DT_FLOAT": "float_val",
     "DT_DOUBLE": "double_val",
     "DT_HALF": "half_val",
+    "DT_BFLOAT16": "half_val",
     "DT_INT8": "int_val",
     "DT_INT16": "int_val",
     "DT_INT32": "int_val",
@@ -101,8 +102,8 @@ def _from_values(name: str, values: Any, dtype: np.dtype[Any], num_values: int) 
     if dtype.kind == "O":
         array: np.ndarray = np.empty(given, object)
         array[:] = list(values)
-    elif dtype.name == "float16":
-        array = np.array(values, np.int64).astype(np.uint16).view(np.float16)  # half_val holds the bits
+    elif is_float(dtype) and dtype.itemsize == 2:
+        array = np.array(values, np.int64).astype(np.uint16).view(dtype)  # half_val holds the bits
     else:
         array = np.array(values, np.int64 if dtype.kind == "i" else None) if given else np.empty(0, dtype)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -15,11 +15,17 @@ import pytest
 from savedmodels.client import GrpcClient, RestClient
 from savedmodels.client.retries import RetryPolicy
 from savedmodels.server.config import ModelConfig
+from savedmodels.server.inference import Inference, Target
+from savedmodels.server.lifetimes import Call, Lifetime, Taken
+from savedmodels.server.metrics import Metrics, Request
 from savedmodels.server.options import ServerOptions
 from savedmodels.server.program import Server
-from tests.savedmodels.server.tiny_models import save_version
+from savedmodels.server.store import ModelStore
+from savedmodels.wire.arrays import to_array
+from tests.savedmodels.server.tiny_models import predict_inputs, save_version
 
 READY_SECONDS = 60.0
+WAIT_SECONDS = 30.0
 MAX_ROWS = 1000
 MAX_MESSAGE_BYTES = 2**20
 
@@ -106,6 +112,53 @@ def wait_in_flight(rest_port: int, number: int) -> None:
 
     wait_until(is_so)
     asked.connection.close()
+
+
+class Served:
+    """A store and what runs its models, without sockets."""
+
+    def __init__(self, *configs: ModelConfig, **limits: Any) -> None:
+        metrics = Metrics()
+        self.metrics = metrics
+        self.store = ModelStore(configs, metrics, poll_seconds=0.02, **limits)
+        self.inference = Inference(self.store, options(), metrics)
+        self.store.start()
+
+    def ask(self, signature: str = "predict", inputs: dict | None = None, **target) -> list:
+        """Runs a signature; the version of every row, or the only output."""
+        inputs = inputs or predict_inputs(3)
+        answer = self.inference.predict(
+            Target(model="tiny", signature=signature, **target),
+            lambda spec: {name: to_array(spec.inputs[name], value) for name, value in inputs.items()},
+            call=call_for(60.0),
+        )
+        return answer.outputs["version" if signature == "predict" else next(iter(answer.outputs))].tolist()
+
+    def states(self) -> dict[int, str]:
+        return {version.number: version.state for version in self.store.model("tiny").statuses()}
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        wait_until(condition, self.states)
+
+
+def call_for(seconds: float) -> Call:
+    """A request that may take so long."""
+    return Call(life=Lifetime(seconds), seen=Request(), turn=Taken(lambda: None))
+
+
+@pytest.fixture
+def serve(tmp_path) -> Iterator[Callable[..., Served]]:
+    made = []
+
+    def start(**config) -> Served:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        made.append(Served(ModelConfig(name="tiny", base_path=tmp_path / "model", **config)))
+        return made[-1]
+
+    yield start
+    for served in made:
+        served.inference.drain(WAIT_SECONDS)
+        served.store.stop()
 
 
 class Rest:

@@ -16,8 +16,8 @@ from savedmodels.server import loading
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.folders import refuse_files
 from savedmodels.server.loading import Load, LoadedModel
+from tests.savedmodels.server.conftest import WAIT_SECONDS, Served
 from tests.savedmodels.server.serve_process import ServeProcess
-from tests.savedmodels.server.test_versions import WAIT_SECONDS, Served
 
 Serve = Callable[..., Served]
 

@@ -198,10 +198,10 @@ def tool(name: str, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.multiprocess
 def test_reloads_under_load_for_a_short_time(tmp_path: Path):
-    """The whole of it: tools/serve_reload.py --seconds 60 --versions 10."""
-    ended = tool("serve_reload.py", "--seconds", "3", "--versions", "2", "--model-mebibytes", "96")
+    """The whole of it: tools/serve_reload.py --seconds 60 --versions 10 --broken 2."""
+    ended = tool("serve_reload.py", "--seconds", "3", "--versions", "3", "--broken", "1", "--model-mebibytes", "96")
     assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]
-    assert "versions [1, 2, 3]" in ended.stdout
+    assert "versions [1, 3, 4]" in ended.stdout
     assert ended.stdout.rstrip().endswith("passed")
 
 

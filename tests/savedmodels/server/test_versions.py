@@ -5,76 +5,19 @@ from __future__ import annotations
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import tensorflow as tf
-from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
+from tensorflow_serving.apis import model_management_pb2
 
 from savedmodels.server.config import ModelConfig, from_proto, read_config
-from savedmodels.server.errors import TENSORFLOW_CODES, ServingError, from_exception, graph_message
+from savedmodels.server.errors import ServingError
 from savedmodels.server.folders import missing_parts, version_folders
-from savedmodels.server.inference import Inference, Target
-from savedmodels.server.lifetimes import Call, Lifetime, Taken
-from savedmodels.server.loading import LoadedModel
-from savedmodels.server.metrics import Metrics, Request
+from savedmodels.server.inference import Target
+from savedmodels.server.model_info import model_status
 from savedmodels.server.options import ServerOptions
-from savedmodels.server.store import ModelStore
-from savedmodels.server.warmup import WARMUP_FILE
-from savedmodels.wire.arrays import InputError, to_array
-from tests.savedmodels.server.conftest import options, wait_until
+from savedmodels.wire.arrays import to_array
+from tests.savedmodels.server.conftest import WAIT_SECONDS, call_for
 from tests.savedmodels.server.tiny_models import predict_inputs
-
-WAIT_SECONDS = 30.0
-
-
-class Served:
-    """A store and what runs its models, without sockets."""
-
-    def __init__(self, *configs: ModelConfig, **limits: Any) -> None:
-        metrics = Metrics()
-        self.metrics = metrics
-        self.store = ModelStore(configs, metrics, poll_seconds=0.02, **limits)
-        self.inference = Inference(self.store, options(), metrics)
-        self.store.start()
-
-    def ask(self, signature: str = "predict", inputs: dict | None = None, **target) -> list:
-        """Runs a signature; the version of every row, or the only output."""
-        inputs = inputs or predict_inputs(3)
-        answer = self.inference.predict(
-            Target(model="tiny", signature=signature, **target),
-            lambda spec: {name: to_array(spec.inputs[name], value) for name, value in inputs.items()},
-            call=call_for(60.0),
-        )
-        return answer.outputs["version" if signature == "predict" else next(iter(answer.outputs))].tolist()
-
-    def states(self) -> dict[int, str]:
-        return {version.number: version.state for version in self.store.model("tiny").statuses()}
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        wait_until(condition, self.states)
-
-
-def call_for(seconds: float) -> Call:
-    """A request that may take so long."""
-    return Call(life=Lifetime(seconds), seen=Request(), turn=Taken(lambda: None))
-
-
-@pytest.fixture
-def serve(tmp_path) -> Iterator[Callable[..., Served]]:
-    made = []
-
-    def start(**config) -> Served:
-        (tmp_path / "model").mkdir(exist_ok=True)
-        made.append(Served(ModelConfig(name="tiny", base_path=tmp_path / "model", **config)))
-        return made[-1]
-
-    yield start
-    for served in made:
-        served.inference.drain(WAIT_SECONDS)
-        served.store.stop()
 
 
 def test_a_new_version_takes_over_and_the_old_one_is_freed(serve, publish):
@@ -263,42 +206,92 @@ def test_a_deadline_ends_the_work_and_frees_the_version(serve, publish, gate):
     served.wait(lambda: served.states() == {1: "END", 2: "AVAILABLE"})
 
 
-def write_warmup(folder: Path, *requests: dict) -> None:
-    """A version's warm-up requests for the signature `predict`."""
-    path = folder / WARMUP_FILE
-    path.parent.mkdir()
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for inputs in requests:
-            log = prediction_log_pb2.PredictionLog()
-            request = log.predict_log.request
-            request.model_spec.signature_name = "predict"
-            for name, value in inputs.items():
-                dtype = tf.float32 if name in ("dense", "genres_weights") else tf.int64
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
-            writer.write(log.SerializeToString())
-
-
-def test_warm_up_requests_are_replayed_before_the_first_real_one(serve, publish, monkeypatch):
-    folder = publish(1)
-    write_warmup(folder, predict_inputs(2), predict_inputs(5))
-    asked, plain = [], LoadedModel.run
-    monkeypatch.setattr(
-        LoadedModel, "run", lambda self, name, inputs: asked.append(len(inputs["user"])) or plain(self, name, inputs)
-    )
-    served = serve()
+def test_another_folder_takes_over_when_a_version_of_it_can_answer(serve, publish, versions, tmp_path):
+    publish(1)
+    served = serve(labels={"stable": 1})
     served.wait(lambda: served.states() == {1: "AVAILABLE"})
-    assert asked == [2, 5]
+    other, broken = tmp_path / "other", tmp_path / "broken"
+    shutil.copytree(versions / "2", other / "2")
+    shutil.copytree(versions / "3", broken / "3")
+    (broken / "3" / "saved_model.pb").write_bytes(b"garbage")
+    stopped, seen, failures = threading.Event(), [], []
+
+    def ask() -> None:
+        while not stopped.is_set():
+            try:
+                seen.append((*served.ask(), *served.ask(label="stable")))
+            except Exception as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    served.wait(lambda: seen != [])
+    for folder, number in ((broken, 3), (other, 2), (broken, 3)):
+        served.store.reload([ModelConfig(name="tiny", base_path=folder, labels={"stable": number})], WAIT_SECONDS)
+        assert served.store.is_ready
+        if folder == broken:
+            status = served.store.model("tiny").statuses()[0]
+            assert (status.number, status.state) == (3, "END")
+            assert "cannot be loaded" in status.error_message
+    stopped.set()
+    thread.join()
+    assert not failures
+    assert {answer[:3] for answer in seen} == {(1, 1, 1), (2, 2, 2)}
+    assert served.ask(label="stable") == [2, 2, 2]
+    # what served before has ended
+    served.wait(lambda: served.states() == {2: "AVAILABLE", 3: "END"})
 
 
-def test_a_version_that_fails_on_its_warm_up_is_not_served(serve, publish):
+def test_a_reload_tells_which_model_is_not_there_and_leaves_the_others(serve, publish, versions, tmp_path):
     publish(1)
     served = serve()
     served.wait(lambda: served.states() == {1: "AVAILABLE"})
-    folder = publish(2, folder_name=".2.warm")
-    write_warmup(folder, {**predict_inputs(1), "user": [100]})
-    folder.rename(folder.parent / "2")
-    served.wait(lambda: served.states() == {1: "AVAILABLE", 2: "END"})
-    assert "an id is not below 100" in served.store.model("tiny").statuses()[0].error_message
+    shutil.copytree(versions / "2", tmp_path / "b" / "2")
+    (tmp_path / "b" / "2" / "saved_model.pb").write_bytes(b"garbage")
+    (tmp_path / "c" / "5").mkdir(parents=True)
+    tiny = ModelConfig(name="tiny", base_path=tmp_path / "model")
+    for name, said in (
+        ("b", r"^1 model\(s\) did not become available: \{\{name: b version: 2\} due to error: .*cannot be loaded"),
+        ("c", r"^1 model\(s\) did not become available: \{\{name: c\} due to error: version 5 lacks saved_model\.pb"),
+    ):
+        with pytest.raises(ServingError, match=said) as caught:
+            served.store.reload([tiny, ModelConfig(name=name, base_path=tmp_path / name)], WAIT_SECONDS)
+        assert caught.value.code == "UNKNOWN"
+        assert served.ask() == [1, 1, 1]
+        assert served.store.is_ready
+    shutil.copytree(versions / "3", tmp_path / "b" / "3")
+    served.store.reload([tiny, ModelConfig(name="b", base_path=tmp_path / "b")], WAIT_SECONDS)
+    assert served.store.model("b").lease().number == 3
+
+
+def test_labels_come_with_their_versions(serve, publish):
+    publish(1)
+    served = serve(num_latest=None, versions=(1, 2), labels={"stable": 1, "canary": 2})
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    assert served.ask(label="stable") == [1, 1, 1]
+    with pytest.raises(ServingError, match="no version label 'canary'"):
+        served.ask(label="canary")
+    publish(2)
+    served.wait(lambda: served.states() == {1: "AVAILABLE", 2: "AVAILABLE"})
+    publish(3)
+    served.store.wait_for_round(WAIT_SECONDS)
+    assert served.ask(label="stable") == [1, 1, 1]
+    assert served.ask(label="canary") == [2, 2, 2]
+
+
+def test_versions_are_any_int64(serve, publish, tmp_path):
+    served = serve()
+    publish(1, folder_name=str(2**63))  # one too many
+    served.store.wait_for_round(WAIT_SECONDS)
+    with pytest.raises(ServingError, match=r"^Could not find any versions of model 'tiny'\.$") as caught:
+        model_status(served.store, Target(model="tiny"))
+    assert caught.value.code == "NOT_FOUND"
+    publish(1, folder_name=str(2**63 - 1))
+    served.wait(lambda: served.states() == {2**63 - 1: "AVAILABLE"})
+    assert served.ask(version=2**63 - 1) == [1, 1, 1]
+    [entry] = model_status(served.store, Target(model="tiny")).model_version_status
+    assert entry.version == 2**63 - 1
+    assert version_folders(tmp_path / "model").keys() == {2**63 - 1}
 
 
 def test_config_files_are_tensorflow_servings(tmp_path):
@@ -317,7 +310,9 @@ def test_config_files_are_tensorflow_servings(tmp_path):
         'model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow" '
         "model_version_policy { specific { versions: 3 versions: -4 } } } }"
     )
-    with pytest.raises(ValueError, match=r"model 'a': version -4 is not possible\. Versions are 1 or more"):
+    with pytest.raises(
+        ValueError, match=r"model 'a': version -4 is not possible\. Versions are 0 to 9223372036854775807"
+    ):
         read_config(file)
     file.write_text("model_config_list {")
     with pytest.raises(ValueError, match=r"models\.config is no text of a ModelServerConfig"):
@@ -325,47 +320,6 @@ def test_config_files_are_tensorflow_servings(tmp_path):
     file.write_text('model_config_list { config { name: "a" base_path: "/a" model_platform: "caffe" } }')
     with pytest.raises(ValueError, match="model 'a': model_platform \"caffe\""):
         read_config(file)
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (
-            tf.errors.InvalidArgumentError(None, None, "x is bad\n\t [[{{node a/b}}]] [Op:f]"),
-            "INVALID_ARGUMENT",
-            "x is bad",
-        ),
-        (
-            tf.errors.InvalidArgumentError(None, None, "no Example [[{{function_node __f_1}}{{node Parse/b}}]]"),
-            "INVALID_ARGUMENT",
-            "no Example",
-        ),
-        (tf.errors.ResourceExhaustedError(None, None, "too big"), "RESOURCE_EXHAUSTED", "too big"),
-        (InputError("input 'x'"), "INVALID_ARGUMENT", "input 'x'"),
-        (tf.errors.InternalError(None, None, "secret"), "INTERNAL", "The model failed on this request"),
-        (KeyError("secret"), "INTERNAL", "The model failed on this request"),
-    ],
-)
-def test_one_table_from_exceptions_to_codes(error, code, message):
-    served = from_exception(error)
-    assert served.code == code
-    assert served.message.startswith(message)
-    assert "node" not in served.message
-
-
-def test_every_error_of_the_table_is_tensorflows():
-    assert all(issubclass(getattr(tf.errors, name), tf.errors.OpError) for name in TENSORFLOW_CODES)
-
-
-def test_an_assertion_is_told_without_the_graph_around_it():
-    @tf.function
-    def check(x):
-        with tf.control_dependencies([tf.debugging.assert_less(x, 3, message="column 'x': it's too large.")]):
-            return tf.identity(x)
-
-    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        check(tf.constant(5))
-    assert graph_message(caught.value) == "column 'x': it's too large."
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])
