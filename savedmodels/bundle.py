@@ -2,18 +2,20 @@
 
 TensorFlow writes a SavedModel with all its variables in memory. Those of the tables are empty then
 (`savedmodels.serving_rows`); here the bundle is made again: what TensorFlow wrote, and each array in contiguous row
-ranges. The same bytes come out for the same arrays, whoever gives them: a live model, or an earlier export and a delta.
+ranges; and the graph is told their shapes. The same bytes come out for the same arrays, whoever gives them: a live
+model, or an earlier export and a delta.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from savedmodels.graph_ops import SAVED_MODEL_FILE, read_saved_model
 from savedmodels.serving_rows import StoredArray
 from tfdlrm.checks import quoted
 from tfdlrm.embeddings.checkpoint import merge_parts, write_parts
@@ -56,6 +58,33 @@ def fill_variables(version_folder: Path, arrays: Iterable[StoredArray]) -> None:
         )
     del reader
     write_bundle(prefix, small, arrays)
+    _write_shapes(version_folder, {array.name: (array.rows, array.width) for array in arrays})
+
+
+def _write_shapes(version_folder: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Says in the graph how many rows the variables of the dict `ARRAYS` have: they were empty when it was traced.
+
+    TensorFlow does without; Keras's own layer for SavedModels, and converters, want every variable's shape.
+    """
+    saved = read_saved_model(version_folder)
+    for meta_graph in saved.meta_graphs:
+        nodes = meta_graph.object_graph_def.nodes
+        (holder,) = (child.node_id for child in nodes[0].children if child.local_name == ARRAYS)
+        named = {}  # as variables are called in the graph
+        for child in nodes[holder].children:
+            variable = nodes[child.node_id].variable
+            _set_sizes(variable.shape, shapes[child.local_name])
+            named[variable.name] = shapes[child.local_name]
+        for node in meta_graph.graph_def.node:
+            name = node.attr["shared_name"].s.decode() if node.op == "VarHandleOp" else ""
+            if name in named:
+                _set_sizes(node.attr["shape"].shape, named[name])
+    (version_folder / SAVED_MODEL_FILE).write_bytes(saved.SerializeToString(deterministic=True))
+
+
+def _set_sizes(shape: Any, sizes: tuple[int, int]) -> None:
+    for dim, size in zip(shape.dim, sizes, strict=True):
+        dim.size = size
 
 
 def write_bundle(prefix: str, small: dict[str, Any], arrays: Iterable[StoredArray]) -> None:

@@ -183,7 +183,21 @@ def _module(
     parts = encoder.parts() if encoder is not None else []
     if parts:
         module.parts = parts
+    for name, function in functions.items():
+        ((specs,), _) = function.structured_input_signature
+        if len(specs) > 1:
+            setattr(module, name, _of_one_dict(function, specs))
     return module, large
+
+
+def _of_one_dict(function: Any, specs: Mapping[str, tf.TensorSpec]) -> Any:
+    """A function of a dict of inputs, as `keras.layers.TFSMLayer` calls it; a loaded signature takes them by name."""
+
+    @tf.function(input_signature=[specs], autograph=False)
+    def call(inputs: Mapping[str, tf.Tensor]) -> Any:
+        return function(inputs)
+
+    return call
 
 
 def _info(

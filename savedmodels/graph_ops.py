@@ -26,7 +26,7 @@ def exported_ops(version_folder: str | os.PathLike[str]) -> frozenset[str]:
         True
     """
     names: set[str] = set()
-    for meta_graph in _read(version_folder).meta_graphs:
+    for meta_graph in read_saved_model(version_folder).meta_graphs:
         graph = meta_graph.graph_def
         names.update(node.op for node in graph.node)
         functions = {function.signature.name for function in graph.library.function}
@@ -61,7 +61,7 @@ def signatures(version_folder: str | os.PathLike[str]) -> dict[str, dict[str, di
         >>> signatures("exports/clicks/1")["predict"]["inputs"]["user"]
         {'dtype': 'int64', 'shape': [None], 'tensor': 'predict_user:0'}
     """
-    for meta_graph in _read(version_folder).meta_graphs:
+    for meta_graph in read_saved_model(version_folder).meta_graphs:
         if SERVE_TAG in meta_graph.meta_info_def.tags:
             return {
                 name: {"inputs": _tensors(signature.inputs), "outputs": _tensors(signature.outputs)}
@@ -84,18 +84,30 @@ def _tensors(infos: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def _read(version_folder: str | os.PathLike[str]) -> Any:
+def read_saved_model(version_folder: str | os.PathLike[str]) -> Any:
+    """The `SavedModel` proto of a version, be it in text.
+
+    Raises:
+        FileNotFoundError: there is no `saved_model.pb`.
+        ValueError: it cannot be read.
+    """
+    from google.protobuf import text_format
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
     path = Path(version_folder) / SAVED_MODEL_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. Export the model again.")
+    text = path.with_suffix(".pbtxt")
     saved = saved_model_pb2.SavedModel()
     try:
-        saved.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise ValueError(f"{path} cannot be read: {error}. Export the model again.") from error
+        if path.is_file():
+            saved.ParseFromString(path.read_bytes())
+        elif text.is_file():
+            path = text
+            text_format.Parse(text.read_text(encoding="utf-8"), saved)
+        else:
+            raise FileNotFoundError(f"{path} is missing. Export the model again.")
+    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error)[:200]}. Export the model again.") from error
     if not saved.meta_graphs:
         raise ValueError(f"{path} holds no graph. Export the model again.")
     return saved

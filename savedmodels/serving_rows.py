@@ -48,7 +48,7 @@ class StoredArray:
 
 
 def empty_variable(name: str, dtype: tf.DType, width: int) -> tf.Variable:
-    """A variable whose rows are written to the files later."""
+    """A variable whose rows are written to the files later, and with them their number to the graph."""
     return tf.Variable(tf.zeros([0, width], dtype), shape=[None, width], trainable=False, name=name)
 
 

@@ -45,7 +45,7 @@ class VocabularyLookup(tf.Module):
         self.keys = empty_variable(f"{name}_keys", tf.as_dtype(tf.int64), 1)
         self.ids = empty_variable(f"{name}_ids", tf.as_dtype(self._ids.dtype), 1)
         # text is no array of fixed width: TensorFlow saves it itself
-        self.texts = tf.Variable(texts[order], trainable=False, shape=[None]) if self.is_text else None
+        self.texts = tf.Variable(texts[order], trainable=False) if self.is_text else None
         # how many values share a fingerprint at most: 1, but nothing guarantees it
         self._runs = int(np.unique(self._keys, return_counts=True)[1].max(initial=1))
 

@@ -41,7 +41,8 @@ def hash_to_buckets(values: tf.Tensor, buckets: int) -> tf.Tensor:
         return tf.strings.to_hash_bucket_fast(values, buckets)
     if not values.dtype.is_integer:
         raise TypeError(f"hash_to_buckets: values have dtype {values.dtype.name}. Pass strings or integers.")
-    x = tf.bitcast(tf.cast(values, tf.int64), tf.uint64) + tf.constant(_INCREMENT, tf.uint64)
+    # a cast keeps the bits, and converters to other formats know it, as they do not know tf.bitcast
+    x = tf.cast(tf.cast(values, tf.int64), tf.uint64) + tf.constant(_INCREMENT, tf.uint64)
     x = _xor_shift(x, 30) * tf.constant(_FIRST_MULTIPLIER, tf.uint64)
     x = _xor_shift(x, 27) * tf.constant(_SECOND_MULTIPLIER, tf.uint64)
     x = _xor_shift(x, 31)

@@ -9,8 +9,8 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from savedmodels.graph_ops import read_saved_model
 from savedmodels.versions import MAX_VERSION
 from tfdlrm.checks import shortened
 from tfdlrm.files import strange_entries
@@ -58,24 +58,6 @@ def missing_parts(folder: Path) -> list[str]:
     return missing + _missing_shards(folder / "variables")
 
 
-def read_saved_model(folder: Path) -> Any:
-    """The `SavedModel` proto of a version.
-
-    Raises:
-        google.protobuf.message.DecodeError, google.protobuf.text_format.ParseError: it is none.
-        OSError: it cannot be read.
-    """
-    from google.protobuf import text_format
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel()
-    if (folder / "saved_model.pb").is_file():
-        saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-    else:
-        text_format.Parse((folder / "saved_model.pbtxt").read_text(encoding="utf-8"), saved)
-    return saved
-
-
 def _has_variables(folder: Path) -> bool:
     """Whether a version's graph has variables, or cannot be read (yet)."""
     for path in (folder / "saved_model.pb", folder / "saved_model.pbtxt"):
@@ -87,12 +69,9 @@ def _has_variables(folder: Path) -> bool:
 
 @functools.lru_cache(maxsize=64)  # asked at every look at the folders
 def _graph_has_variables(folder: Path, num_bytes: int, written: int) -> bool:
-    from google.protobuf.message import DecodeError
-    from google.protobuf.text_format import ParseError
-
     try:
         graphs = [meta_graph.graph_def for meta_graph in read_saved_model(folder).meta_graphs]
-    except (DecodeError, ParseError, OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return True
     nodes = (nodes for graph in graphs for nodes in (graph.node, *(each.node_def for each in graph.library.function)))
     return any(node.op in _VARIABLE_OPS for each in nodes for node in each)

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from savedmodels.graph_ops import SERVE_TAG, read_saved_model
 from savedmodels.manifest import MANIFEST_FILE
 from savedmodels.server.batching import Batcher
 from savedmodels.server.errors import ServingError
-from savedmodels.server.folders import read_saved_model
 from savedmodels.server.lifetimes import Cancellation
 from savedmodels.wire.signatures import (
     DEFAULT_SIGNATURE,
@@ -31,7 +31,6 @@ from tfdlrm.checks import quoted, shortened
 
 logger = logging.getLogger("tfdlrm.serve")
 
-SERVE_TAG = "serve"
 LOAD_POLL_SECONDS = 0.05
 
 
