@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import apache_beam as beam
+import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+from tfx_bsl.public.beam import RunInference
+from tfx_bsl.public.proto import model_spec_pb2
 
 from pipelines.pipeline import publish
 from pipelines.run_local import run_local
@@ -32,6 +38,30 @@ def test_what_was_verified_is_pushed_as_a_numbered_version(run) -> None:
     assert manifest["version"] is None
     assert manifest["model_name"] == NAME
     assert (version / "saved_model.pb").read_bytes() == (run.export / "saved_model.pb").read_bytes()
+
+
+def test_beams_run_inference_answers_as_the_model_does(run, tmp_path) -> None:
+    """In batches, as other pipelines score rows."""
+    examples = [
+        record
+        for file in sorted(run.artifact("CsvExampleGen/examples/*").glob("Split-eval/*.gz"))
+        for record in tf.data.TFRecordDataset(str(file), "GZIP").take(20).as_numpy_iterator()
+    ]
+    spec = model_spec_pb2.InferenceSpecType(saved_model_spec=model_spec_pb2.SavedModelSpec(model_path=str(run.version)))
+    out = tmp_path / "logs"
+    with beam.Pipeline() as pipeline:
+        logs = pipeline | beam.Create([tf.train.Example.FromString(each) for each in examples]) | RunInference(spec)
+        logs | beam.Map(lambda log: log.SerializeToString()) | beam.io.WriteToTFRecord(str(out))
+    answered = {}
+    for file in tmp_path.glob("logs*"):
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
+            (example,) = tf.make_ndarray(log.request.inputs["examples"])
+            answered[example] = tf.make_ndarray(log.response.outputs["probability"])
+    assert len(answered) > 10
+    serve = tf.saved_model.load(str(run.version)).signatures["serving_default"]
+    expected = serve(tf.constant(list(answered)))["probability"].numpy()
+    np.testing.assert_allclose(np.concatenate(list(answered.values())).ravel(), expected.ravel(), rtol=1e-6)
 
 
 def test_a_model_that_was_changed_is_not_pushed(run, tmp_path) -> None:
