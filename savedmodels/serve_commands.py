@@ -62,6 +62,7 @@ def add_serve(commands: Any) -> None:
     add("--load-seconds", type=float, default=ServerOptions.load_seconds, metavar="S", help="longest load of a version")
     add("--max-version-bytes", type=int, metavar="N", help="of a version's files (default: the machine's memory)")
     add("--drain-seconds", type=float, default=ServerOptions.drain_seconds, metavar="S", help="for running requests")
+    add("--enable-cors-support", action="store_true", help="let web pages of any origin ask over REST")
     parser.set_defaults(run=_serve)
 
 

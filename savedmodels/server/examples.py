@@ -6,17 +6,52 @@ As in TensorFlow Serving, that form is one input `inputs`, string [B], and the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from savedmodels.server.errors import ServingError
 from savedmodels.wire.protos import classification_pb2, regression_pb2
-from savedmodels.wire.signatures import SignatureSpec
+from savedmodels.wire.signatures import DEFAULT_SIGNATURE, SignatureSpec
 from tfdlrm.checks import quoted
 
+CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
+
+
+def check_tasks(tasks: Sequence[Any]) -> None:
+    """Refuses tasks that one MultiInference cannot answer together.
+
+    Args:
+        tasks: `InferenceTask`s.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: none, two models, or a signature twice; UNIMPLEMENTED: another method than
+            Classify and Regress.
+    """
+    if not tasks:
+        raise ServingError("INVALID_ARGUMENT", "The request has no tasks. Give at least one.")
+    names = {task.model_spec.name for task in tasks}
+    if len(names) > 1:
+        raise ServingError(
+            "INVALID_ARGUMENT",
+            f"All ModelSpecs in a MultiInferenceRequest must access the same model name; these do: "
+            f"{', '.join(quoted(name[:100]) for name in sorted(names)[:5])}.",
+        )
+    seen: set[str] = set()
+    for task in tasks:
+        if task.method_name not in (CLASSIFY_METHOD, REGRESS_METHOD):
+            raise ServingError(
+                "UNIMPLEMENTED",
+                f"Unsupported signature method_name: {quoted(task.method_name[:100])}. Use {CLASSIFY_METHOD} or "
+                f"{REGRESS_METHOD}.",
+            )
+        signature = task.model_spec.signature_name or DEFAULT_SIGNATURE
+        if signature in seen:
+            raise ServingError("INVALID_ARGUMENT", f"Duplicate evaluation of signature: {quoted(signature[:100])}.")
+        seen.add(signature)
 
 
 def check_classify(signature: SignatureSpec) -> None:
@@ -100,8 +135,9 @@ def serialized_examples(request_input: Any, max_rows: int, max_bytes: int) -> np
 def input_maker(
     request_input: Any, max_rows: int, max_bytes: int
 ) -> Callable[[SignatureSpec], Mapping[str, np.ndarray]]:
-    """For `Inference.predict`; see `serialized_examples`."""
-    return lambda signature: {INPUTS: serialized_examples(request_input, max_rows, max_bytes)}
+    """For `Inference.predict`, of one signature or more; see `serialized_examples`."""
+    serialized = functools.cache(lambda: serialized_examples(request_input, max_rows, max_bytes))
+    return lambda signature: {INPUTS: serialized()}
 
 
 def classification_result(outputs: Mapping[str, np.ndarray]) -> Any:

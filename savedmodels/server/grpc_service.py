@@ -1,4 +1,4 @@
-"""TensorFlow Serving's PredictionService and ModelService over gRPC."""
+"""TensorFlow Serving's PredictionService and ModelService over gRPC, gRPC's own health service, and reflection."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from savedmodels.server import examples
 from savedmodels.server.config import from_proto as configs_from_proto
@@ -38,6 +40,7 @@ from tfdlrm.checks import quoted
 logger = logging.getLogger("tfdlrm.serve")
 
 Answer = Callable[[Any, Call], Message]
+SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE)
 
 
 class GrpcService:
@@ -53,6 +56,14 @@ class GrpcService:
         self._inference = inference
         self._options = options
         self._metrics = metrics
+        self._health = health.HealthServicer()
+        self.show_health(is_ready=False)
+
+    def show_health(self, *, is_ready: bool) -> None:
+        """What the health service answers from now on, for the server ("") and for each of its services."""
+        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            self._health.set(service, status)
 
     def start(self) -> tuple[Any, int]:
         """Binds the port and starts to answer.
@@ -72,6 +83,8 @@ class GrpcService:
             ],
         )
         server.add_generic_rpc_handlers(self._handlers())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
         try:
             port = server.add_insecure_port(f"{host}:{self._options.grpc_port}")
@@ -168,7 +181,28 @@ class GrpcService:
         return response
 
     def _multi_inference(self, request: Any, call: Call) -> Message:
-        raise ServingError("UNIMPLEMENTED", "MultiInference is not in this server. Use Classify and Regress.")
+        """Classify and Regress of several signatures for the same examples, by one version: that of the first task."""
+        examples.check_tasks(request.tasks)
+        make_inputs = self._examples(request)
+        first = target_of(request.tasks[0].model_spec)
+        response = inference_pb2.MultiInferenceResponse()
+        with self._inference.store.model(first.model).leased(first.version, first.label) as held:
+            for task in request.tasks:
+                is_classify = task.method_name == examples.CLASSIFY_METHOD
+                answer = self._inference.predict(
+                    target_of(task.model_spec),
+                    make_inputs,
+                    call=call,
+                    check_signature=examples.check_classify if is_classify else examples.check_regress,
+                    held=held,
+                )
+                result = response.results.add()
+                _fill(result.model_spec, answer)
+                if is_classify:
+                    result.classification_result.CopyFrom(examples.classification_result(answer.outputs))
+                else:
+                    result.regression_result.CopyFrom(examples.regression_result(answer.outputs))
+        return response
 
     def _metadata(self, request: Any, call: Call) -> Message:
         fields = list(request.metadata_field)

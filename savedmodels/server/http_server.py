@@ -21,11 +21,20 @@ from savedmodels.server.inference import LARGE_REQUEST_BYTES
 from savedmodels.server.json_requests import JsonMemory
 from savedmodels.server.lifetimes import Lifetime, Share
 from savedmodels.server.options import ServerOptions
+from savedmodels.server.packed_bodies import BodyTooLargeError, GzipBody
 from savedmodels.server.rest_service import HttpAnswer, RestService, json_answer
 
 logger = logging.getLogger("tfdlrm.serve")
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
+METHODS = "GET, HEAD, POST, OPTIONS"
+ENCODINGS = ("identity", "gzip")
+# for pages of any origin, as TensorFlow Serving's --enable_cors_support
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": METHODS,
+    "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Accept",
+}
 MAX_CONNECTIONS = 1024  # a thread each
 TURN_SECONDS = 0.01
 LINGER_SECONDS = 2.0
@@ -71,8 +80,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer("GET")
 
+    def do_HEAD(self) -> None:
+        self._answer("GET")
+
     def do_POST(self) -> None:
         self._answer("POST")
+
+    def do_OPTIONS(self) -> None:
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # a body that nobody reads
+        self._send(HttpAnswer(status=http.HTTPStatus.OK, body=b"", headers={"Allow": METHODS}))
+        self.wfile.flush()
 
     def _answer(self, method: str) -> None:
         with self.server.working(self.connection):
@@ -80,6 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
             with contextlib.ExitStack() as held:
                 try:
                     body = self._read_body(method, life, held)
+                except BodyTooLargeError as error:
+                    self._refuse(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error.message)
+                    return
                 except ServingError as error:
                     self._refuse(HTTP_STATUS[error.code], error.message)
                     return
@@ -105,35 +126,46 @@ class _Handler(BaseHTTPRequestHandler):
         """The body; None where there was an answer already, after which the connection is closed.
 
         Raises:
-            ServingError: it did not arrive in time, or its JSON takes too much memory.
+            ServingError: it did not arrive in time, is not what its encoding says, or takes too much memory.
         """
         refusal = self._refusal(method)
         if refusal is not None:
             self._refuse(*refusal)
             return None
-        length = int(self.headers.get("Content-Length", 0))
-        if length > LARGE_REQUEST_BYTES:
-            held.enter_context(self.server.body_bytes.take(length, life))
+        length, limit = int(self.headers.get("Content-Length", 0)), self.server.max_message_bytes
+        packed = GzipBody(limit) if self.headers.get("Content-Encoding", "").lower() == "gzip" else None
+        is_large = length > LARGE_REQUEST_BYTES
+        if is_large:
+            # nobody knows how much a packed one will be
+            held.enter_context(self.server.body_bytes.take(limit if packed else length, life))
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(http.HTTPStatus.CONTINUE)
             self.end_headers()
             self.wfile.flush()
-        body, memory = bytearray(), JsonMemory()
+        body, memory, num_read = bytearray(), JsonMemory(), 0
         # what a large body has of the budget others wait for
-        longest = STALL_SECONDS if length > LARGE_REQUEST_BYTES else self.server.idle_seconds
-        while len(body) < length:
+        longest = STALL_SECONDS if is_large else self.server.idle_seconds
+        while num_read < length:
             self._incoming.wait(longest, life.remaining)
             try:
-                piece = self.rfile.read1(min(length - len(body), READ_BYTES))
+                piece = self.rfile.read1(min(length - num_read, READ_BYTES))
             except TimeoutError:
-                raise _too_slow(len(body), length) from None
+                raise _too_slow(num_read, length) from None
             if not piece:  # the client has gone
                 self.close_connection = True
                 return None
+            num_read += len(piece)
+            if packed is not None:
+                piece = packed.unpack(piece)
             memory.add(piece)
             body += piece
+            if not is_large and len(body) > LARGE_REQUEST_BYTES:
+                is_large = True
+                held.enter_context(self.server.body_bytes.take(limit, life))
             if not life.remaining:
-                raise _too_slow(len(body), length)
+                raise _too_slow(num_read, length)
+        if packed is not None:
+            packed.end()
         self.connection.settimeout(self.server.idle_seconds)
         return body
 
@@ -158,8 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
             return http.HTTPStatus.LENGTH_REQUIRED, "Send Content-Length."
         if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
             return http.HTTPStatus.BAD_REQUEST, f"Content-Length: {sorted(lengths)} is no one length."
-        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
-            return http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without Content-Encoding."
+        encodings = self.headers.get_all("Content-Encoding", [])
+        if len(encodings) > 1 or any(encoding.lower() not in ENCODINGS for encoding in encodings):
+            return http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as it is, or by Content-Encoding: gzip."
         length = int(lengths.pop()) if lengths else 0
         if length > limit:
             return http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has {length} bytes; {limit} are allowed."
@@ -175,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
-        for name, value in answer.headers.items():
+        for name, value in {**answer.headers, **(CORS_HEADERS if self.server.allows_cors else {})}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
@@ -188,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {}
         if code == http.HTTPStatus.NOT_IMPLEMENTED:  # a method that there is not
             code, message = http.HTTPStatus.METHOD_NOT_ALLOWED, "GET and POST are allowed."
-            headers = {"Allow": "GET, POST"}
+            headers = {"Allow": METHODS}
         elif code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:  # a version of HTTP that there is not
             code = http.HTTPStatus.BAD_REQUEST
         self.close_connection = True
@@ -257,6 +290,7 @@ class HttpServer(ThreadingHTTPServer):
         self.body_bytes = Share(options.max_message_bytes)  # of all large bodies that are being worked on
         self.request_seconds = options.request_seconds
         self.idle_seconds = options.idle_seconds
+        self.allows_cors = options.enable_cors_support
         self.is_draining = False
         self._lock = threading.Lock()
         self._num_working = 0

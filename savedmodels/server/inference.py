@@ -93,6 +93,7 @@ class Inference:
         call: Call,
         output_filter: Sequence[str] = (),
         check_signature: Callable[[SignatureSpec], Any] | None = None,
+        held: Lease | None = None,
     ) -> Answer:
         """Runs a signature.
 
@@ -102,13 +103,14 @@ class Inference:
             call: of the request; when its lifetime ends, so does the work.
             output_filter: names of outputs to give; all where empty.
             check_signature: raises where the signature is not of the kind asked for.
+            held: the version to ask, where somebody holds it already.
 
         Raises:
             ServingError: with the code of what went wrong.
         """
         model = self.store.model(target.model)
         call.seen.model = target.model
-        lease = model.lease(target.version, target.label)
+        lease = model.lease(target.version, target.label) if held is None else held.share()
         is_running = False
         try:
             signature = lease.model.signature(target.signature)

@@ -32,6 +32,7 @@ class ServerOptions:
         max_version_bytes: a version whose files have more is refused; None for the machine's memory.
         drain_seconds: running requests may take so long after SIGTERM.
         idle_seconds: an HTTP connection is closed after so long without a request, or within one without data.
+        enable_cors_support: let pages of any origin ask over REST, from browsers; TensorFlow Serving's flag.
 
     Raises:
         ValueError: an option is out of its range, or `host` is not of the loopback interface.
@@ -53,6 +54,7 @@ class ServerOptions:
     max_version_bytes: int | None = None
     drain_seconds: float = 30.0
     idle_seconds: float = 60.0
+    enable_cors_support: bool = False
 
     def __post_init__(self) -> None:
         for name in ("grpc_port", "rest_port"):

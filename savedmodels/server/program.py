@@ -68,14 +68,15 @@ class Server:
         self._grpc_stopped: threading.Event | None = None  # from when on nothing new is taken
         self._drained: bool | None = None
         self._http = HttpServer(RestService(inference, self._metrics, self._is_ready), options)
+        self._grpc_service = GrpcService(inference, options, self._metrics)
         try:
-            self._grpc, self.grpc_port = GrpcService(inference, options, self._metrics).start()
+            self._grpc, self.grpc_port = self._grpc_service.start()
         except OSError:
             self._http.server_close()
             raise
         self.rest_port = self._http.server_port
         self._http.start()
-        self.store.start()
+        self.store.start(self._show_health)
 
     def __enter__(self) -> Server:
         return self
@@ -85,6 +86,9 @@ class Server:
 
     def _is_ready(self) -> bool:
         return self._grpc_stopped is None and self.store.is_ready
+
+    def _show_health(self) -> None:
+        self._grpc_service.show_health(is_ready=self._is_ready())
 
     def wait_until_ready(self, timeout_seconds: float) -> bool:
         """Waits until every model has a version to serve.
@@ -117,6 +121,7 @@ class Server:
             timeout_seconds: after which running gRPC requests are cut off.
         """
         if self._grpc_stopped is None:
+            self._grpc_service.show_health(is_ready=False)
             self._grpc_stopped = self._grpc.stop(timeout_seconds)
             self._http.stop_listening()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.errors import ServingError
@@ -58,8 +58,13 @@ class ModelStore:
     def _served(self, config: ModelConfig, before: ServedModel | None = None) -> ServedModel:
         return ServedModel(config, self._metrics, self._wake.set, self._limits, before)
 
-    def start(self) -> None:
-        """Begins to load, and to look for new versions."""
+    def start(self, on_look: Callable[[], None] = lambda: None) -> None:
+        """Begins to load, and to look for new versions.
+
+        Args:
+            on_look: called after each look at the folders.
+        """
+        self._on_look = on_look
         self._thread.start()
 
     def stop(self) -> None:
@@ -175,6 +180,7 @@ class ModelStore:
                 self._look()
             except Exception:  # a folder of a kind nobody thought of must not end the server
                 logger.exception("looking for versions failed; trying again")
+            self._on_look()
             with self._round_done:
                 self._num_rounds += 1
                 self._round_done.notify_all()

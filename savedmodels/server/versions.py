@@ -58,11 +58,18 @@ class Version:
 
 @dataclass(frozen=True)
 class Lease:
-    """A version held in memory for one request; `release` gives it back, once."""
+    """A version held in memory for one request.
+
+    Args:
+        number, model: of the version.
+        release: gives it back; to be called once.
+        share: gives another lease of the same version, whatever has become of it.
+    """
 
     number: int
     model: LoadedModel
     release: Callable[[], None] = field(repr=False)
+    share: Callable[[], Lease] = field(repr=False)
 
 
 class ServedModel:
@@ -107,7 +114,11 @@ class ServedModel:
         """
         before = self._before
         if before is not None and not self._has_taken_over:
-            return before.lease(number, label)
+            try:
+                return before.lease(number, label)
+            except ServingError:
+                if not self._has_taken_over:  # in the meantime
+                    raise
         with self._lock:
             if label:
                 if label not in self.labels:
@@ -129,12 +140,17 @@ class ServedModel:
                     f"version {number} of model {quoted(self.config.name)} is not available. Available: "
                     f"{', '.join(map(str, available)) or 'none'}.",
                 )
-            version = self._versions[number]
-            assert version.model is not None
-            version.num_requests += 1
-            return Lease(number, version.model, self._releaser(version))
+            return self._lease_of(self._versions[number])
 
-    def _releaser(self, version: Version) -> Callable[[], None]:
+    def _lease_of(self, version: Version) -> Lease:
+        """Under the lock."""
+        assert version.model is not None
+        version.num_requests += 1
+
+        def share() -> Lease:
+            with self._lock:
+                return self._lease_of(version)
+
         def release() -> None:
             with self._lock:
                 version.num_requests -= 1
@@ -142,7 +158,7 @@ class ServedModel:
             if is_drained:
                 self._wake()
 
-        return release
+        return Lease(version.number, version.model, release, share)
 
     def _available(self) -> list[int]:
         return sorted(number for number, version in self._versions.items() if version.state == AVAILABLE)

@@ -48,8 +48,10 @@ try:
             input_pb2,
             model_management_pb2,
             model_pb2,
+            model_service_pb2,
             predict_pb2,
             prediction_log_pb2,
+            prediction_service_pb2,
             regression_pb2,
         )
         from tensorflow_serving.config import model_server_config_pb2
@@ -58,8 +60,8 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(f"The package tensorflow-serving-api is not installed. {INSTALL}") from error
 
-PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
-MODEL_SERVICE = "tensorflow.serving.ModelService"
+PREDICTION_SERVICE: str = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+MODEL_SERVICE: str = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 __all__ = [
     "INSTALL",

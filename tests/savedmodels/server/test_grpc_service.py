@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -20,7 +25,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES
+from savedmodels.server.config import ModelConfig
+from savedmodels.server.program import Server
+from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, options, wait_until
 from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
 
 DTYPES = {
@@ -137,8 +144,101 @@ def test_status_and_metadata(stub, models):
     assert refused(stub.GetModelMetadata, made)[0] == "INVALID_ARGUMENT"
 
 
-def test_multi_inference_is_not_there(stub):
-    assert refused(stub.MultiInference, inference_pb2.MultiInferenceRequest())[0] == "UNIMPLEMENTED"
+def multi_inference(*tasks: tuple[str, str], model: str = "tiny") -> inference_pb2.MultiInferenceRequest:
+    """(method, signature) for two examples."""
+    made = inference_pb2.MultiInferenceRequest()
+    for method, signature in tasks:
+        task = made.tasks.add(method_name=f"tensorflow/serving/{method}")
+        task.model_spec.name, task.model_spec.signature_name = model, signature
+    for user in (3, 4):
+        features = made.input.example_list.examples.add().features.feature
+        features["user"].int64_list.value.append(user)
+        features["dense"].float_list.value.extend([0.5, 0.25])
+    return made
+
+
+def test_multi_inference(stub):
+    made = multi_inference(("regress", "regress"), ("classify", "classify"))
+    response = stub.MultiInference(made)
+    assert [result.model_spec.signature_name for result in response.results] == ["regress", "classify"]
+    assert {(result.model_spec.name, result.model_spec.version.value) for result in response.results} == {("tiny", 1)}
+    regress, classify = response.results
+    alone = regression_pb2.RegressionRequest(input=made.input)
+    alone.model_spec.name, alone.model_spec.signature_name = "tiny", "regress"
+    assert regress.regression_result == stub.Regress(alone).result
+    alone = classification_pb2.ClassificationRequest(input=made.input)
+    alone.model_spec.name, alone.model_spec.signature_name = "tiny", "classify"
+    assert classify.classification_result == stub.Classify(alone).result
+    assert len(regress.regression_result.regressions) == 2
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "message"),
+    [
+        (multi_inference(), "INVALID_ARGUMENT", "no tasks"),
+        (multi_inference(("predict", "predict")), "UNIMPLEMENTED", "method_name: 'tensorflow/serving/predict'"),
+        (multi_inference(("regress", "regress"), ("regress", "regress")), "INVALID_ARGUMENT", "signature: 'regress'"),
+        (multi_inference(("regress", "classify")), "INVALID_ARGUMENT", "signature 'classify' is not for Regress"),
+        (multi_inference(("regress", "regress"), model="no"), "NOT_FOUND", "model 'no' is not served here"),
+        (multi_inference(("regress", "regress"), model=""), "INVALID_ARGUMENT", "model_spec.name is empty"),
+    ],
+)
+def test_multi_inferences_that_are_refused(stub, made, code, message):
+    told = refused(stub.MultiInference, made)
+    assert told[0] == code
+    assert message in told[1]
+
+
+def test_multi_inference_is_of_one_model(stub):
+    made = multi_inference(("regress", "regress"), ("classify", "classify"))
+    made.tasks[1].model_spec.name = "other"
+    assert "must access the same model name; these do: 'other', 'tiny'" in refused(stub.MultiInference, made)[1]
+
+
+def test_health(channel, server):
+    stub = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"):
+        wait_until(
+            lambda service=service: (
+                stub.Check(health_pb2.HealthCheckRequest(service=service)).status
+                == health_pb2.HealthCheckResponse.SERVING
+            )
+        )
+    assert refused(stub.Check, health_pb2.HealthCheckRequest(service="other"))[0] == "NOT_FOUND"
+
+
+def test_health_follows_the_models(versions, tmp_path):
+    (tmp_path / "model").mkdir()
+    server = Server([ModelConfig(name="tiny", base_path=tmp_path / "model")], options())
+    with server, grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        shutil.copytree(versions / "1", tmp_path / "model" / "1")
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        server.stop_listening(0.0)
+        with contextlib.suppress(grpc.RpcError):  # the stream may be cut off before it tells
+            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_reflection_tells_the_services(channel):
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="tensorflow.serving.PredictionService"),
+    ]
+    listed, file = stub.ServerReflectionInfo(iter(asked))
+    assert {service.name for service in listed.list_services_response.service} == {
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    described = [
+        descriptor_pb2.FileDescriptorProto.FromString(each)
+        for each in file.file_descriptor_response.file_descriptor_proto
+    ]
+    methods = {method.name for each in described for service in each.service for method in service.method}
+    assert {"Predict", "Classify", "Regress", "MultiInference", "GetModelMetadata"} <= methods
 
 
 @pytest.mark.parametrize(

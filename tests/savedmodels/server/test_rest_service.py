@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import http.client
 import json
 import math
@@ -12,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from savedmodels.server.config import ModelConfig
 from savedmodels.server.errors import ServingError
 from savedmodels.server.json_requests import MAX_JSON_MEMORY, parse_body
-from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS, Rest, wait_in_flight
+from savedmodels.server.program import Server
+from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS, Rest, options, wait_in_flight
 from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
 
 PREDICT = "/v1/models/tiny:predict"
@@ -204,6 +207,65 @@ def test_the_other_method_is_named(rest, method, path):
     assert "this path is for" in answer["error"]
 
 
+def test_gzip_bodies(rest):
+    body = json.dumps({"signature_name": "predict", "inputs": predict_inputs(3)}).encode()
+    plain = rest.send("POST", PREDICT, body)
+    assert plain[0] == 200
+    packed = gzip.compress(body)
+    for encoding in ("gzip", "GZIP"):
+        assert rest.send("POST", PREDICT, packed, **{"Content-Encoding": encoding}) == plain
+    assert rest.send("POST", PREDICT, body, **{"Content-Encoding": "identity"}) == plain
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (gzip.compress(b'{"instances": [1]}')[:-5], 400, "gzip stream is cut off"),
+        (gzip.compress(b"{}") + b"more", 400, "goes on after the end of its gzip stream"),
+        (b'{"instances": [1]}', 400, "The body is not gzip"),
+        (
+            gzip.compress(b" " * (MAX_MESSAGE_BYTES + 1)),
+            413,
+            f"more than {MAX_MESSAGE_BYTES} bytes once it is unpacked",
+        ),
+        (gzip.compress(b"[" * 1_000_000), 400, "takes more than 60,000,000 bytes"),
+    ],
+)
+def test_gzip_bodies_that_are_refused(server, body, status, said):
+    asked = Rest(server.rest_port)
+    answer = asked.send("POST", PREDICT, body, **{"Content-Encoding": "gzip"})
+    asked.connection.close()
+    assert answer[0] == status
+    assert said in answer[1]["error"]
+
+
+def test_head_has_the_headers_of_get(rest):
+    status, _ = rest.send("GET", "/v1/models/tiny")
+    for path, expected in (("/v1/models/tiny", status), ("/v1/models/other", 404), ("/healthz", 200)):
+        rest.connection.request("HEAD", path)
+        response = rest.connection.getresponse()
+        assert response.status == expected
+        assert int(response.headers["Content-Length"]) > 10
+        assert response.read() == b""
+
+
+def test_options(rest, versions):
+    rest.connection.request("OPTIONS", PREDICT, headers={"Origin": "http://page.example"})
+    response = rest.connection.getresponse()
+    assert (response.status, response.read(), response.headers["Allow"]) == (200, b"", "GET, HEAD, POST, OPTIONS")
+    assert "Access-Control-Allow-Origin" not in response.headers
+    configs = [ModelConfig(name="tiny", base_path=versions)]
+    with Server(configs, options(enable_cors_support=True)) as server:
+        asked = Rest(server.rest_port)
+        for method, path in (("OPTIONS", PREDICT), ("GET", "/healthz"), ("GET", "/nothing"), ("PUT", PREDICT)):
+            asked.connection.request(method, path, headers={"Origin": "http://page.example"})
+            response = asked.connection.getresponse()
+            response.read()
+            assert response.headers["Access-Control-Allow-Origin"] == "*", method
+            assert "POST" in response.headers["Access-Control-Allow-Methods"]
+        asked.connection.close()
+
+
 def test_unknown_methods_are_405(rest):
     status, answer = rest.send("PUT", PREDICT, {})
     assert (status, answer) == (405, {"error": "GET and POST are allowed."})
@@ -229,7 +291,8 @@ def _raw(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
         (b"Content-Length: -2\r\n", 400),
         (b"Content-Length: two\r\n", 400),
         (b"Content-Length: %d\r\n" % (MAX_MESSAGE_BYTES + 1), 413),
-        (b"Content-Length: 2\r\nContent-Encoding: gzip\r\n", 415),
+        (b"Content-Length: 2\r\nContent-Encoding: br\r\n", 415),
+        (b"Content-Length: 2\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\n", 415),
     ],
 )
 def test_a_body_of_unknown_length_is_not_read(server, headers, status):
