@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from tests.training.small_run import SPEC, rows, small_config, small_splits
 from tfdlrm.config import TrainConfig
@@ -30,13 +29,13 @@ from tfdlrm.training.progress import Progress
 from tfdlrm.training.run import train
 from tfdlrm.training.run_state import RunState
 from tfdlrm.training.step_counter import StepCounter, TrainingDivergedError
-from tfdlrm.training.tensorboard_log import TensorBoardLog
 
 
 class OneWeight:
     """As much of a model as callbacks ask for."""
 
     stop_training = False
+    trainable_weights: tuple[Any, ...] = ()
     optimizer = keras.optimizers.SGD(0.5)
 
 
@@ -197,41 +196,6 @@ def test_the_history_has_a_line_an_epoch(tmp_path: Path) -> None:
         "1,20,0.5,0.25,0.75",
     ]
     assert log.columns["val_auc"] == [None, 0.75]
-
-
-def events(folder: Path) -> list[tuple[int, str, float]]:
-    return [
-        (event.step, value.tag, float(keras.ops.convert_to_numpy(_float(value))))
-        for file in sorted(folder.iterdir())
-        for event in summary_iterator(str(file))
-        for value in event.summary.value
-    ]
-
-
-def _float(value: Any) -> Any:
-    from tensorflow import make_ndarray
-
-    return make_ndarray(value.tensor)
-
-
-def test_tensorboard_events(tmp_path: Path) -> None:
-    state = RunState(step=99, batches_per_epoch=10)
-    log = attached(TensorBoardLog(tmp_path, state))
-    log.on_train_begin()
-    log.on_train_batch_end(0, {"loss": 0.75})
-    state.step = 100
-    log.on_train_batch_end(1, {"loss": 0.25})
-    ended_epoch(state, 11)
-    log.on_epoch_end(11, {"loss": 0.5, "val_auc": 0.875})
-    log.on_train_end()
-    assert events(tmp_path) == [
-        (100, "train/loss", 0.25),
-        (100, "train/learning_rate", 0.5),
-        (120, "validation/auc", 0.875),
-    ]
-    [file] = tmp_path.iterdir()
-    starts = [event.step for event in summary_iterator(str(file)) if event.HasField("session_log")]
-    assert starts == [100]  # TensorBoard forgets what an earlier session wrote from here on
 
 
 def run_progress(stream: io.StringIO, seconds: float) -> str:

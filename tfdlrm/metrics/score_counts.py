@@ -126,6 +126,22 @@ class ScoreCounts:
         for block in other.blocks():
             self._append(block)
 
+    def between(self, edges: np.ndarray) -> np.ndarray:
+        """Weight of the positives and of the negatives below, between and above some scores.
+
+        Args:
+            edges: `[n]`, ascending; a score that is one belongs to what is above.
+
+        Returns:
+            float64 `[2, n + 1]`.
+        """
+        found = np.zeros([2, len(edges) + 1])
+        for scores, *weights in self.blocks():
+            place = np.searchsorted(edges, scores, side="right")
+            for row, weight in zip(found, weights, strict=True):
+                row += np.bincount(place, weight, len(row))
+        return found
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Distinct scores in ascending order, as `[3, n]` float64 blocks of (score, positives, negatives).
 

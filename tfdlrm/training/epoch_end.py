@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfdlrm.checks import quoted
 from tfdlrm.config import TrainConfig
@@ -29,6 +30,9 @@ class Validation(keras.callbacks.Callback):
         batch_size: rows a batch.
         group_by: key column of the grouped AUC.
         should_stop: asked before each batch.
+
+    Attributes:
+        scored: of the last epoch; see `Evaluator`.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Validation(keras.callbacks.Callback):
         self._batch_size, self._group_by = batch_size, group_by
         self._should_stop = should_stop
         self._evaluator: Evaluator | None = None
+        self.scored: dict[str, np.ndarray] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._state.epoch_is_trained:
@@ -60,6 +65,7 @@ class Validation(keras.callbacks.Callback):
             assert logs is not None
             logs.update({f"val_{name}": value for name, value in metrics.items()})
             self._state.unknown_ids = self._evaluator.unknown_ids
+            self.scored = self._evaluator.scored
         self._state.epoch, self._state.batch = epoch + 1, 0
 
 

@@ -17,6 +17,10 @@ from tfdlrm.models.base import training_loop_of
 from tfdlrm.native.scope import native_kernels
 from tfdlrm.schema import ROW_ID
 
+NUM_THRESHOLDS = 127  # TensorBoard's own for curves of precision and recall
+with np.errstate(divide="ignore"):
+    _LOGIT_EDGES = -np.log(1.0 / np.linspace(0.0, 1.0, NUM_THRESHOLDS)[1:] - 1.0)
+
 
 class Evaluator:
     """Computes all exact metrics of all rows in bounded memory (but for groups: see `metrics.GroupedAUC`).
@@ -32,6 +36,8 @@ class Evaluator:
 
     Attributes:
         unknown_ids: share of unknown ids of each column that may have such, after `metrics`; see `UnknownIds`.
+        scored: of each task, after `metrics`: weight of the positives and of the negatives by probability, float64
+            `[2, NUM_THRESHOLDS]`; column k is of probabilities from k / (NUM_THRESHOLDS - 1) to the next.
 
     Raises:
         ValueError: `group_by` is no key column of the dataset.
@@ -47,6 +53,7 @@ class Evaluator:
         self._spec = dataset.spec
         self._tasks = dataset.spec.labels
         self.unknown_ids: dict[str, float] = {}
+        self.scored: dict[str, np.ndarray] = {}
         self._group_by = group_by
         self._batches = dataset.batches(batch_size, with_keys=group_by is not None)
         self._scorer = Scorer(model, self._batches)
@@ -69,6 +76,8 @@ class Evaluator:
                 accumulator.update(labels[:, task].numpy(), logits[:, task], groups)
         if unknown is not None:
             self.unknown_ids = unknown.shares()
+        by_task = zip(self._tasks, accumulators, strict=True)
+        self.scored = {task: accumulator.auc.between(_LOGIT_EDGES) for task, accumulator in by_task}
         return _joined(self._tasks, [accumulator.result() for accumulator in accumulators])
 
 

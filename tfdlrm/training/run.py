@@ -230,7 +230,7 @@ class _Run:
         history = HistoryLog(self._directory.history_file, state)
         progress = Progress(state, epochs=options.epochs, batch_size=options.global_batch_size)
         metrics = metric_values(model) if state.batch else None
-        ending = [validation, best, history, TensorBoardLog(self._directory.logs, state)]
+        ending = [validation, best, history, TensorBoardLog(self._directory.logs, state, validation)]
         shown = [progress] if self._verbose else []
         checkpointing = Checkpointing(state, self._directory, self._config, self._data.spec, signals)
         callbacks = [StepCounter(state, metrics), *ending, *shown, *self._callbacks, checkpointing]
