@@ -28,8 +28,9 @@ def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[t
 
 
 def numbers(path: Path) -> list[int]:
-    """Versions that are there."""
-    return [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal() and entry.name.isascii()]
+    """Versions that are there; a name beyond int64 is none."""
+    names = [entry.name for entry in path.iterdir() if entry.name.isdecimal() and entry.name.isascii()]
+    return [int(name) for name in names if int(name) <= MAX_VERSION]
 
 
 def _number(path: Path, version: int | None) -> int:

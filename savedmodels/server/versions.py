@@ -212,7 +212,8 @@ class ServedModel:
 
     def replaced(self) -> tuple[ServedModel | None, list[ServedModel]]:
         """For a model of the same name in another folder: who serves until that one can, and who need not any more."""
-        before, self._before = self._before, None
+        # it keeps what was before it: a request may have found this one and not yet its version
+        before = self._before
         if self._has_taken_over:
             return self, [] if before is None else [before]
         return before, [self]

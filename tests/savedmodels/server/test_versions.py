@@ -233,6 +233,7 @@ def test_another_folder_takes_over_when_a_version_of_it_can_answer(serve, publis
             status = served.store.model("tiny").statuses()[0]
             assert (status.number, status.state) == (3, "END")
             assert "cannot be loaded" in status.error_message
+    served.wait(lambda: seen[-1][:3] == (2, 2, 2))
     stopped.set()
     thread.join()
     assert not failures
