@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +16,7 @@ from savedmodels.wire.arrays import BASE64_KEY, InputError, to_array
 from savedmodels.wire.batches import check_names
 from savedmodels.wire.protos import example_pb2, input_pb2
 from savedmodels.wire.signatures import BFLOAT16, SignatureSpec
-from tfdlrm.checks import quoted
+from tfdlrm.checks import quoted, shortened
 
 INSTANCES, INPUTS, PREDICTIONS, OUTPUTS = "instances", "inputs", "predictions", "outputs"
 EXAMPLES, CONTEXT, RESULTS = "examples", "context", "results"
@@ -23,6 +25,8 @@ BYTES_SUFFIX = "_bytes"  # of outputs whose strings are given in base64
 # What a request's JSON may take once it is parsed: a value between commas up to 60 bytes, a list 64, an object 240.
 MAX_JSON_MEMORY = 60_000_000
 _BYTES_OF = {b",": 60, b"[": 64, b"{": 240}
+# Numbers that may be beyond float64: any other is below 1e200 * 1e99.
+_LARGE_NUMBER = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{200}")
 INT64 = range(-(2**63), 2**63)
 
 
@@ -55,8 +59,10 @@ def parse_body(body: bytes | bytearray) -> dict[str, Any]:
             `MAX_JSON_MEMORY`.
     """
     JsonMemory().add(body)
+    # Python takes 1e400 for infinity; asked at every number it is told from that, and slow
+    hooks: dict[str, Any] = {"parse_float": _finite} if _LARGE_NUMBER.search(body) else {}
     try:
-        parsed = json.loads(body.decode(), object_pairs_hook=_no_name_twice)
+        parsed = json.loads(body.decode(), object_pairs_hook=_no_name_twice, **hooks)
     except UnicodeDecodeError as error:
         raise ServingError("INVALID_ARGUMENT", f"The body is not UTF-8: {error}.") from None
     except RecursionError:
@@ -66,6 +72,13 @@ def parse_body(body: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise ServingError("INVALID_ARGUMENT", f"A JSON object is expected; the body is a {type(parsed).__name__}.")
     return parsed
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {shortened(text)} is beyond float64")
+    return value
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -180,7 +193,8 @@ def _is_base64(value: Mapping[str, Any]) -> bool:
 
 def _only_input(signature: SignatureSpec, problem: str) -> str:
     if len(signature.inputs) != 1:
-        raise InputError(f"{problem}, and signature {quoted(signature.name)} takes: {', '.join(signature.inputs)}.")
+        inputs = ", ".join(signature.inputs) or "none"
+        raise InputError(f"{problem}, and signature {quoted(signature.name)} takes: {inputs}.")
     return next(iter(signature.inputs))
 
 

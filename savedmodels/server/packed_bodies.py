@@ -38,18 +38,21 @@ class GzipBody:
 
         Raises:
             BodyTooLargeError: it is more than the limit, with what came before.
-            ServingError: INVALID_ARGUMENT: it is no gzip, or something comes after its end.
+            ServingError: INVALID_ARGUMENT: it is no gzip.
         """
-        try:
-            # one byte more than is allowed tells that there are more
-            unpacked = self._stream.decompress(piece, self._max_bytes - self._num_bytes + 1)
-        except zlib.error as error:
-            raise ServingError("INVALID_ARGUMENT", f"The body is not gzip: {error}.") from None
+        unpacked = b""
+        while piece:
+            if self._stream.eof:  # another member
+                self._stream = zlib.decompressobj(GZIP_BITS)
+            try:
+                # one byte more than is allowed tells that there are more
+                unpacked += self._stream.decompress(piece, self._max_bytes - self._num_bytes - len(unpacked) + 1)
+            except zlib.error as error:
+                raise ServingError("INVALID_ARGUMENT", f"The body is not gzip: {error}.") from None
+            if self._num_bytes + len(unpacked) > self._max_bytes:
+                raise BodyTooLargeError(f"The body has more than {self._max_bytes} bytes once it is unpacked.")
+            piece = self._stream.unused_data
         self._num_bytes += len(unpacked)
-        if self._num_bytes > self._max_bytes:
-            raise BodyTooLargeError(f"The body has more than {self._max_bytes} bytes once it is unpacked.")
-        if self._stream.unused_data:
-            raise ServingError("INVALID_ARGUMENT", "The body goes on after the end of its gzip stream.")
         return unpacked
 
     def end(self) -> None:

@@ -96,12 +96,14 @@ class ModelStore:
     def is_ready(self) -> bool:
         """Whether every model that the server began with, and is still configured, has a version that is available.
 
-        One that a reload has added does not count until it is there: a config that cannot be served takes nobody away
-        who is.
+        One that a reload has added does not count: a config that cannot be served takes nobody away who is. Where none
+        of the first ones is left, one that is available is enough.
         """
         models = self.models
-        awaited = [model for name, model in models.items() if name in self._is_awaited] or list(models.values())
-        return all(model.is_ready for model in awaited)
+        awaited = [model for name, model in models.items() if name in self._is_awaited]
+        if awaited:
+            return all(model.is_ready for model in awaited)
+        return not models or any(model.is_ready for model in models.values())
 
     def wait_for_round(self, timeout_seconds: float) -> bool:
         """Waits until the folders have been looked at once more, from now on.

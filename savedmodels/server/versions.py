@@ -9,6 +9,7 @@ those it has, and is freed with the last of them.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -190,11 +191,20 @@ class ServedModel:
             return all(version.state == END for version in self._versions.values())
 
     def statuses(self) -> list[Version]:
-        """Every version there is or was, newest first; of the folder before, those whose number is not here too."""
+        """Every version there is or was, newest first.
+
+        While the folder before serves on, its versions are among them, with a remark why.
+        """
         with self._lock:
             found = dict(self._versions)
-        if self._before is not None:
-            found = {version.number: version for version in self._before.statuses()} | found
+        before = self._before
+        if before is not None and not self._has_taken_over:
+            remark = f"{before.config.base_path} serves on: {self.unavailable()}"
+            for version in before.statuses():
+                if version.state == AVAILABLE:
+                    found[version.number] = dataclasses.replace(version, error_message=remark)
+                else:
+                    found.setdefault(version.number, version)
         return sorted(found.values(), key=lambda version: -version.number)
 
     def unavailable(self) -> str:

@@ -215,13 +215,39 @@ def test_gzip_bodies(rest):
     for encoding in ("gzip", "GZIP"):
         assert rest.send("POST", PREDICT, packed, **{"Content-Encoding": encoding}) == plain
     assert rest.send("POST", PREDICT, body, **{"Content-Encoding": "identity"}) == plain
+    members = gzip.compress(body[:10]) + gzip.compress(body[10:]) + gzip.compress(b"")
+    assert rest.send("POST", PREDICT, members, **{"Content-Encoding": "gzip"}) == plain
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (b"1e400", "the number 1e400 is beyond float64"),
+        (b"-1.5E+0309", "the number -1.5E+0309 is beyond float64"),
+        (b"9" * 250 + b"e99", "beyond float64"),
+        (b"9" * 400, "a number of more than 30 digits"),
+        (b"1e39", "1e+39; float32 [?] is expected"),
+    ],
+)
+def test_numbers_beyond_their_dtype(rest, number, said):
+    status, answer = rest.send("POST", PREDICT, b'{"signature_name": "mean", "instances": [1.5, ' + number + b"]}")
+    assert status == 400
+    assert said in answer["error"]
+
+
+def test_small_numbers_and_names_that_look_large_are_taken(rest):
+    body = b'{"signature_name": "mean", "inputs": {"x": [1e-400, 3.0, 1e+002, -1E2]}}'
+    assert rest.send("POST", PREDICT, body) == (200, {"outputs": 0.75})
+    status, answer = rest.send("POST", PREDICT, b'{"signature_name": "1e400", "instances": [1.5]}')
+    assert status == 400
+    assert "signature '1e400' is not in the model" in answer["error"]
 
 
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
         (gzip.compress(b'{"instances": [1]}')[:-5], 400, "gzip stream is cut off"),
-        (gzip.compress(b"{}") + b"more", 400, "goes on after the end of its gzip stream"),
+        (gzip.compress(b"{}") + b"more", 400, "The body is not gzip"),
         (b'{"instances": [1]}', 400, "The body is not gzip"),
         (
             gzip.compress(b" " * (MAX_MESSAGE_BYTES + 1)),

@@ -233,6 +233,10 @@ def test_another_folder_takes_over_when_a_version_of_it_can_answer(serve, publis
             status = served.store.model("tiny").statuses()[0]
             assert (status.number, status.state) == (3, "END")
             assert "cannot be loaded" in status.error_message
+            # what answers is listed as such, with a remark why
+            (serving,) = [each for each in served.store.model("tiny").statuses() if each.state == "AVAILABLE"]
+            assert served.ask() == [serving.number] * 3
+            assert f"{'model' if serving.number == 1 else 'other'} serves on: {{name: tiny ver" in serving.error_message
     served.wait(lambda: seen[-1][:3] == (2, 2, 2))
     stopped.set()
     thread.join()
@@ -263,6 +267,45 @@ def test_a_reload_tells_which_model_is_not_there_and_leaves_the_others(serve, pu
     shutil.copytree(versions / "3", tmp_path / "b" / "3")
     served.store.reload([tiny, ModelConfig(name="b", base_path=tmp_path / "b")], WAIT_SECONDS)
     assert served.store.model("b").lease().number == 3
+
+
+def test_what_serves_is_available_though_the_new_folder_has_a_broken_version_of_its_number(
+    serve, publish, versions, tmp_path
+):
+    publish(1)
+    served = serve()
+    served.wait(lambda: served.states() == {1: "AVAILABLE"})
+    for name in ("broken", "empty"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(versions / "1", tmp_path / "broken" / "1")
+    (tmp_path / "broken" / "1" / "saved_model.pb").write_bytes(b"garbage")
+    for name, why in (
+        ("broken", "version: 1} due to error: UNKNOWN: "),
+        ("empty", "due to error: no version is there"),
+    ):
+        served.store.reload([ModelConfig(name="tiny", base_path=tmp_path / name)], WAIT_SECONDS)
+        [entry] = model_status(served.store, Target(model="tiny")).model_version_status
+        assert (entry.version, entry.state) == (1, entry.AVAILABLE)
+        assert f"{tmp_path / 'model'} serves on: {{name: tiny" in entry.status.error_message
+        assert why in entry.status.error_message
+        assert served.ask() == [1, 1, 1]
+    shutil.copytree(versions / "2", tmp_path / "empty" / "2")
+    served.wait(lambda: served.states() == {2: "AVAILABLE"})
+
+
+def test_readiness_after_the_first_models_are_gone(serve, publish, versions, tmp_path):
+    served = serve()
+    served.store.wait_for_round(WAIT_SECONDS)
+    assert not served.store.is_ready
+    served.store.reload([], WAIT_SECONDS)
+    assert served.store.is_ready  # nothing is asked for
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ServingError, match="did not become available"):
+        served.store.reload([ModelConfig(name="empty", base_path=tmp_path / "empty")], WAIT_SECONDS)
+    assert not served.store.is_ready
+    folders = {"empty": tmp_path / "empty", "b": versions}
+    served.store.reload([ModelConfig(name=name, base_path=path) for name, path in folders.items()], WAIT_SECONDS)
+    assert served.store.is_ready
 
 
 def test_labels_come_with_their_versions(serve, publish):
