@@ -31,6 +31,7 @@ from savedmodels.wire.protos import (
     inference_pb2,
     model_management_pb2,
     predict_pb2,
+    register_services,
     regression_pb2,
 )
 from savedmodels.wire.signatures import SignatureSpec
@@ -83,6 +84,7 @@ class GrpcService:
             ],
         )
         server.add_generic_rpc_handlers(self._handlers())
+        register_services()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host

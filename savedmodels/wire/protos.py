@@ -7,16 +7,17 @@ a bare module stands in for the package: 0.05 s and 17 MB. TensorFlow can be imp
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.machinery
 import sys
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 INSTALL = 'Install it with: pip install "tfdlrm[serving]"'
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bare_tensorflow() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
@@ -48,10 +49,8 @@ try:
             input_pb2,
             model_management_pb2,
             model_pb2,
-            model_service_pb2,
             predict_pb2,
             prediction_log_pb2,
-            prediction_service_pb2,
             regression_pb2,
         )
         from tensorflow_serving.config import model_server_config_pb2
@@ -60,8 +59,17 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(f"The package tensorflow-serving-api is not installed. {INSTALL}") from error
 
-PREDICTION_SERVICE: str = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
-MODEL_SERVICE: str = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
+
+
+def register_services() -> None:
+    """Makes both services known to protobuf's pool, where gRPC's reflection looks for them."""
+    for name in ("prediction_service_pb2", "model_service_pb2"):
+        # of tensorflow-serving-api 2.19 the second fails with a newer protobuf, after it has registered its file
+        with contextlib.suppress(AttributeError):
+            importlib.import_module(f"tensorflow_serving.apis.{name}")
+
 
 __all__ = [
     "INSTALL",
@@ -79,6 +87,7 @@ __all__ = [
     "model_server_config_pb2",
     "predict_pb2",
     "prediction_log_pb2",
+    "register_services",
     "regression_pb2",
     "tensor_pb2",
     "types_pb2",
