@@ -124,7 +124,6 @@ class Inference:
             call.life.check()
             check_names(signature, list(arrays))
             num_rows = check_arrays(signature, arrays, self._options.max_rows, exact_shapes=lease.model.exact_shapes)
-            mismatch = wrong_shape(signature, arrays)
             future, abandon = self._start(lease, target.model, signature, arrays, num_rows)
             is_running = True
         finally:
@@ -133,6 +132,7 @@ class Inference:
         try:
             outputs = self._wait(future, abandon, call.life)
         except ServingError as error:
+            mismatch = wrong_shape(signature, arrays)
             if mismatch is None or error.code not in ("INVALID_ARGUMENT", "INTERNAL"):
                 raise
             # the graph was given fewer dimensions than the signature has, and did not do with them

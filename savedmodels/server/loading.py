@@ -73,15 +73,14 @@ class LoadedModel:
             ServingError: FAILED_PRECONDITION, as TensorFlow Serving has it; lists those there. INVALID_ARGUMENT: a
                 tensor of it has no form in a request; names it and its dtype.
         """
-        spec = self.signatures.get(name or DEFAULT_SIGNATURE)
-        if spec is None and (name or DEFAULT_SIGNATURE) in self._refusals:
-            why = self._refusals[name or DEFAULT_SIGNATURE]
-            raise ServingError("INVALID_ARGUMENT", f"signature {quoted(name or DEFAULT_SIGNATURE)}: {why}")
+        name = name or DEFAULT_SIGNATURE
+        if name in self._refusals:
+            raise ServingError("INVALID_ARGUMENT", f"signature {quoted(name)}: {self._refusals[name]}")
+        spec = self.signatures.get(name)
         if spec is None:
             raise ServingError(
                 "FAILED_PRECONDITION",
-                f"signature {quoted(name[:100] or DEFAULT_SIGNATURE)} is not in the model. It has: "
-                f"{', '.join(sorted(self.signatures))}.",
+                f"signature {quoted(name[:100])} is not in the model. It has: {', '.join(sorted(self.signatures))}.",
             )
         return spec
 
@@ -110,9 +109,9 @@ class LoadedModel:
             message = error.object.decode(errors="backslashreplace")
             raise tf.errors.InvalidArgumentError(None, None, message) from None
         # a scalar string would be an array of NumPy's own strings, which lose zero bytes at their end
-        strings = {name for name, output in outputs.items() if output.dtype == tf.string}
         return {
-            name: np.asarray(output.numpy(), object if name in strings else None) for name, output in outputs.items()
+            name: np.asarray(output.numpy(), object if output.dtype == tf.string else None)
+            for name, output in outputs.items()
         }
 
     def batcher(self, signature: str, build: Callable[[], Batcher]) -> Batcher:

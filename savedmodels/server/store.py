@@ -50,7 +50,7 @@ class ModelStore:
         self._round_done = threading.Condition()
         self._reloading = threading.Lock()
         self._models = {config.name: self._served(config) for config in configs}
-        self._is_awaited = set(self._models)  # by `is_ready`
+        self._awaited = set(self._models)  # by `is_ready`
         self._dropped: list[ServedModel] = []
         self._collections_left = 0
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
@@ -100,7 +100,7 @@ class ModelStore:
         of the first ones is left, one that is available is enough.
         """
         models = self.models
-        awaited = [model for name, model in models.items() if name in self._is_awaited]
+        awaited = [model for name, model in models.items() if name in self._awaited]
         if awaited:
             return all(model.is_ready for model in awaited)
         return not models or any(model.is_ready for model in models.values())

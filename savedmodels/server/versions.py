@@ -9,12 +9,11 @@ those it has, and is freed with the last of them.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from savedmodels.server.config import ModelConfig
@@ -202,7 +201,7 @@ class ServedModel:
             remark = f"{before.config.base_path} serves on: {self.unavailable()}"
             for version in before.statuses():
                 if version.state == AVAILABLE:
-                    found[version.number] = dataclasses.replace(version, error_message=remark)
+                    found[version.number] = replace(version, error_message=remark)
                 else:
                     found.setdefault(version.number, version)
         return sorted(found.values(), key=lambda version: -version.number)

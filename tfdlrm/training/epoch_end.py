@@ -57,7 +57,7 @@ class Validation(keras.callbacks.Callback):
             return
         if self._dataset is not None:
             self._evaluator = self._evaluator or Evaluator(
-                self.model, self._dataset, batch_size=self._batch_size, group_by=self._group_by
+                self.model, self._dataset, batch_size=self._batch_size, group_by=self._group_by, keep_scored=True
             )
             metrics = self._evaluator.metrics(self._should_stop)
             if metrics is None:

@@ -33,6 +33,7 @@ class Evaluator:
         dataset: labelled rows.
         batch_size: rows a batch; no metric depends on it.
         group_by: key column of the grouped AUC, or None.
+        keep_scored: fill `scored`, which takes one more pass over the scores.
 
     Attributes:
         unknown_ids: share of unknown ids of each column that may have such, after `metrics`; see `UnknownIds`.
@@ -48,8 +49,17 @@ class Evaluator:
         0.8025
     """
 
-    def __init__(self, model: keras.Model, dataset: Dataset, *, batch_size: int, group_by: str | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        group_by: str | None = None,
+        keep_scored: bool = False,
+    ) -> None:
         check_group_by(dataset, group_by)
+        self._keep_scored = keep_scored
         self._spec = dataset.spec
         self._tasks = dataset.spec.labels
         self.unknown_ids: dict[str, float] = {}
@@ -76,8 +86,9 @@ class Evaluator:
                 accumulator.update(labels[:, task].numpy(), logits[:, task], groups)
         if unknown is not None:
             self.unknown_ids = unknown.shares()
-        by_task = zip(self._tasks, accumulators, strict=True)
-        self.scored = {task: accumulator.auc.between(_LOGIT_EDGES) for task, accumulator in by_task}
+        if self._keep_scored:
+            by_task = zip(self._tasks, accumulators, strict=True)
+            self.scored = {task: accumulator.auc.between(_LOGIT_EDGES) for task, accumulator in by_task}
         return _joined(self._tasks, [accumulator.result() for accumulator in accumulators])
 
 
