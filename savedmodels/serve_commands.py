@@ -103,7 +103,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     names = (name for name in ServerOptions.__dataclass_fields__ if hasattr(arguments, name))
     options = ServerOptions(**{name: getattr(arguments, name) for name in names})
     configs = _configs(arguments)
-    _require("prometheus_client", "grpc")
+    _require("prometheus_client", "grpc", "aiohttp")
     from savedmodels.server.program import run
 
     return run(configs, options)

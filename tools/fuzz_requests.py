@@ -127,20 +127,32 @@ def rest_request(chance: random.Random) -> tuple[str, str, bytes, dict[str, str]
 
 def broken_http(chance: random.Random) -> bytes:
     """What is hardly HTTP."""
+    post = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\n"
+    chunks = b"Transfer-Encoding: chunked\r\n"
+    body = b'{"signature_name": "slow", "inputs": [1]}'
+    whole = post + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     lines = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET /\r\n\r\n",
         b"\r\n\r\n",
-        b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 99999999999999\r\n\r\n{}",
-        b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-        b"POST /v1/models/tiny:predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        b"POST /v1/models/tiny:predict HTTP/1.1\r\n\r\n{}",
-        b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 10\r\n\r\n{}",
+        post + b"Content-Length: -5\r\n\r\n",
+        post + b"Content-Length: 99999999999999\r\n\r\n{}",
+        post + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        post + chunks + b"\r\n2\r\n{}\r\n0\r\n\r\n",
+        post + chunks + b"\r\n%x;a=b\r\n%s\r\n0\r\nA: b\r\n\r\n" % (len(body), body),
+        post + chunks + b"\r\nffffffffffff\r\n{}",
+        post + chunks + b"Content-Encoding: gzip\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
+        post + b"\r\n{}",
+        post + b"Content-Length: 10\r\n\r\n{}",
+        post + b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\n{}",
+        whole,
+        whole * 40,
         b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n",
         b"HEAD /healthz HTTP/1.0\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\nabc",
     ]
     data = chance.choice(lines)
     return flipped(chance, data) if chance.random() < 0.5 else data

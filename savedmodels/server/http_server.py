@@ -1,276 +1,209 @@
-"""HTTP/1.1 for the REST interface: connections that are kept, sizes that are checked, an end that waits."""
+"""HTTP/1.1 for the REST interface on aiohttp: sizes and times that are checked, and an end that waits."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import http
-import io
 import logging
-import re
-import select
+import math
 import socket
-import socketserver
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
-from savedmodels.server.errors import HTTP_STATUS, ServingError
-from savedmodels.server.inference import LARGE_REQUEST_BYTES
-from savedmodels.server.json_requests import JsonMemory
-from savedmodels.server.lifetimes import Lifetime, Share
+from aiohttp import EMPTY_PAYLOAD, hdrs, web
+
+from savedmodels.server.lifetimes import Lifetime
 from savedmodels.server.options import ServerOptions
-from savedmodels.server.packed_bodies import BodyTooLargeError, GzipBody
+from savedmodels.server.request_bodies import BodyReader, RefusedError
 from savedmodels.server.rest_service import HttpAnswer, RestService, json_answer
+from tfdlrm.checks import shortened
 
 logger = logging.getLogger("tfdlrm.serve")
 
-_LENGTH = re.compile(r"[0-9]{1,18}")
-METHODS = "GET, HEAD, POST, OPTIONS"
-ENCODINGS = ("identity", "gzip")
+METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST, hdrs.METH_OPTIONS)
+ALLOWED = ", ".join(METHODS)
 # for pages of any origin, as TensorFlow Serving's --enable_cors_support
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": METHODS,
+    "Access-Control-Allow-Methods": ALLOWED,
     "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Accept",
 }
-MAX_CONNECTIONS = 1024  # a thread each
+SERVER_NAME = "tfdlrm-serve"
+MAX_CONNECTIONS = 1024  # each may have a request that waits in a thread
+BACKLOG = 128
 TURN_SECONDS = 0.01
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 2**16  # thrown away at a time
-READ_BYTES = 2**16
+LINGER_SECONDS = 2.0  # what a client still sends after a refusal is read and thrown away for so long
 HEADER_SECONDS = 10.0  # from a request's first byte to the end of its headers
+LOOK_SECONDS = 0.25  # between two looks for connections whose time is over
+CLOSE_SECONDS = 1.0  # for connections to send what is in their buffers, at the end
+NEVER_SECONDS = 1e9  # aiohttp's own time for silent connections: `_Connection` has another for headers
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-STALL_SECONDS = 5.0  # a large body, without a byte for so long, is given up
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "tfdlrm-serve"
-    sys_version = ""
-    wbufsize = -1  # headers and body leave together
-    disable_nagle_algorithm = True
-    server: HttpServer
+class _Connection(web.RequestHandler):
+    """A client's connection: aiohttp's, with times for headers, and with clients that close their half first."""
 
-    def setup(self) -> None:
-        super().setup()
-        self.connection.settimeout(self.server.idle_seconds)
-        self._incoming = _Incoming(self.connection)
-        self.rfile.close()
-        self.rfile = io.BufferedReader(self._incoming)  # type: ignore[assignment]
+    def __init__(self, connections: _Connections, **settings: Any) -> None:
+        super().__init__(connections, **settings)
+        self._open = connections
+        self._is_answering = False
+        self._body = EMPTY_PAYLOAD  # of the request that is answered, or was last
+        self.deadline = math.inf  # of the loop's clock, after which it is aborted
+        self._has_begun = False  # some of a request's headers are there
+        self._is_at_end = False
 
-    def handle_one_request(self) -> None:
-        """One request; a connection that breaks off is nobody's error."""
-        self._incoming.wait_for_request(self.server.idle_seconds)
-        try:
-            super().handle_one_request()
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
+    def has_gone(self) -> bool:
+        """Whether the client has closed its end."""
+        return self._is_at_end or self.transport is None or self.transport.is_closing()
 
-    def parse_request(self) -> bool:
-        """A request's line and headers; HTTP/0.9, whose answers have no status, is refused."""
-        if not super().parse_request():
-            return False
-        if self.request_version == "HTTP/0.9":
-            self.send_error(http.HTTPStatus.BAD_REQUEST, "HTTP/1.1 is expected.")
-            return False
-        return True
+    def abort(self) -> None:
+        """Ends it, whatever is still to be sent."""
+        if self.transport is not None:
+            self.transport.abort()
 
-    def do_GET(self) -> None:
-        self._answer("GET")
+    def give(self, seconds: float) -> None:
+        """From now so long to what it is doing."""
+        self.deadline = self._loop.time() + seconds
 
-    def do_HEAD(self) -> None:
-        self._answer("GET")
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.give(self._open.idle_seconds)
+        self._open.add(self)
 
-    def do_POST(self) -> None:
-        self._answer("POST")
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._open.discard(self)
+        super().connection_lost(exc)
 
-    def do_OPTIONS(self) -> None:
-        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # a body that nobody reads
-        self._send(HttpAnswer(status=http.HTTPStatus.OK, body=b"", headers={"Allow": METHODS}))
-        self.wfile.flush()
+    def data_received(self, data: bytes) -> None:
+        if data and not self._is_answering and not self._has_begun:
+            self._has_begun = True
+            self.give(HEADER_SECONDS)
+        super().data_received(data)
 
-    def _answer(self, method: str) -> None:
-        with self.server.working(self.connection):
-            life = Lifetime(self.server.request_seconds, self._has_gone)
-            with contextlib.ExitStack() as held:
-                try:
-                    body = self._read_body(method, life, held)
-                except BodyTooLargeError as error:
-                    self._refuse(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error.message)
-                    return
-                except ServingError as error:
-                    self._refuse(HTTP_STATUS[error.code], error.message)
-                    return
-                if body is not None:
-                    self._send(self.server.service.answer(method, self.path, body, life))
-            self.wfile.flush()
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp has no answer
+        """What a client has asked before it closed its half is answered."""
+        self._is_at_end = True
+        if self._waiter is not None and not self._waiter.done():
+            self._hang_up()
+        self._cut_off()
+        return self.transport is not None and not self.transport.is_closing()
 
-    def _has_gone(self) -> bool:
-        """Whether the client has closed its end: its next bytes, if any, are left where they are."""
-        ready = select.poll()
-        ready.register(self.connection, select.POLLIN)
-        try:
-            return bool(ready.poll(0)) and not self.connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            return True
+    def _cut_off(self) -> None:
+        """The rest of a body that has not come; whoever reads it is told."""
+        if not self._body.is_eof():
+            if self._is_answering:
+                self._body.set_exception(ConnectionResetError("the client has closed its half"))
+            self._body.feed_eof()
 
-    def _refuse(self, status: int, message: str) -> None:
-        self.close_connection = True  # what follows on the connection is the body that was not read
-        self._send(json_answer(status, {"error": message}))
-        self._linger()
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
 
-    def _read_body(self, method: str, life: Lifetime, held: contextlib.ExitStack) -> bytearray | None:
-        """The body; None where there was an answer already, after which the connection is closed.
+    def begin(self, request: web.BaseRequest) -> None:
+        """Its headers are there."""
+        self._is_answering, self._body = True, request.content
+        self._has_begun, self.deadline = False, math.inf
+        self._open.work(self)
+        if self._is_at_end:
+            self._cut_off()
 
-        Raises:
-            ServingError: it did not arrive in time, is not what its encoding says, or takes too much memory.
-        """
-        refusal = self._refusal(method)
-        if refusal is not None:
-            self._refuse(*refusal)
-            return None
-        length, limit = int(self.headers.get("Content-Length", 0)), self.server.max_message_bytes
-        packed = GzipBody(limit) if self.headers.get("Content-Encoding", "").lower() == "gzip" else None
-        is_large = length > LARGE_REQUEST_BYTES
-        if is_large:
-            # nobody knows how much a packed one will be
-            held.enter_context(self.server.body_bytes.take(limit if packed else length, life))
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            self.send_response_only(http.HTTPStatus.CONTINUE)
-            self.end_headers()
-            self.wfile.flush()
-        body, memory, num_read = bytearray(), JsonMemory(), 0
-        # what a large body has of the budget others wait for
-        longest = STALL_SECONDS if is_large else self.server.idle_seconds
-        while num_read < length:
-            self._incoming.wait(longest, life.remaining)
-            try:
-                piece = self.rfile.read1(min(length - num_read, READ_BYTES))
-            except TimeoutError:
-                raise _too_slow(num_read, length) from None
-            if not piece:  # the client has gone
-                self.close_connection = True
-                return None
-            num_read += len(piece)
-            if packed is not None:
-                piece = packed.unpack(piece)
-            memory.add(piece)
-            body += piece
-            if not is_large and len(body) > LARGE_REQUEST_BYTES:
-                is_large = True
-                held.enter_context(self.server.body_bytes.take(limit, life))
-            if not life.remaining:
-                raise _too_slow(num_read, length)
-        if packed is not None:
-            packed.end()
-        self.connection.settimeout(self.server.idle_seconds)
-        return body
+    def end(self) -> None:
+        """It is answered."""
+        self._is_answering = False
+        self.give(self._open.idle_seconds)
+        self._open.wait(self)
+        if self._is_at_end and not self._messages:
+            self._hang_up()
 
-    def _linger(self) -> None:
-        """Ends the answer and throws away what the client still sends, for a time: a socket that is closed with unread
-        bytes resets the connection, and the reset can overtake the answer."""
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_WR)
-        self._incoming.wait(LINGER_SECONDS, LINGER_SECONDS)
-        end = time.monotonic() + LINGER_SECONDS
-        with contextlib.suppress(OSError):
-            while time.monotonic() < end and self.rfile.read1(LINGER_BYTES):
-                pass
-
-    def _refusal(self, method: str) -> tuple[int, str] | None:
-        """Why a body is not read."""
-        lengths = set(self.headers.get_all("Content-Length", []))
-        limit = self.server.max_message_bytes
-        if "Transfer-Encoding" in self.headers:
-            return http.HTTPStatus.LENGTH_REQUIRED, "Send Content-Length; chunks are not read here."
-        if not lengths and method == "POST":
-            return http.HTTPStatus.LENGTH_REQUIRED, "Send Content-Length."
-        if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
-            return http.HTTPStatus.BAD_REQUEST, f"Content-Length: {sorted(lengths)} is no one length."
-        encodings = self.headers.get_all("Content-Encoding", [])
-        if len(encodings) > 1 or any(encoding.lower() not in ENCODINGS for encoding in encodings):
-            return http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as it is, or by Content-Encoding: gzip."
-        length = int(lengths.pop()) if lengths else 0
-        if length > limit:
-            return http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has {length} bytes; {limit} are allowed."
-        return None
-
-    def handle_expect_100(self) -> bool:
-        """Lets `_read_body` say it, once the size is known."""
-        return True
-
-    def _send(self, answer: HttpAnswer) -> None:
-        if self.server.is_draining:
-            self.close_connection = True
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
-        for name, value in {**answer.headers, **(CORS_HEADERS if self.server.allows_cors else {})}.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = http.HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
         """Errors of the HTTP layer itself, as JSON like all others."""
-        headers = {}
-        if code == http.HTTPStatus.NOT_IMPLEMENTED:  # a method that there is not
-            code, message = http.HTTPStatus.METHOD_NOT_ALLOWED, "GET and POST are allowed."
-            headers = {"Allow": METHODS}
-        elif code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:  # a version of HTTP that there is not
-            code = http.HTTPStatus.BAD_REQUEST
-        self.close_connection = True
-        self.request_version = self.protocol_version  # of a line that could not be read it is 0.9, which has no headers
-        if not hasattr(self, "command"):
-            self.command = ""
-        self._send(json_answer(code, {"error": message or http.HTTPStatus(code).phrase}, **headers))
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        logger.debug(format, *args)
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("a request failed", exc_info=exc)
+            message = None
+        if request.writer.output_size:
+            raise ConnectionError("some of an answer was sent already")
+        # what the parser says goes on with the bytes that it was given
+        said = (message or "").strip().partition("\n")[0].rstrip(":")
+        text = f"The request is not HTTP/1.1: {shortened(said)}" if said else http.HTTPStatus(status).phrase
+        return self._open.response(json_answer(status, {"error": text}), is_last=True)
 
 
-class _Incoming(io.RawIOBase):
-    """What a client sends, within a time: a byte now and then keeps no connection."""
+class _Connections(web.Server):
+    """All of them, of which the longest silent one makes room where there are too many."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._longest, self._end = 0.0, float("inf")
-        self._is_next = False
+    def __init__(self, server: HttpServer) -> None:
+        super().__init__(server.handle)
+        self.idle_seconds = server.idle_seconds
+        self.response = server.response
+        self.num_working = 0
+        self._silent: dict[_Connection, None] = {}  # between requests or within headers, by age
+        self.all: set[_Connection] = set()
 
-    def wait_for_request(self, idle_seconds: float) -> None:
-        """For the next request so long; once it has begun, for the rest of its headers `HEADER_SECONDS`."""
-        self._longest, self._end, self._is_next = idle_seconds, float("inf"), True
+    def __call__(self) -> _Connection:
+        return _Connection(
+            self,
+            loop=self._loop,
+            logger=logger,
+            access_log=None,
+            keepalive_timeout=NEVER_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            auto_decompress=False,  # by `GzipBody`, with a limit
+        )
 
-    def wait(self, longest: float, total: float) -> None:
-        """So long for the next bytes, and for all of them."""
-        self._longest, self._end, self._is_next = longest, time.monotonic() + total, False
+    def add(self, connection: _Connection) -> None:
+        """A new connection; where all others are being answered, it is told to come again."""
+        if len(self.all) >= MAX_CONNECTIONS:
+            logger.warning("%d connections are open; one was closed for another", MAX_CONNECTIONS)
+            oldest = next(iter(self._silent), None)
+            if oldest is None:
+                assert connection.transport is not None
+                connection.transport.write(FULL)
+                connection.transport.close()
+                return
+            self.discard(oldest)
+            oldest.abort()
+        self.all.add(connection)
+        self._silent[connection] = None
 
-    def readable(self) -> bool:
-        return True
+    def discard(self, connection: _Connection) -> None:
+        """The end of a connection."""
+        self.all.discard(connection)
+        self._silent.pop(connection, None)
 
-    def readinto(self, buffer: Any) -> int:
-        left = min(self._longest, self._end - time.monotonic())
-        if left <= 0:
-            raise TimeoutError("the client is too slow")
-        self._connection.settimeout(left)
-        number = self._connection.recv_into(buffer)
-        if self._is_next:
-            self.wait(HEADER_SECONDS, HEADER_SECONDS)
-        return number
+    async def abort_late_ones(self) -> None:
+        """Does so until it is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._loop.time()
+            for connection in [each for each in self.all if each.deadline < now]:
+                connection.abort()
+
+    def work(self, connection: _Connection) -> None:
+        """A request of it is being answered."""
+        self.num_working += 1
+        self._silent.pop(connection, None)
+
+    def wait(self, connection: _Connection) -> None:
+        """For its next request."""
+        self.num_working -= 1
+        if connection in self.all:
+            self._silent[connection] = None
 
 
-def _too_slow(num_bytes: int, length: int) -> ServingError:
-    return ServingError("DEADLINE_EXCEEDED", f"{num_bytes} of {length} bytes of the body came in time.")
-
-
-class HttpServer(ThreadingHTTPServer):
+class HttpServer:
     """Binds the REST port when it is made; `start` begins to answer.
+
+    Sockets are read and written in a thread of its own, by aiohttp; each request is answered in one of a pool.
 
     Args:
         service: answers requests.
@@ -280,98 +213,61 @@ class HttpServer(ThreadingHTTPServer):
         OSError: the port is in use, or the host is none of this machine.
     """
 
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
     def __init__(self, service: RestService, options: ServerOptions) -> None:
-        self.service = service
-        self.max_message_bytes = options.max_message_bytes
-        self.body_bytes = Share(options.max_message_bytes)  # of all large bodies that are being worked on
-        self.request_seconds = options.request_seconds
+        self._service = service
+        self._request_seconds = options.request_seconds
         self.idle_seconds = options.idle_seconds
-        self.allows_cors = options.enable_cors_support
-        self.is_draining = False
-        self._lock = threading.Lock()
-        self._num_working = 0
-        self._connections: set[socket.socket] = set()
-        self._waiting: dict[socket.socket, None] = {}  # of these those between requests or within headers, by age
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="rest", daemon=True)
-        if ":" in options.host:
-            self.address_family = socket.AF_INET6
+        self._allows_cors = options.enable_cors_support
+        self._is_draining = False
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
         try:
-            super().__init__((options.host, options.rest_port), _Handler)
+            self._socket = socket.create_server((options.host, options.rest_port), family=family, backlog=BACKLOG)
         except OSError as error:
             raise OSError(
                 f"REST port {options.rest_port} of {options.host} cannot be bound: {error.strerror}. Give another one "
                 "with --rest-port, or 0 for any that is free."
             ) from error
+        self.port: int = self._socket.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
+        self._executor = ThreadPoolExecutor(MAX_CONNECTIONS, thread_name_prefix="rest")
+        self._bodies = BodyReader(options.max_message_bytes, options.idle_seconds, self._run)
+        self._connections: _Connections | None = None
+        self._listening: asyncio.Server | None = None
 
-    def server_bind(self) -> None:
-        """Without the look-up of the host's name that Python's own does."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+    @property
+    def num_connections(self) -> int:
+        """Open ones."""
+        return 0 if self._connections is None else len(self._connections.all)
+
+    @property
+    def num_working(self) -> int:
+        """Requests that are being answered."""
+        return 0 if self._connections is None else self._connections.num_working
 
     def start(self) -> None:
         """Begins to answer."""
         self._thread.start()
+        self._call(self._listen())
 
-    @contextlib.contextmanager
-    def working(self, connection: socket.socket) -> Iterator[None]:
-        """Counts a request for the time of a block."""
-        with self._lock:
-            self._num_working += 1
-            self._waiting.pop(connection, None)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._num_working -= 1
-                if connection in self._connections:
-                    self._waiting[connection] = None
+    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for each connection, up to `MAX_CONNECTIONS`; of more, the one that was silent longest goes.
-
-        Where all are being answered, the new one is told to come again.
-        """
-        with self._lock:
-            is_full = len(self._connections) >= MAX_CONNECTIONS
-            oldest = next(iter(self._waiting), None) if is_full else None
-            if oldest is not None:
-                del self._waiting[oldest]
-                self._connections.discard(oldest)
-                with contextlib.suppress(OSError):  # its thread reads the end, and closes it
-                    oldest.shutdown(socket.SHUT_RDWR)
-            if oldest is not None or not is_full:
-                self._connections.add(request)
-                self._waiting[request] = None
-        if is_full:
-            logger.warning("%d connections are open; one was closed for another", MAX_CONNECTIONS)
-        if is_full and oldest is None:
-            with contextlib.suppress(OSError):
-                request.send(FULL, socket.MSG_DONTWAIT)
-            self.shutdown_request(request)
-        else:
-            super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        """The end of a connection."""
-        with self._lock:
-            self._connections.discard(request)
-            self._waiting.pop(request, None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection's own end is no error of the server."""
-        logger.debug("a connection ended", exc_info=True)
+    async def _listen(self) -> None:
+        self._connections = _Connections(self)
+        self._looking = self._loop.create_task(self._connections.abort_late_ones())
+        self._listening = await self._loop.create_server(self._connections, sock=self._socket, backlog=BACKLOG)
 
     def stop_listening(self) -> None:
         """Takes no new connections."""
-        self.is_draining = True
-        if self._thread.is_alive():
-            self.shutdown()
-        self.server_close()
+        self._is_draining = True
+        if self._listening is not None:
+            self._call(self._stop_listening())
+        self._socket.close()
+
+    async def _stop_listening(self) -> None:
+        assert self._listening is not None
+        self._listening.close()
 
     def drain(self, timeout_seconds: float) -> bool:
         """After `stop_listening`: lets requests end, then closes what is open.
@@ -379,13 +275,85 @@ class HttpServer(ThreadingHTTPServer):
         Returns:
             Whether all requests have ended.
         """
+        if self._connections is None:
+            self._loop.close()
+            return True
         deadline = time.monotonic() + timeout_seconds
-        while self._num_working and time.monotonic() < deadline:
+        while self.num_working and time.monotonic() < deadline:
             time.sleep(TURN_SECONDS)
-        is_idle = self._num_working == 0
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            with contextlib.suppress(OSError):  # closed already
-                connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
+        is_idle = self.num_working == 0
+        self._call(self._close())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
         return is_idle
+
+    async def _close(self) -> None:
+        assert self._connections is not None
+        for connection in self._connections.all:
+            if connection.transport is not None:
+                connection.transport.close()  # once its buffer is sent
+        end = self._loop.time() + CLOSE_SECONDS
+        while self._connections.connections and self._loop.time() < end:
+            await asyncio.sleep(TURN_SECONDS)
+        for connection in list(self._connections.all):
+            connection.abort()
+        # what is left waits for a thread that does not look for its client
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers a request whose headers are there."""
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        connection.begin(request)
+        life = Lifetime(self._request_seconds, connection.has_gone)
+        try:
+            try:
+                response = self.response(await self._answer(request, life))
+                is_refused = False
+            except RefusedError as error:
+                response = self.response(json_answer(error.status, {"error": error.message}), is_last=True)
+                is_refused = True
+            connection.give(self.idle_seconds)
+            await response.prepare(request)
+            await response.write_eof()
+            if is_refused and connection.transport is not None:
+                connection.transport.write_eof()  # what it still sends is thrown away
+        except ConnectionError:
+            connection.abort()
+            return web.Response()  # for nobody
+        finally:
+            connection.end()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, life: Lifetime) -> HttpAnswer:
+        if request.method == hdrs.METH_OPTIONS:
+            return HttpAnswer(status=http.HTTPStatus.OK, body=b"", headers={"Allow": ALLOWED})
+        if request.method not in METHODS:
+            return json_answer(
+                http.HTTPStatus.METHOD_NOT_ALLOWED, {"error": "GET and POST are allowed."}, Allow=ALLOWED
+            )
+        with ExitStack() as held:
+            method, body = hdrs.METH_GET, bytearray()
+            if request.method == hdrs.METH_POST:
+                method, body = hdrs.METH_POST, await self._bodies.read(request, life, held)
+            answer: HttpAnswer = await self._run(self._service.answer, method, request.raw_path, body, life)
+            return answer
+
+    async def _run(self, function: Any, *arguments: Any) -> Any:
+        """Calls what may wait, or takes its time, in another thread."""
+        return await self._loop.run_in_executor(self._executor, function, *arguments)
+
+    def response(self, answer: HttpAnswer, *, is_last: bool = False) -> web.Response:
+        """What is sent for an answer, the last one of its connection or not."""
+        headers = {"Content-Type": answer.content_type, "Server": SERVER_NAME, **answer.headers}
+        if self._allows_cors:
+            headers.update(CORS_HEADERS)
+        response = web.Response(status=answer.status, body=answer.body, headers=headers)
+        if is_last or self._is_draining:
+            response.force_close()
+        return response

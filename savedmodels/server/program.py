@@ -72,9 +72,10 @@ class Server:
         try:
             self._grpc, self.grpc_port = self._grpc_service.start()
         except OSError:
-            self._http.server_close()
+            self._http.stop_listening()
+            self._http.drain(0.0)
             raise
-        self.rest_port = self._http.server_port
+        self.rest_port = self._http.port
         self._http.start()
         self.store.start(self._show_health)
 

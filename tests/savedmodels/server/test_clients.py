@@ -268,7 +268,7 @@ def test_a_connection_that_the_server_closed_is_opened_again(versions):
         assert server.wait_until_ready(READY_SECONDS)
         with RestClient(f"127.0.0.1:{server.rest_port}", "tiny", retry=RetryPolicy(num_retries=0)) as client:
             client.status()
-            wait_until(lambda: not server._http._connections)
+            wait_until(lambda: not server._http.num_connections)
             assert client.status()
 
 

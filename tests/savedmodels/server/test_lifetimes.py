@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import grpc
 import pytest
 
-from savedmodels.server import http_server
+from savedmodels.server import http_server, request_bodies
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.errors import ServingError
 from savedmodels.server.json_requests import MAX_JSON_MEMORY
@@ -122,7 +122,7 @@ def test_a_body_that_comes_too_slowly(versions):
 
 
 def test_a_large_body_that_stalls_gives_its_share_back(patient, monkeypatch):
-    monkeypatch.setattr(http_server, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(request_bodies, "STALL_SECONDS", 0.2)
     with socket.create_connection(("127.0.0.1", patient.rest_port), timeout=READY_SECONDS) as stalled:
         stalled.sendall(f"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {2**27}\r\n\r\n".encode())
         rest = Rest(patient.rest_port)

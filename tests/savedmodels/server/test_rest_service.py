@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import base64
-import gzip
-import http.client
 import json
 import math
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from savedmodels.server.config import ModelConfig
 from savedmodels.server.errors import ServingError
 from savedmodels.server.json_requests import MAX_JSON_MEMORY, parse_body
-from savedmodels.server.program import Server
-from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, MAX_ROWS, Rest, options, wait_in_flight
+from tests.savedmodels.server.conftest import MAX_ROWS, PREDICT, Rest, wait_in_flight
 from tests.savedmodels.server.tiny_models import predict_inputs, predict_logits
-
-PREDICT = "/v1/models/tiny:predict"
 
 
 def test_columns_are_answered_in_columns(rest):
@@ -207,18 +200,6 @@ def test_the_other_method_is_named(rest, method, path):
     assert "this path is for" in answer["error"]
 
 
-def test_gzip_bodies(rest):
-    body = json.dumps({"signature_name": "predict", "inputs": predict_inputs(3)}).encode()
-    plain = rest.send("POST", PREDICT, body)
-    assert plain[0] == 200
-    packed = gzip.compress(body)
-    for encoding in ("gzip", "GZIP"):
-        assert rest.send("POST", PREDICT, packed, **{"Content-Encoding": encoding}) == plain
-    assert rest.send("POST", PREDICT, body, **{"Content-Encoding": "identity"}) == plain
-    members = gzip.compress(body[:10]) + gzip.compress(body[10:]) + gzip.compress(b"")
-    assert rest.send("POST", PREDICT, members, **{"Content-Encoding": "gzip"}) == plain
-
-
 @pytest.mark.parametrize(
     ("number", "said"),
     [
@@ -241,114 +222,6 @@ def test_small_numbers_and_names_that_look_large_are_taken(rest):
     status, answer = rest.send("POST", PREDICT, b'{"signature_name": "1e400", "instances": [1.5]}')
     assert status == 400
     assert "signature '1e400' is not in the model" in answer["error"]
-
-
-def _packed(body: bytes) -> bytes:
-    return gzip.compress(body, mtime=0)  # the same in every process that collects the tests
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "said"),
-    [
-        (_packed(b'{"instances": [1]}')[:-5], 400, "gzip stream is cut off"),
-        (_packed(b"{}") + b"more", 400, "The body is not gzip"),
-        (b'{"instances": [1]}', 400, "The body is not gzip"),
-        (
-            _packed(b" " * (MAX_MESSAGE_BYTES + 1)),
-            413,
-            f"more than {MAX_MESSAGE_BYTES} bytes once it is unpacked",
-        ),
-        (_packed(b"[" * 1_000_000), 400, "takes more than 60,000,000 bytes"),
-    ],
-    ids=["cut", "more", "plain", "bomb", "lists"],
-)
-def test_gzip_bodies_that_are_refused(server, body, status, said):
-    asked = Rest(server.rest_port)
-    answer = asked.send("POST", PREDICT, body, **{"Content-Encoding": "gzip"})
-    asked.connection.close()
-    assert answer[0] == status
-    assert said in answer[1]["error"]
-
-
-def test_head_has_the_headers_of_get(rest):
-    status, _ = rest.send("GET", "/v1/models/tiny")
-    for path, expected in (("/v1/models/tiny", status), ("/v1/models/other", 404), ("/healthz", 200)):
-        rest.connection.request("HEAD", path)
-        response = rest.connection.getresponse()
-        assert response.status == expected
-        assert int(response.headers["Content-Length"]) > 10
-        assert response.read() == b""
-
-
-def test_options(rest, versions):
-    rest.connection.request("OPTIONS", PREDICT, headers={"Origin": "http://page.example"})
-    response = rest.connection.getresponse()
-    assert (response.status, response.read(), response.headers["Allow"]) == (200, b"", "GET, HEAD, POST, OPTIONS")
-    assert "Access-Control-Allow-Origin" not in response.headers
-    configs = [ModelConfig(name="tiny", base_path=versions)]
-    with Server(configs, options(enable_cors_support=True)) as server:
-        asked = Rest(server.rest_port)
-        for method, path in (("OPTIONS", PREDICT), ("GET", "/healthz"), ("GET", "/nothing"), ("PUT", PREDICT)):
-            asked.connection.request(method, path, headers={"Origin": "http://page.example"})
-            response = asked.connection.getresponse()
-            response.read()
-            assert response.headers["Access-Control-Allow-Origin"] == "*", method
-            assert "POST" in response.headers["Access-Control-Allow-Methods"]
-        asked.connection.close()
-
-
-def test_unknown_methods_are_405(rest):
-    status, answer = rest.send("PUT", PREDICT, {})
-    assert (status, answer) == (405, {"error": "GET and POST are allowed."})
-
-
-def _raw(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Sends bytes; the answer, after which the server closes the connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        connection.sendall(data)
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        body = response.read()
-        assert connection.recv(1) == b""
-        return response.status, dict(response.getheaders()), body
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        (b"", 411),
-        (b"Transfer-Encoding: chunked\r\n", 411),
-        (b"Content-Length: 2\r\nContent-Length: 3\r\n", 400),
-        (b"Content-Length: -2\r\n", 400),
-        (b"Content-Length: two\r\n", 400),
-        (b"Content-Length: %d\r\n" % (MAX_MESSAGE_BYTES + 1), 413),
-        (b"Content-Length: 2\r\nContent-Encoding: br\r\n", 415),
-        (b"Content-Length: 2\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\n", 415),
-    ],
-)
-def test_a_body_of_unknown_length_is_not_read(server, headers, status):
-    answered, _, body = _raw(server.rest_port, b"POST %s HTTP/1.1\r\n%s\r\n{}" % (PREDICT.encode(), headers))
-    assert answered == status
-    assert json.loads(body)["error"]
-
-
-@pytest.mark.parametrize(("line", "status"), [(b"GET / HTTP/9.9", 400), (b"nonsense words in a line", 400)])
-def test_broken_http_is_answered_in_json(server, line, status):
-    answered, headers, body = _raw(server.rest_port, line + b"\r\n\r\n")
-    assert (answered, headers["Content-Type"]) == (status, "application/json")
-    assert json.loads(body)["error"]
-
-
-def test_expect_100_continue_is_answered_before_the_body(server):
-    body = b'{"signature_name": "slow", "inputs": [1]}'
-    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
-        headers = f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\nConnection: close\r\n"
-        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\n{headers}\r\n".encode())
-        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
-        connection.sendall(body)
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        assert json.loads(response.read()) == {"outputs": [1]}
 
 
 def test_health_and_metrics(rest, server):
