@@ -277,6 +277,21 @@ def test_features_of_every_form_share_tables_and_keep_their_order() -> None:
         np.testing.assert_allclose(rows_of(layer.tables, f"{name}/rows"), table, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+@pytest.mark.parametrize("columns", [(), ("a",), ("a", "b", "c")])
+def test_one_id_a_row_in_either_form(dtype, columns) -> None:
+    """`[B]` for some features and `[B, 1]` for others; no feature has an op of its own where all are `[B]`."""
+    tables = [TableConfig(name=f"t{name}", vocabulary_size=VOCABULARY, embedding_dim=WIDTH) for name in "abc"]
+    features = [FeatureConfig(name=name, table=table) for name, table in zip("abc", tables, strict=True)]
+    layer = EmbeddingCollection(features)
+    layer.build()
+    ids = {name: np.array([k, 5, 11 - k], dtype) for k, name in enumerate("abc")}
+    given_ids = {name: tf.constant(one[:, None] if name in columns else one) for name, one in ids.items()}
+    expected = [rows_of(layer.tables, f"t{name}/rows")[one] for name, one in ids.items()]
+    np.testing.assert_array_equal(layer(given_ids), np.stack(expected, axis=1))
+    np.testing.assert_array_equal(layer(ids), np.stack(expected, axis=1))
+
+
 def test_tables_alike_are_fused_and_the_plan_says_why() -> None:
     plan = EmbeddingCollection(mixed_features(), optimizer=SGD(0.2)).tables.plan
     assert [[table.name for table in stack.tables] for stack in plan.stacks] == [["small", "large"], ["other"]]

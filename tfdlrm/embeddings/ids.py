@@ -268,7 +268,7 @@ def stop_if(wrong: tf.Tensor, words: Callable[[], list[Any]], values: tf.Tensor)
         with tf.control_dependencies([tf.debugging.Assert(False, [tf.strings.join(words())])]):
             return tf.constant(False)
 
-    any_wrong = tf.reduce_any(wrong)
+    any_wrong = wrong if wrong.shape.rank == 0 else tf.reduce_any(wrong)  # of a scalar it is two ops for nothing
     if tf.executing_eagerly():
         if any_wrong:
             stop()

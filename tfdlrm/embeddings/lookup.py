@@ -132,7 +132,7 @@ class LookupPlan:
             bags[feature.name] = one
             counts.append(tf.constant(0, tf.int64) if count is None else count)
         if self._one_id_each and _alike(list(bags.values())):
-            return [self._one_id_group([bags[f.name] for f in self.features])], tf.stack(counts)
+            return [self._one_id_group(inputs, [bags[f.name] for f in self.features])], tf.stack(counts)
         self._check(bags)
         return [self._group(members, bags) for members in self._members(bags)], tf.stack(counts)
 
@@ -151,10 +151,14 @@ class LookupPlan:
         parts = tf.split(packed, widths, axis=1)
         return {feature.name: part for feature, part in zip(self.features, parts, strict=True)}
 
-    def _one_id_group(self, bags: Sequence[Bags]) -> GroupLayout:
-        """The common case, one id a feature and one stack for all, without an op a feature beyond the stacking."""
+    def _one_id_group(self, inputs: Mapping[str, Any], bags: Sequence[Bags]) -> GroupLayout:
+        """The common case, one id a feature and one stack for all, without an op a feature."""
         first = self.columns[0]
-        ids = bags[0].ids if len(bags) == 1 else tf.concat([one.ids for one in bags], axis=1)
+        given = [inputs[feature.name] for feature in self.features]
+        if all(tf.is_tensor(one) and one.shape.rank == 1 and one.dtype == bags[0].ids.dtype for one in given):
+            ids = tf.stack(given, axis=1)  # nobody reads the bags' own `[B, 1]`, which a graph drops then
+        else:
+            ids = bags[0].ids if len(bags) == 1 else tf.concat([one.ids for one in bags], axis=1)
         ids = check_range(ids, _describe(self.features), None)
         dtype = _row_dtype(first)
         ids = tf.cast(ids, dtype) + tf.constant([column.offset for column in self.columns], dtype)
