@@ -55,6 +55,7 @@ class _Connection(web.RequestHandler):
         self.deadline = math.inf  # of the loop's clock, after which it is aborted
         self._has_begun = False  # some of a request's headers are there
         self._is_at_end = False
+        self._num_ended = 0
 
     def has_gone(self) -> bool:
         """Whether the client has closed its end."""
@@ -87,8 +88,7 @@ class _Connection(web.RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp has no answer
         """What a client has asked before it closed its half is answered."""
         self._is_at_end = True
-        if self._waiter is not None and not self._waiter.done():
-            self._hang_up()
+        self._hang_up_at_the_end()
         self._cut_off()
         return self.transport is not None and not self.transport.is_closing()
 
@@ -99,8 +99,9 @@ class _Connection(web.RequestHandler):
                 self._body.set_exception(ConnectionResetError("the client has closed its half"))
             self._body.feed_eof()
 
-    def _hang_up(self) -> None:
-        if self.transport is not None:
+    def _hang_up_at_the_end(self) -> None:
+        # what was read and not ended may wait in aiohttp's queue, or be on its way from there to `begin`
+        if self._is_at_end and self._num_ended == self._request_count and self.transport is not None:
             self.transport.close()
 
     def begin(self, request: web.BaseRequest) -> None:
@@ -116,8 +117,8 @@ class _Connection(web.RequestHandler):
         self._is_answering = False
         self.give(self._open.idle_seconds)
         self._open.wait(self)
-        if self._is_at_end and not self._messages:
-            self._hang_up()
+        self._num_ended += 1
+        self._hang_up_at_the_end()
 
     def handle_error(
         self,

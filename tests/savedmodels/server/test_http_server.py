@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from savedmodels.server import http_server
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.program import Server
 from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, PREDICT, READY_SECONDS, Rest, options, wait_until
@@ -118,6 +119,25 @@ def test_a_client_that_closes_its_half_at_once_is_answered(server, data, status)
         answer = b"".join(iter(lambda: connection.recv(2**16), b""))
     assert int(answer.split()[1]) == status
     assert json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize("when", ["begin", "end"])
+def test_a_client_may_close_its_half_before_a_request_begins_and_after_it_has_ended(server, monkeypatch, when):
+    """Between these and aiohttp's own queue other things run: that the end comes just there is made sure of here."""
+    plain = getattr(http_server._Connection, when)
+
+    def closed_just_then(self, *arguments):
+        if when == "begin":
+            self.eof_received()
+        plain(self, *arguments)
+        if when == "end":
+            self.eof_received()
+
+    monkeypatch.setattr(http_server._Connection, when, closed_just_then)
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=READY_SECONDS) as connection:
+        connection.sendall(_whole(SLOW % 1))
+        assert list(_answers(connection, 1)) == [{"outputs": [1]}]
+        assert connection.recv(1) == b""
 
 
 def test_a_body_that_is_cut_off_has_no_answer(server):
