@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from tfdlrm.files import appear, partial_folder
 
 MAX_VERSION = 2**63 - 1  # TensorFlow Serving's: an int64
+_NUMBER = re.compile(r"[0-9]{1,4000}")  # of more digits Python makes no number
 
 
 @contextmanager
@@ -27,10 +29,20 @@ def new_version(path: str | os.PathLike[str], version: int | None) -> Iterator[t
         appear(partial, path / str(number))
 
 
+def number_of(name: str) -> int | None:
+    """The version that a folder's name says; None where it is no int64.
+
+    Example:
+        >>> number_of("007"), number_of(".7.partial")
+        (7, None)
+    """
+    number = int(name) if _NUMBER.fullmatch(name) else MAX_VERSION + 1
+    return number if number <= MAX_VERSION else None
+
+
 def numbers(path: Path) -> list[int]:
-    """Versions that are there; a name beyond int64 is none."""
-    names = [entry.name for entry in path.iterdir() if entry.name.isdecimal() and entry.name.isascii()]
-    return [int(name) for name in names if int(name) <= MAX_VERSION]
+    """Versions that are there."""
+    return [number for entry in path.iterdir() if (number := number_of(entry.name)) is not None]
 
 
 def _number(path: Path, version: int | None) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from savedmodels.wire.protos import classification_pb2, regression_pb2
 from savedmodels.wire.signatures import DEFAULT_SIGNATURE, SignatureSpec
 from tfdlrm.checks import quoted
 
-CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 
 
@@ -42,11 +42,10 @@ def check_tasks(tasks: Sequence[Any]) -> None:
         )
     seen: set[str] = set()
     for task in tasks:
-        if task.method_name not in (CLASSIFY_METHOD, REGRESS_METHOD):
+        if task.method_name not in METHODS:
             raise ServingError(
                 "UNIMPLEMENTED",
-                f"Unsupported signature method_name: {quoted(task.method_name[:100])}. Use {CLASSIFY_METHOD} or "
-                f"{REGRESS_METHOD}.",
+                f"Unsupported signature method_name: {quoted(task.method_name[:100])}. Use {' or '.join(METHODS)}.",
             )
         signature = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if signature in seen:
@@ -184,3 +183,32 @@ def regression_result(outputs: Mapping[str, np.ndarray]) -> Any:
     for value in array.ravel().tolist():
         result.regressions.add().value = value
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleMethod:
+    """A method that takes Examples.
+
+    Args:
+        name: in a task of MultiInference.
+        check: refuses signatures that are not for it.
+        result: from a signature's outputs to the message of its answer.
+        field: of that message in an answer of MultiInference.
+    """
+
+    name: str
+    check: Callable[[SignatureSpec], None]
+    result: Callable[[Mapping[str, np.ndarray]], Any]
+    field: str
+
+
+CLASSIFY = ExampleMethod(
+    name="tensorflow/serving/classify",
+    check=check_classify,
+    result=classification_result,
+    field="classification_result",
+)
+REGRESS = ExampleMethod(
+    name="tensorflow/serving/regress", check=check_regress, result=regression_result, field="regression_result"
+)
+METHODS: Mapping[str, ExampleMethod] = {method.name: method for method in (CLASSIFY, REGRESS)}

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from savedmodels.graph_ops import read_saved_model
-from savedmodels.versions import MAX_VERSION
+from savedmodels.versions import number_of
 from tfdlrm.checks import shortened
 from tfdlrm.files import strange_entries
 
-_VERSION = re.compile(r"[0-9]+")
 _VARIABLE_OPS = frozenset({"VarHandleOp", "VariableV2", "Variable", "AutoReloadVariable", "TemporaryVariable"})
 _SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
 
@@ -34,7 +33,7 @@ def version_folders(base: Path) -> Mapping[int, Path]:
     except OSError:
         return found
     for entry in entries:
-        if _VERSION.fullmatch(entry.name) and (number := int(entry.name)) <= MAX_VERSION and entry.is_dir():
+        if (number := number_of(entry.name)) is not None and entry.is_dir():
             found[number] = entry
     return found
 

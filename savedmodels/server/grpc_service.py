@@ -101,8 +101,14 @@ class GrpcService:
     def _handlers(self) -> tuple[Any, ...]:
         prediction = {
             "Predict": (predict_pb2.PredictRequest, self._predict),
-            "Classify": (classification_pb2.ClassificationRequest, self._classify),
-            "Regress": (regression_pb2.RegressionRequest, self._regress),
+            "Classify": (
+                classification_pb2.ClassificationRequest,
+                self._by_examples(examples.CLASSIFY, classification_pb2.ClassificationResponse),
+            ),
+            "Regress": (
+                regression_pb2.RegressionRequest,
+                self._by_examples(examples.REGRESS, regression_pb2.RegressionResponse),
+            ),
             "MultiInference": (inference_pb2.MultiInferenceRequest, self._multi_inference),
             "GetModelMetadata": (get_model_metadata_pb2.GetModelMetadataRequest, self._metadata),
         }
@@ -160,27 +166,16 @@ class GrpcService:
     def _examples(self, request: Any) -> Callable[[SignatureSpec], Mapping[str, np.ndarray]]:
         return examples.input_maker(request.input, self._options.max_rows, self._options.max_message_bytes)
 
-    def _classify(self, request: Any, call: Call) -> Message:
-        answer = self._inference.predict(
-            target_of(request.model_spec),
-            self._examples(request),
-            call=call,
-            check_signature=examples.check_classify,
-        )
-        response = classification_pb2.ClassificationResponse(result=examples.classification_result(answer.outputs))
-        _fill(response.model_spec, answer)
-        return response
+    def _by_examples(self, method: examples.ExampleMethod, kind: type[Any]) -> Answer:
+        def answer(request: Any, call: Call) -> Message:
+            answered = self._inference.predict(
+                target_of(request.model_spec), self._examples(request), call=call, check_signature=method.check
+            )
+            response = kind(result=method.result(answered.outputs))
+            _fill(response.model_spec, answered)
+            return response
 
-    def _regress(self, request: Any, call: Call) -> Message:
-        answer = self._inference.predict(
-            target_of(request.model_spec),
-            self._examples(request),
-            call=call,
-            check_signature=examples.check_regress,
-        )
-        response = regression_pb2.RegressionResponse(result=examples.regression_result(answer.outputs))
-        _fill(response.model_spec, answer)
-        return response
+        return answer
 
     def _multi_inference(self, request: Any, call: Call) -> Message:
         """Classify and Regress of several signatures for the same examples, by one version: that of the first task."""
@@ -190,20 +185,13 @@ class GrpcService:
         response = inference_pb2.MultiInferenceResponse()
         with self._inference.store.model(first.model).leased(first.version, first.label) as held:
             for task in request.tasks:
-                is_classify = task.method_name == examples.CLASSIFY_METHOD
+                method = examples.METHODS[task.method_name]
                 answer = self._inference.predict(
-                    target_of(task.model_spec),
-                    make_inputs,
-                    call=call,
-                    check_signature=examples.check_classify if is_classify else examples.check_regress,
-                    held=held,
+                    target_of(task.model_spec), make_inputs, call=call, check_signature=method.check, held=held
                 )
                 result = response.results.add()
                 _fill(result.model_spec, answer)
-                if is_classify:
-                    result.classification_result.CopyFrom(examples.classification_result(answer.outputs))
-                else:
-                    result.regression_result.CopyFrom(examples.regression_result(answer.outputs))
+                getattr(result, method.field).CopyFrom(method.result(answer.outputs))
         return response
 
     def _metadata(self, request: Any, call: Call) -> Message:

@@ -31,6 +31,10 @@ _WHO = r"/v1/models/([^/:]+)(?:/versions/(\d{1,19})|/labels/([^/:]+))?"
 _PREDICTION = re.compile(_WHO + r":(classify|regress|predict)", re.IGNORECASE | re.ASCII)
 _MODEL = re.compile(_WHO + r"(/metadata)?", re.IGNORECASE | re.ASCII)
 JSON = "application/json"
+_BY_EXAMPLES = {
+    "classify": (examples.CLASSIFY, json_requests.classify_answer),
+    "regress": (examples.REGRESS, json_requests.regress_answer),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +133,14 @@ class RestService:
             return json_answer(200, json_requests.predict_answer(answer.outputs, in_rows=in_rows))
         request_input = json_requests.example_input(parsed)
         parsed.clear()
-        is_classify = verb == "classify"
+        method, to_json = _BY_EXAMPLES[verb]
         answer = self._inference.predict(
             target,
             examples.input_maker(request_input, self._inference.max_rows, self._inference.max_bytes),
             call=call,
-            check_signature=examples.check_classify if is_classify else examples.check_regress,
+            check_signature=method.check,
         )
-        if is_classify:
-            content = json_requests.classify_answer(examples.classification_result(answer.outputs))
-        else:
-            content = json_requests.regress_answer(examples.regression_result(answer.outputs))
-        return json_answer(200, content)
+        return json_answer(200, to_json(method.result(answer.outputs)))
 
 
 def _target(found: re.Match[str]) -> Target:
