@@ -36,8 +36,9 @@ def number_of(name: str) -> int | None:
         >>> number_of("007"), number_of(".7.partial")
         (7, None)
     """
-    number = int(name) if _NUMBER.fullmatch(name) else MAX_VERSION + 1
-    return number if number <= MAX_VERSION else None
+    if not _NUMBER.fullmatch(name) or int(name) > MAX_VERSION:
+        return None
+    return int(name)
 
 
 def numbers(path: Path) -> list[int]:

@@ -149,6 +149,7 @@ class _Connections(web.Server):
         self.num_working = 0
         self._silent: dict[_Connection, None] = {}  # between requests or within headers, by age
         self.all: set[_Connection] = set()
+        self._looking = self._loop.create_task(self._abort_late_ones())  # a task that nobody holds may be dropped
 
     def __call__(self) -> _Connection:
         return _Connection(
@@ -181,8 +182,7 @@ class _Connections(web.Server):
         self.all.discard(connection)
         self._silent.pop(connection, None)
 
-    async def abort_late_ones(self) -> None:
-        """Does so until it is cancelled."""
+    async def _abort_late_ones(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = self._loop.time()
@@ -256,7 +256,6 @@ class HttpServer:
 
     async def _listen(self) -> None:
         self._connections = _Connections(self)
-        self._looking = self._loop.create_task(self._connections.abort_late_ones())
         self._listening = await self._loop.create_server(self._connections, sock=self._socket, backlog=BACKLOG)
 
     def stop_listening(self) -> None:

@@ -128,35 +128,37 @@ class BodyReader:
             await request.writer.write(CONTINUE)
             request.writer.output_size = 0  # of the answer
         body, memory, num_read = bytearray(), JsonMemory(), 0
-        while piece := await self._piece(request, is_large, life, f"{num_read} of {length or 'unknown'}"):
-            num_read += len(piece)
-            if num_read > self._max_bytes:
-                raise _too_large(f"The body has more than {self._max_bytes} bytes.")
-            if packed is not None:
-                piece = await self._run(packed.unpack, piece)
-            memory.add(piece)
-            body += piece
-            if not is_large and len(body) > LARGE_REQUEST_BYTES:
-                is_large = True
-                held.enter_context(await self._run(self._share.take, self._max_bytes, life))
+        try:
+            while piece := await self._piece(request, is_large, life):
+                num_read += len(piece)
+                if num_read > self._max_bytes:
+                    raise _too_large(f"The body has more than {self._max_bytes} bytes.")
+                if packed is not None:
+                    piece = await self._run(packed.unpack, piece)
+                memory.add(piece)
+                body += piece
+                if not is_large and len(body) > LARGE_REQUEST_BYTES:
+                    is_large = True
+                    held.enter_context(await self._run(self._share.take, self._max_bytes, life))
+        except TimeoutError:
+            raise ServingError(
+                "DEADLINE_EXCEEDED", f"{num_read} of {length or 'unknown'} bytes of the body came in time."
+            ) from None
+        except web.RequestPayloadError:
+            raise RefusedError(http.HTTPStatus.BAD_REQUEST, "The body's chunks are not as HTTP/1.1 has them.") from None
         if packed is not None:
             packed.end()
         return body
 
-    async def _piece(self, request: web.BaseRequest, is_large: bool, life: Lifetime, progress: str) -> bytes:
-        """What has come of it, or comes next; empty at its end."""
+    async def _piece(self, request: web.BaseRequest, is_large: bool, life: Lifetime) -> bytes:
+        """What has come of it, or comes next; empty at its end. TimeoutError where that takes too long."""
         # what a large body has of the share others wait for
         longest = STALL_SECONDS if is_large else self._idle_seconds
-        try:
-            async with asyncio.timeout(min(longest, life.remaining)):
-                piece = await request.content.readany()
-                if not life.remaining:
-                    raise TimeoutError
-                return piece
-        except TimeoutError:
-            raise ServingError("DEADLINE_EXCEEDED", f"{progress} bytes of the body came in time.") from None
-        except web.RequestPayloadError:
-            raise RefusedError(http.HTTPStatus.BAD_REQUEST, "The body's chunks are not as HTTP/1.1 has them.") from None
+        async with asyncio.timeout(min(longest, life.remaining)):
+            piece = await request.content.readany()
+        if not life.remaining:
+            raise TimeoutError
+        return piece
 
 
 def _length(request: web.BaseRequest) -> int | None:

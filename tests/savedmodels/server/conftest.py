@@ -176,6 +176,11 @@ def serve(tmp_path) -> Iterator[Callable[..., Served]]:
         served.store.stop()
 
 
+def post(path: str, body: bytes) -> bytes:
+    """A whole request, for a bare socket."""
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 class Rest:
     """Asks a server over HTTP, on one connection."""
 

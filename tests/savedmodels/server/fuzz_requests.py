@@ -21,6 +21,7 @@ from savedmodels.wire.protos import PREDICTION_SERVICE, classification_pb2, exam
 from savedmodels.wire.tensors import to_proto
 from tests.fuzz_bytes import BORDERS, changed
 from tests.savedmodels import small_model
+from tests.savedmodels.server.conftest import post
 from tests.savedmodels.server.tiny_models import predict_inputs, save_version
 
 WAIT_SECONDS = 20.0  # for an answer, however busy the machine is
@@ -119,7 +120,7 @@ class RequestRounds:
     def _ask_well(self) -> list[bytes]:
         answers = []
         for path, body in self._bodies:
-            status, answer = self._http(_request(path, json.dumps(body).encode()), ends=False)
+            status, answer = self._http(post(path, json.dumps(body).encode()), ends=False)
             assert status == 200, answer
             answers.append(answer)
         for method, message in self._messages:
@@ -130,16 +131,16 @@ class RequestRounds:
     def _http_bytes(self, rng: np.random.Generator) -> int:
         """Line and headers as well."""
         path, body = self._bodies[int(rng.integers(len(self._bodies)))]
-        return self._refused(*self._http(changed(rng, _request(path, json.dumps(body).encode()))))
+        return self._refused(*self._http(changed(rng, post(path, json.dumps(body).encode()))))
 
     def _body_bytes(self, rng: np.random.Generator) -> int:
         path, body = self._bodies[int(rng.integers(len(self._bodies)))]
-        return self._refused(*self._http(_request(path, changed(rng, json.dumps(body).encode()))))
+        return self._refused(*self._http(post(path, changed(rng, json.dumps(body).encode()))))
 
     def _body_values(self, rng: np.random.Generator) -> int:
         path, body = self._bodies[int(rng.integers(len(self._bodies)))]
         text = json.dumps(_strange(rng, body))
-        return self._refused(*self._http(_request(path, text.encode())))
+        return self._refused(*self._http(post(path, text.encode())))
 
     def _refused(self, status: int, answer: bytes) -> int:
         if status in (0, 200):  # 0: what was sent is no whole request, and the connection was closed
@@ -195,10 +196,6 @@ def _example() -> Any:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def _request(path: str, body: bytes) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _strange_tensor(rng: np.random.Generator, message: bytes) -> bytes:

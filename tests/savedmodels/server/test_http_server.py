@@ -13,7 +13,7 @@ import pytest
 from savedmodels.server import http_server
 from savedmodels.server.config import ModelConfig
 from savedmodels.server.program import Server
-from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, PREDICT, READY_SECONDS, Rest, options, wait_until
+from tests.savedmodels.server.conftest import MAX_MESSAGE_BYTES, PREDICT, READY_SECONDS, Rest, options, post, wait_until
 from tests.savedmodels.server.tiny_models import predict_inputs
 
 SLOW = b'{"signature_name": "slow", "inputs": [%d]}'  # answered with the number
@@ -22,10 +22,6 @@ POST = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\n".encode()
 
 def _chunks(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
-
-
-def _whole(body: bytes) -> bytes:
-    return POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
 def test_gzip_bodies(rest):
@@ -95,7 +91,7 @@ def _answers(connection: socket.socket, number: int) -> Iterator[dict]:
 def test_requests_one_after_another_without_waiting(server):
     """The last one is answered too where the client has closed its half, and then the connection is closed."""
     with socket.create_connection(("127.0.0.1", server.rest_port), timeout=READY_SECONDS) as connection:
-        connection.sendall(b"".join(_whole(SLOW % number) for number in range(100)))
+        connection.sendall(b"".join(post(PREDICT, SLOW % number) for number in range(100)))
         connection.shutdown(socket.SHUT_WR)
         assert list(_answers(connection, 100)) == [{"outputs": [number]} for number in range(100)]
         assert connection.recv(1) == b""
@@ -105,8 +101,8 @@ def test_requests_one_after_another_without_waiting(server):
     ("data", "status"),
     [
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200),
-        (_whole(SLOW % 1), 200),
-        (_whole(b"{}"), 400),
+        (post(PREDICT, SLOW % 1), 200),
+        (post(PREDICT, b"{}"), 400),
         (b"no HTTP\r\n\r\n", 400),
         (POST + b"Content-Length: 99999999\r\n\r\n{}", 413),
     ],
@@ -135,7 +131,7 @@ def test_a_client_may_close_its_half_before_a_request_begins_and_after_it_has_en
 
     monkeypatch.setattr(http_server._Connection, when, closed_just_then)
     with socket.create_connection(("127.0.0.1", server.rest_port), timeout=READY_SECONDS) as connection:
-        connection.sendall(_whole(SLOW % 1))
+        connection.sendall(post(PREDICT, SLOW % 1))
         assert list(_answers(connection, 1)) == [{"outputs": [1]}]
         assert connection.recv(1) == b""
 
@@ -179,7 +175,7 @@ def test_silent_connections_and_clients_that_do_not_read_are_closed(versions):
             deaf.settimeout(READY_SECONDS)
             deaf.connect(address)
             text = json.dumps({"signature_name": "echo", "inputs": ["x" * 2**22]}).encode()
-            deaf.sendall(_whole(text))
+            deaf.sendall(post(PREDICT, text))
             wait_until(lambda: server._http.num_working == 1)
             wait_until(lambda: server._http.num_working == 0)
             wait_until(lambda: server._http.num_connections == 0)
@@ -268,7 +264,7 @@ def _raw(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
     ],
 )
 def test_a_body_of_unknown_length_is_not_read(server, headers, status):
-    answered, _, body = _raw(server.rest_port, b"POST %s HTTP/1.1\r\nHost: x\r\n%s\r\n{}" % (PREDICT.encode(), headers))
+    answered, _, body = _raw(server.rest_port, POST + headers + b"\r\n{}")
     assert answered == status
     assert json.loads(body)["error"]
 

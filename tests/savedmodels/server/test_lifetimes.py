@@ -16,7 +16,7 @@ from savedmodels.server.json_requests import MAX_JSON_MEMORY
 from savedmodels.server.lifetimes import Lifetime, Share
 from savedmodels.server.program import Server
 from savedmodels.wire.protos import PREDICTION_SERVICE
-from tests.savedmodels.server.conftest import READY_SECONDS, Rest, options, wait_until
+from tests.savedmodels.server.conftest import READY_SECONDS, Rest, options, post, wait_until
 from tests.savedmodels.server.test_grpc_service import request
 
 HOUR = 3600.0
@@ -33,10 +33,6 @@ def patient(versions):
 
 def num_running(server: Server) -> int:
     return server._inference._num_running
-
-
-def post(path: str, body: bytes) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def test_an_answer_an_error_and_an_end():
